@@ -1,0 +1,1 @@
+//! What both halves of Windlass need: facts table, schema engine, quantities, selectors.

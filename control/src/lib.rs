@@ -1,0 +1,1 @@
+//! The Windlass control plane: API server, store, controllers, scheduler, PKI.

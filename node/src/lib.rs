@@ -1,0 +1,1 @@
+//! The Windlass node agent, embeddable in other programs.

@@ -1,0 +1,1 @@
+//! OCI references, digests, content store, distribution client and server.

@@ -1,0 +1,1 @@
+//! In-process clusters, behaviour tests, benchmarks and the load tool.

@@ -1,0 +1,1 @@
+//! Host implementations of WASI over a virtual network and virtual file systems.
