@@ -1,1 +1,14 @@
-//! What both halves of Windlass need: facts table, schema engine, quantities, selectors.
+//! What both halves of Windlass need and neither owns: the schema engine with its facts table,
+//! quantities, selectors, names, effective pod resources and times.
+//!
+//! Nothing here knows HTTP or storage. The engine works on `serde_json::Value`s; the few helpers on
+//! typed objects (`pod_resources`, `label_selector`) use `k8s-openapi`'s types.
+
+pub mod field_selector;
+pub mod label_selector;
+pub mod names;
+pub mod pod_resources;
+pub mod quantity;
+pub mod resource;
+pub mod schema;
+pub mod time;
