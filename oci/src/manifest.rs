@@ -1,0 +1,293 @@
+//! Image manifests and indexes, and what of them a node runs.
+//!
+//! Spec: OCI image specification v1.1 (`image-manifest`, `image-index`, `descriptor`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::media_type;
+
+/// Points at a blob by digest, with its type and size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// Media type of the blob.
+    pub media_type: String,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Platform the blob is for; in an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a manifest of an index is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// `wasm`, `amd64`, `arm64`, ...
+    pub architecture: String,
+    /// `wasip1`, `wasip2`, `wasi`, `linux`, ...
+    pub os: String,
+    /// Variant of the architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+/// One image or artifact: its configuration and layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// Media type of this document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Type of the artifact when the configuration does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// Configuration.
+    pub config: Descriptor,
+    /// Layers, lowest first.
+    pub layers: Vec<Descriptor>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A list of manifests, one per platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageIndex {
+    /// Always 2.
+    pub schema_version: u32,
+    /// Media type of this document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The manifests.
+    pub manifests: Vec<Descriptor>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Either document a tag can point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manifest {
+    /// One image.
+    Image(ImageManifest),
+    /// Several, by platform.
+    Index(ImageIndex),
+}
+
+/// Why a document is not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON of the right shape.
+    #[error("malformed manifest: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A media type that is neither a manifest nor an index.
+    #[error("unsupported manifest media type {0:?}")]
+    MediaType(String),
+    /// Another schema version.
+    #[error("unsupported manifest schema version {0}")]
+    SchemaVersion(u32),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Probe {
+    schema_version: u32,
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+impl Manifest {
+    /// Parses a manifest or index.
+    ///
+    /// The document's own `mediaType` decides; where it has none, the type it was served with; where
+    /// that says nothing either, its shape.
+    ///
+    /// # Errors
+    /// The document is neither.
+    pub fn parse(bytes: &[u8], served_as: Option<&str>) -> Result<Self, ManifestError> {
+        let probe: Probe = serde_json::from_slice(bytes)?;
+        if probe.schema_version != 2 {
+            return Err(ManifestError::SchemaVersion(probe.schema_version));
+        }
+        let served_as = served_as.filter(|served| served.starts_with("application/vnd."));
+        let media_type = probe.media_type.as_deref().or(served_as);
+        match media_type {
+            Some(text) if media_type::is_index(text) => Self::parse_index(bytes),
+            Some(text) if media_type::is_image_manifest(text) => Self::parse_image(bytes),
+            Some(other) => Err(ManifestError::MediaType(other.to_owned())),
+            None if probe.manifests.is_some() => Self::parse_index(bytes),
+            None => Self::parse_image(bytes),
+        }
+    }
+
+    fn parse_index(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Ok(Self::Index(serde_json::from_slice(bytes)?))
+    }
+
+    fn parse_image(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Ok(Self::Image(serde_json::from_slice(bytes)?))
+    }
+
+    /// The media type to serve this document with when it names none itself.
+    #[must_use]
+    pub fn media_type(&self) -> &str {
+        match self {
+            Self::Image(image) => image
+                .media_type
+                .as_deref()
+                .unwrap_or(media_type::IMAGE_MANIFEST),
+            Self::Index(index) => index
+                .media_type
+                .as_deref()
+                .unwrap_or(media_type::IMAGE_INDEX),
+        }
+    }
+
+    /// The blobs and manifests this document needs.
+    pub fn children(&self) -> Box<dyn Iterator<Item = &Descriptor> + Send + '_> {
+        match self {
+            Self::Image(image) => {
+                Box::new(std::iter::once(&image.config).chain(image.layers.iter()))
+            }
+            Self::Index(index) => Box::new(index.manifests.iter()),
+        }
+    }
+}
+
+impl ImageManifest {
+    /// The layer that is a `.wasm` file, if this is a wasm artifact: the only one of its kind.
+    #[must_use]
+    pub fn wasm_layer(&self) -> Option<&Descriptor> {
+        let mut layers = self
+            .layers
+            .iter()
+            .filter(|layer| media_type::is_wasm_layer(&layer.media_type));
+        layers.next().filter(|_| layers.next().is_none())
+    }
+}
+
+impl ImageIndex {
+    /// The manifest a node takes: a wasm one first, else the one for this machine's Linux.
+    #[must_use]
+    pub fn select(&self, architecture: &str) -> Option<&Descriptor> {
+        let is_wasm = |platform: &Platform| {
+            platform.architecture == "wasm" || platform.os.starts_with("wasi")
+        };
+        let is_native =
+            |platform: &Platform| platform.os == "linux" && platform.architecture == architecture;
+        let find = |wanted: &dyn Fn(&Platform) -> bool| {
+            self.manifests
+                .iter()
+                .find(|entry| entry.platform.as_ref().is_some_and(wanted))
+        };
+        find(&is_wasm)
+            .or_else(|| find(&is_native))
+            .or_else(|| match self.manifests.as_slice() {
+                [only] if only.platform.is_none() => Some(only),
+                _ => None,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(media_type: &str, platform: Option<(&str, &str)>) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: Digest::sha256(media_type.as_bytes()),
+            size: 1,
+            platform: platform.map(|(os, architecture)| Platform {
+                architecture: architecture.to_owned(),
+                os: os.to_owned(),
+                variant: None,
+            }),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn index(platforms: &[(&str, &str)]) -> ImageIndex {
+        ImageIndex {
+            schema_version: 2,
+            media_type: None,
+            manifests: platforms
+                .iter()
+                .map(|platform| descriptor(media_type::IMAGE_MANIFEST, Some(*platform)))
+                .collect(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn wasm_is_chosen_before_the_machines_own_platform() {
+        let both = index(&[("linux", "amd64"), ("wasip2", "wasm")]);
+        assert_eq!(both.select("amd64"), both.manifests.get(1));
+        let linux = index(&[("linux", "arm64"), ("linux", "amd64")]);
+        assert_eq!(linux.select("amd64"), linux.manifests.get(1));
+        assert_eq!(linux.select("s390x"), None);
+    }
+
+    #[test]
+    fn the_documents_own_type_decides_what_it_is() {
+        let bytes = serde_json::to_vec(&index(&[])).unwrap();
+        assert!(matches!(
+            Manifest::parse(&bytes, None),
+            Ok(Manifest::Index(_))
+        ));
+        assert!(matches!(
+            Manifest::parse(&bytes, Some("application/json")),
+            Ok(Manifest::Index(_))
+        ));
+        assert!(matches!(
+            Manifest::parse(br#"{"schemaVersion":2,"mediaType":"text/plain"}"#, None),
+            Err(ManifestError::MediaType(_))
+        ));
+        assert!(matches!(
+            Manifest::parse(br#"{"schemaVersion":1}"#, None),
+            Err(ManifestError::SchemaVersion(1))
+        ));
+        assert!(matches!(
+            Manifest::parse(b"{", None),
+            Err(ManifestError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn a_wasm_artifact_has_one_wasm_layer() {
+        let with = |types: &[&str]| ImageManifest {
+            schema_version: 2,
+            media_type: None,
+            artifact_type: None,
+            config: descriptor(media_type::WASM_CONFIG, None),
+            layers: types
+                .iter()
+                .map(|media_type| descriptor(media_type, None))
+                .collect(),
+            annotations: BTreeMap::new(),
+        };
+        assert!(with(&[media_type::WASM]).wasm_layer().is_some());
+        assert!(with(&[media_type::WASM_LAYER_V1]).wasm_layer().is_some());
+        assert!(
+            with(&[media_type::WASM, media_type::WASM])
+                .wasm_layer()
+                .is_none()
+        );
+        assert!(
+            with(&["application/vnd.oci.image.layer.v1.tar+gzip"])
+                .wasm_layer()
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! The media types we write and those we accept.
+
+/// OCI image manifest.
+pub const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image index.
+pub const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker's manifest, the same shape as the OCI one.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's manifest list, the same shape as the OCI index.
+pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Configuration of a container image.
+pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Configuration of a wasm artifact (CNCF TAG Runtime's wasm OCI artifact layout).
+pub const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
+/// Layer of a wasm artifact.
+pub const WASM: &str = "application/wasm";
+/// Configuration as earlier Bytecode Alliance tools wrote it.
+pub const WASM_CONFIG_V1: &str = "application/vnd.wasm.config.v1+json";
+/// Layer as earlier Bytecode Alliance tools wrote it.
+pub const WASM_LAYER_V1: &str = "application/vnd.wasm.content.layer.v1+wasm";
+
+/// What a client says it accepts when it asks for a manifest.
+pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// Whether a layer of this type is a `.wasm` file.
+#[must_use]
+pub fn is_wasm_layer(media_type: &str) -> bool {
+    matches!(media_type, WASM | WASM_LAYER_V1)
+}
+
+/// Whether this is an index: a list of manifests.
+#[must_use]
+pub fn is_index(media_type: &str) -> bool {
+    matches!(media_type, IMAGE_INDEX | DOCKER_MANIFEST_LIST)
+}
+
+/// Whether this is a manifest of one image.
+#[must_use]
+pub fn is_image_manifest(media_type: &str) -> bool {
+    matches!(media_type, IMAGE_MANIFEST | DOCKER_MANIFEST)
+}
