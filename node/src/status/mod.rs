@@ -1,0 +1,2 @@
+//! The only writer of pod status.
+pub mod reason;
