@@ -36,6 +36,11 @@ pub type Text = Arc<str>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TypeRef(u32);
 
+impl TypeRef {
+    /// Anything at all, in every schema.
+    pub const ANY: Self = Self(u32::MAX);
+}
+
 /// What a value may be.
 #[derive(Clone, Debug)]
 pub enum Type {
@@ -189,6 +194,25 @@ impl Schema {
         match self.get(ty) {
             Type::Struct(of) if !of.name.is_empty() => Some(&of.name),
             _ => None,
+        }
+    }
+
+    /// The type of an object's field; [`TypeRef::ANY`] for what is not declared.
+    #[must_use]
+    pub fn field_type(&self, ty: TypeRef, name: &str) -> TypeRef {
+        match self.get(ty) {
+            Type::Struct(of) => of.field(name).map_or(TypeRef::ANY, |field| field.ty),
+            Type::Map(of) => of.value,
+            _ => TypeRef::ANY,
+        }
+    }
+
+    /// The type of a list's items; [`TypeRef::ANY`] for what is no list.
+    #[must_use]
+    pub fn item_type(&self, ty: TypeRef) -> TypeRef {
+        match self.get(ty) {
+            Type::List(of) => of.item,
+            _ => TypeRef::ANY,
         }
     }
 
