@@ -1,0 +1,51 @@
+//! Admission: what is decided about a write beyond its own fields.
+//!
+//! A plugin sees the object after defaulting and before validation, and may change it or refuse it. The
+//! table [`ADMISSION`] is in upstream's order; plugins run in that order on every create, update and
+//! delete (a delete shows no object). A plugin is pure but for reading the snapshot it is given.
+
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod service_account;
+
+use serde_json::Value;
+
+use crate::registry::Call;
+use crate::registry::error::ApiError;
+use crate::registry::strategy::Endpoint;
+use crate::store::Snapshot;
+
+/// What a plugin is told.
+pub struct Attributes<'a> {
+    /// Kind, namespace, name, user.
+    pub call: &'a Call<'a>,
+    /// The part being written.
+    pub endpoint: Endpoint,
+    /// The cluster as of now.
+    pub snapshot: &'a Snapshot,
+    /// The object before; `None` on creation.
+    pub old: Option<&'a Value>,
+}
+
+impl Attributes<'_> {
+    /// Whether this is the creation of an object of `kind`.
+    fn creates(&self, kind: &str) -> bool {
+        self.old.is_none() && self.call.served.kind.info.gvk.kind == kind
+    }
+}
+
+/// A plugin.
+pub trait Admission: Sync {
+    /// Changes `object`, or refuses it. On a delete, `object` is null.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError>;
+}
+
+/// Every plugin, in the order they run.
+pub const ADMISSION: &[&dyn Admission] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &service_account::ServiceAccount,
+    &default_toleration_seconds::DefaultTolerationSeconds,
+];

@@ -1,0 +1,96 @@
+//! The table of kinds the API serves. To add a kind: a file here and a line in [`KINDS`].
+//!
+//! The order is the order of discovery, and clients prefer what comes first when names are ambiguous.
+
+mod certificate_signing_request;
+mod config_map;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+pub mod pod_spec;
+mod replica_set;
+mod secret;
+mod service;
+mod service_account;
+mod workload;
+
+use serde_json::Value;
+
+use super::strategy::Kind;
+
+/// Every kind.
+pub const KINDS: &[fn() -> Kind] = &[
+    config_map::kind,
+    endpoints::kind,
+    event::kind,
+    namespace::kind,
+    node::kind,
+    pod::kind,
+    secret::kind,
+    service_account::kind,
+    service::kind,
+    deployment::kind,
+    replica_set::kind,
+    certificate_signing_request::kind,
+    lease::kind,
+    endpoint_slice::kind,
+];
+
+/// The text at a JSON pointer, empty when there is none.
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// The integer at a JSON pointer, 0 when there is none.
+fn integer(object: &Value, pointer: &str) -> i64 {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_i64)
+        .unwrap_or_default()
+}
+
+/// The elements of the array at a JSON pointer.
+fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+}
+
+/// How many members or elements the value at a JSON pointer has.
+fn count(object: &Value, pointer: &str) -> usize {
+    match object.pointer(pointer) {
+        Some(Value::Object(map)) => map.len(),
+        Some(Value::Array(list)) => list.len(),
+        _ => 0,
+    }
+}
+
+/// Sets a member unless it is there and not null.
+fn default(object: &mut serde_json::Map<String, Value>, field: &str, value: impl Into<Value>) {
+    let member = object.entry(field).or_insert(Value::Null);
+    if member.is_null() {
+        *member = value.into();
+    }
+}
+
+/// `a,b,+2 more...`, as tables abbreviate lists.
+fn abbreviate(texts: &[String], shown: usize) -> String {
+    match texts.len() {
+        0 => "<none>".into(),
+        len if len <= shown => texts.join(","),
+        len => {
+            let first: Vec<_> = texts.iter().take(shown).map(String::as_str).collect();
+            format!("{} + {} more...", first.join(","), len - shown)
+        }
+    }
+}
