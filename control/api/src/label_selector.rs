@@ -266,7 +266,7 @@ impl Requirement {
     }
 
     fn validate(&self) -> Result<(), ParseError> {
-        if let Some(text) = first(names::qualified_name(&self.key)) {
+        if let Some(text) = joined(&names::qualified_name(&self.key)) {
             return Err(ParseError::Key {
                 key: self.key.clone(),
                 text,
@@ -276,7 +276,7 @@ impl Requirement {
             return Ok(());
         };
         for (at, value) in values.iter().enumerate() {
-            if let Some(text) = first(names::label_value(value)) {
+            if let Some(text) = joined(&names::label_value(value)) {
                 let (key, value) = (self.key.clone(), value.clone());
                 return Err(ParseError::Value {
                     at,
@@ -290,7 +290,7 @@ impl Requirement {
     }
 }
 
-fn first(texts: Vec<String>) -> Option<String> {
+fn joined(texts: &[String]) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 

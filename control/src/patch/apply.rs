@@ -343,18 +343,18 @@ mod tests {
         }
     }
 
-    fn spec(spec: Value) -> Value {
+    fn spec(spec: &Value) -> Value {
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": spec})
     }
 
-    fn containers(containers: Value) -> Value {
-        spec(json!({"template": {"spec": {"containers": containers}}}))
+    fn containers(containers: &Value) -> Value {
+        spec(&json!({"template": {"spec": {"containers": containers}}}))
     }
 
     #[test]
     fn applied_fields_are_owned_and_removed_when_no_longer_stated() {
         let mut cluster = Cluster::new();
-        let config = spec(json!({"replicas": 1, "paused": true}));
+        let config = spec(&json!({"replicas": 1, "paused": true}));
         let object = cluster.apply("a", false, &config).expect("applies");
         assert_eq!(
             cluster.owned_by("a"),
@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!(object["spec"], json!({"replicas": 1, "paused": true}));
         let object = cluster
-            .apply("a", false, &spec(json!({"replicas": 1})))
+            .apply("a", false, &spec(&json!({"replicas": 1})))
             .expect("applies");
         assert_eq!(object["spec"], json!({"replicas": 1}));
     }
@@ -371,7 +371,7 @@ mod tests {
     fn an_apply_that_changes_nothing_answers_the_same_object() {
         let mut cluster = Cluster::new();
         let config =
-            containers(json!([{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]));
+            containers(&json!([{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]));
         let first = cluster.apply("a", false, &config).expect("applies");
         let second = cluster.apply("a", false, &config).expect("applies");
         assert_eq!(first, second);
@@ -382,15 +382,15 @@ mod tests {
         let mut cluster = Cluster::new();
         cluster.update(
             "kubectl-client-side-apply",
-            spec(json!({"replicas": 1, "paused": true})),
+            spec(&json!({"replicas": 1, "paused": true})),
         );
-        let config = spec(json!({"replicas": 2}));
+        let config = spec(&json!({"replicas": 2}));
         let error = cluster.apply("b", false, &config).expect_err("conflicts");
         assert_eq!(
             error.to_string(),
             "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas"
         );
-        let config2 = spec(json!({"replicas": 2, "paused": false}));
+        let config2 = spec(&json!({"replicas": 2, "paused": false}));
         let error = cluster.apply("b", false, &config2).expect_err("conflicts");
         assert_eq!(
             error.to_string(),
@@ -411,17 +411,17 @@ mod tests {
     fn a_shared_value_is_co_owned_and_outlives_one_owner() {
         let mut cluster = Cluster::new();
         cluster
-            .apply("a", false, &spec(json!({"replicas": 1, "paused": true})))
+            .apply("a", false, &spec(&json!({"replicas": 1, "paused": true})))
             .expect("applies");
         cluster
-            .apply("b", false, &spec(json!({"replicas": 1})))
+            .apply("b", false, &spec(&json!({"replicas": 1})))
             .expect("is no conflict");
         let object = cluster
-            .apply("a", false, &spec(json!({"paused": true})))
+            .apply("a", false, &spec(&json!({"paused": true})))
             .expect("applies");
         assert_eq!(object["spec"], json!({"replicas": 1, "paused": true}));
         let error = cluster
-            .apply("a", false, &spec(json!({"replicas": 3})))
+            .apply("a", false, &spec(&json!({"replicas": 3})))
             .expect_err("conflicts");
         assert_eq!(
             error.to_string(),
@@ -436,21 +436,21 @@ mod tests {
             .apply(
                 "a",
                 false,
-                &containers(json!([{"name": "one", "image": "i"}, {"name": "two", "image": "i"}])),
+                &containers(&json!([{"name": "one", "image": "i"}, {"name": "two", "image": "i"}])),
             )
             .expect("applies");
         cluster
             .apply(
                 "b",
                 false,
-                &containers(json!([{"name": "side", "image": "s"}])),
+                &containers(&json!([{"name": "side", "image": "s"}])),
             )
             .expect("applies");
         let object = cluster
             .apply(
                 "a",
                 false,
-                &containers(json!([{"name": "two", "image": "j"}])),
+                &containers(&json!([{"name": "two", "image": "j"}])),
             )
             .expect("applies");
         let names: Vec<_> = object["spec"]["template"]["spec"]["containers"]
@@ -472,14 +472,14 @@ mod tests {
             .apply(
                 "a",
                 false,
-                &containers(json!([{"name": "one"}, {"name": "two"}])),
+                &containers(&json!([{"name": "one"}, {"name": "two"}])),
             )
             .expect("applies");
         let mut live = cluster.live.clone().expect("is there");
         live["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
         cluster.live = Some(live);
         let object = cluster
-            .apply("a", false, &containers(json!([{"name": "two"}])))
+            .apply("a", false, &containers(&json!([{"name": "two"}])))
             .expect("applies");
         assert_eq!(
             object["spec"]["template"]["spec"]["containers"],
@@ -495,7 +495,7 @@ mod tests {
                 "a",
                 false,
                 &containers(
-                    json!([{"name": "c", "ports": [{"containerPort": 80, "protocol": "TCP"}]}]),
+                    &json!([{"name": "c", "ports": [{"containerPort": 80, "protocol": "TCP"}]}]),
                 ),
             )
             .expect("applies");
@@ -504,7 +504,7 @@ mod tests {
                 "a",
                 false,
                 &containers(
-                    json!([{"name": "c", "ports": [{"containerPort": 80, "name": "http"}]}]),
+                    &json!([{"name": "c", "ports": [{"containerPort": 80, "name": "http"}]}]),
                 ),
             )
             .expect("applies");
@@ -516,9 +516,9 @@ mod tests {
     #[test]
     fn what_was_there_before_tracking_has_an_owner_too() {
         let mut cluster = Cluster::new();
-        cluster.live = Some(spec(json!({"replicas": 1})));
+        cluster.live = Some(spec(&json!({"replicas": 1})));
         let error = cluster
-            .apply("a", false, &spec(json!({"replicas": 2})))
+            .apply("a", false, &spec(&json!({"replicas": 2})))
             .expect_err("conflicts");
         assert_eq!(
             error.to_string(),
@@ -529,12 +529,12 @@ mod tests {
     #[test]
     fn kubectl_may_go_from_client_side_to_server_side_apply() {
         let mut cluster = Cluster::new();
-        let mut object = spec(json!({"replicas": 1}));
+        let mut object = spec(&json!({"replicas": 1}));
         object["metadata"]["annotations"] =
-            json!({LAST_APPLIED: spec(json!({"replicas": 1})).to_string()});
+            json!({LAST_APPLIED: spec(&json!({"replicas": 1})).to_string()});
         cluster.update("kubectl-client-side-apply", object);
         let object = cluster
-            .apply("kubectl", false, &spec(json!({"replicas": 2})))
+            .apply("kubectl", false, &spec(&json!({"replicas": 2})))
             .expect("applies");
         assert_eq!(object["spec"]["replicas"], 2);
     }
@@ -542,7 +542,7 @@ mod tests {
     #[test]
     fn status_is_not_owned_through_the_main_endpoint_and_entries_may_not_be_given() {
         let mut cluster = Cluster::new();
-        let mut config = spec(json!({"replicas": 1}));
+        let mut config = spec(&json!({"replicas": 1}));
         config["status"] = json!({"replicas": 5});
         cluster.apply("a", false, &config).expect("applies");
         assert_eq!(

@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
                 self.one_sided(ty, old, false);
             }
             (Type::List(of), _, _) if !matches!(of.kind, ListKind::Atomic) => {
-                self.lists(of, old, new)
+                self.lists(of, old, new);
             }
             _ => self.leaf(old, new),
         }
@@ -371,7 +371,7 @@ fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node) {
         (Type::Struct(of), _) if of.atomic => {}
         (Type::Map(of), _) if of.atomic => {}
         (Type::Struct(of), Value::Object(object)) => {
-            collect_fields(schema, ty, Some(of), object, node)
+            collect_fields(schema, ty, Some(of), object, node);
         }
         (Type::Map(_) | Type::Any, Value::Object(object)) => {
             collect_fields(schema, ty, None, object, node);

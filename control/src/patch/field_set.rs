@@ -352,7 +352,7 @@ mod tests {
                 paths
             };
             let (x, y) = (from_paths(&a), from_paths(&b));
-            prop_assert_eq!(read(&x), a.clone());
+            prop_assert_eq!(&read(&x), &a);
             let mut union = x.clone();
             union.union(&y);
             prop_assert_eq!(read(&union), &a | &b);

@@ -350,13 +350,13 @@ mod tests {
         entries.iter().map(describe).collect()
     }
 
-    fn data(data: Value) -> Value {
+    fn data(data: &Value) -> Value {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
     }
 
     #[test]
     fn a_created_objects_fields_belong_to_its_creator() {
-        let created = update(None, data(json!({"a": "1"})), "kubectl-create", 0);
+        let created = update(None, data(&json!({"a": "1"})), "kubectl-create", 0);
         assert_eq!(
             created["metadata"]["managedFields"],
             json!([{"manager": "kubectl-create", "operation": "Update", "apiVersion": "v1",
@@ -367,10 +367,10 @@ mod tests {
 
     #[test]
     fn changed_fields_change_hands_and_removed_ones_have_no_owner() {
-        let first = update(None, data(json!({"a": "1", "b": "1", "c": "1"})), "one", 0);
+        let first = update(None, data(&json!({"a": "1", "b": "1", "c": "1"})), "one", 0);
         let second = update(
             Some(&first),
-            data(json!({"a": "2", "b": "1", "d": "1"})),
+            data(&json!({"a": "2", "b": "1", "d": "1"})),
             "two",
             1,
         );
@@ -391,31 +391,31 @@ mod tests {
 
     #[test]
     fn a_write_that_changes_nothing_leaves_the_entries_as_they_are() {
-        let first = update(None, data(json!({"a": "1"})), "one", 0);
+        let first = update(None, data(&json!({"a": "1"})), "one", 0);
         let mut again = first.clone();
         again["metadata"]["resourceVersion"] = json!("7");
         let second = update(Some(&first), again, "two", 9);
         assert_eq!(entries_of(&second), entries_of(&first));
-        let without = update(Some(&first), data(json!({"a": "1"})), "two", 9);
+        let without = update(Some(&first), data(&json!({"a": "1"})), "two", 9);
         assert_eq!(entries_of(&without), entries_of(&first));
     }
 
     #[test]
     fn entries_can_be_edited_and_reset_but_not_broken() {
-        let first = update(None, data(json!({"a": "1"})), "one", 0);
-        let mut broken = data(json!({"a": "1"}));
+        let first = update(None, data(&json!({"a": "1"})), "one", 0);
+        let mut broken = data(&json!({"a": "1"}));
         broken["metadata"]["managedFields"] =
             json!([{"manager": "x", "operation": "Jump", "fieldsV1": {}}]);
         assert_eq!(
             entries_of(&update(Some(&first), broken, "two", 1)),
             entries_of(&first)
         );
-        let mut reset = data(json!({"a": "1"}));
+        let mut reset = data(&json!({"a": "1"}));
         reset["metadata"]["managedFields"] = json!([{}]);
         let reset = update(Some(&first), reset, "two", 1);
         assert_eq!(entries_of(&reset), None);
         assert_eq!(
-            entries_of(&update(Some(&reset), data(json!({"a": "2"})), "two", 2)),
+            entries_of(&update(Some(&reset), data(&json!({"a": "2"})), "two", 2)),
             None
         );
         let mut edited = first.clone();
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_oldest_updates_beyond_ten_are_folded_together() {
-        let mut object = update(None, data(json!({"k0": "x"})), "m0", 0);
+        let mut object = update(None, data(&json!({"k0": "x"})), "m0", 0);
         for at in 1..14 {
             let mut next = object.clone();
             next["data"][format!("k{at}")] = json!("x");
