@@ -1,0 +1,71 @@
+//! The node agent's own way to its pods: probes, port-forward, NodePorts and tunnels from other
+//! agents.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use windlass_wasi_shims::net::{NetError, Stream};
+
+use super::Core;
+use super::service_table::ServicePort;
+
+/// The network as the node itself sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct HostNetwork(Arc<Core>);
+
+impl HostNetwork {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    /// Connects to a pod's or a Service's address. Everything else is refused: the agent has a
+    /// kernel for that.
+    ///
+    /// # Errors
+    /// [`NetError`] as a client in a pod would see it.
+    pub async fn connect(&self, to: SocketAddr) -> Result<Stream, NetError> {
+        let core = &self.0;
+        if !core.is_pod_address(to.ip()) && !core.services.load().is_service_address(to.ip()) {
+            return Err(NetError::RemoteUnreachable);
+        }
+        core.connect(SocketAddr::new(core.host_address(), 0), to)
+            .await
+    }
+
+    /// Connects to a pod of this node and nowhere else: the receiving end of a tunnel.
+    ///
+    /// # Errors
+    /// [`NetError::RemoteUnreachable`] if the address is not of a pod here.
+    pub async fn connect_local(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<Stream, NetError> {
+        let ports = self.0.pod(to.ip()).ok_or(NetError::RemoteUnreachable)?;
+        ports.connect(from, to, to).await
+    }
+
+    /// Connects to an endpoint of a Service on behalf of a client outside the cluster.
+    pub(super) async fn connect_service(
+        &self,
+        service: &ServicePort,
+        client: IpAddr,
+    ) -> Result<Stream, NetError> {
+        let from = SocketAddr::new(self.0.host_address(), 0);
+        let mut failure = NetError::ConnectionRefused;
+        for endpoint in service.candidates(client) {
+            match self.0.connect_endpoint(from, endpoint, endpoint).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    service.forget(client, endpoint);
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.0
+    }
+}

@@ -1,0 +1,254 @@
+//! The network of a node's pods, in user space.
+//!
+//! ```text
+//!   guest ─ wasi:sockets, wasi:http ─► PodNetwork (pod.rs)
+//!                                        │ name     dns.rs: the cluster's names, then the host's resolver
+//!                                        │ VIP      service_table.rs: Service address → endpoints
+//!                                        ▼
+//!            own or other pod here   switch.rs: an in-memory pipe to the listener
+//!            pod on another node     tunnel.rs: a stream from that node's agent
+//!            anything else           egress.rs: a kernel socket, if the rules allow it
+//! ```
+//!
+//! 1. [`Network`] is made once per node. The node's pod CIDR arrives later
+//!    ([`Network::set_pod_cidr`]); until then pods can't be set up.
+//! 2. [`Network::set_up`] gives a pod its address; the pod's containers share the [`PodNetwork`].
+//! 3. [`Network::watch_services`] keeps the service table; [`Network::serve_node_ports`] opens NodePorts.
+//! 4. The agent itself (probes, port-forward, proxies) reaches pods through [`Network::host`].
+//!
+//! Invariants: no packet leaves the process but by egress, tunnel or a NodePort; rules are checked
+//! on the address actually dialled, after names and Services were resolved; no lock is held over
+//! an await.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+mod address_pool;
+mod dns;
+mod egress;
+mod host;
+mod node_port;
+mod pod;
+mod service_table;
+mod service_watch;
+mod switch;
+mod tunnel;
+mod udp;
+
+pub use address_pool::{Cidr, CidrError};
+pub use host::HostNetwork;
+pub use node_port::NodePortFailure;
+pub use pod::PodNetwork;
+pub use tunnel::{Tunnel, TunnelStream};
+
+use address_pool::AddressPool;
+use egress::Egress;
+use service_table::ServiceTable;
+use switch::PodPorts;
+
+/// What a node's network is told once.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Domain of the cluster's names.
+    pub cluster_domain: String,
+    /// Range of all pods of the cluster: addresses in it never leave by egress.
+    pub cluster_cidr: Option<Cidr>,
+    /// Addresses of the node that pods may not reach. Addresses of this machine's interfaces are
+    /// recognised without being listed.
+    pub node_addresses: Vec<IpAddr>,
+    /// Where Service `default/kubernetes` leads: the API server as this agent reaches it.
+    pub api_server: Option<SocketAddr>,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_cidr: None,
+            node_addresses: Vec::new(),
+            api_server: None,
+        }
+    }
+}
+
+/// A pod that needs a network.
+#[derive(Debug, Clone, Default)]
+pub struct PodNetworkRequest {
+    /// Namespace of the pod: where its short names are looked up first.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Host name of the pod, which resolves to its own address.
+    pub hostname: String,
+    /// Domains tried for short names, instead of the cluster's usual three.
+    pub search: Option<Vec<String>>,
+}
+
+/// Why a pod got no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// The node has no pod CIDR yet; trying again later helps.
+    #[error("the node has no pod CIDR yet")]
+    NoPodCidr,
+    /// Every address of the pod CIDR is in use.
+    #[error("no free address is left in pod CIDR {0}")]
+    Exhausted(Cidr),
+}
+
+/// The network of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Network(Arc<Core>);
+
+/// What all pods of the node share.
+struct Core {
+    config: NetworkConfig,
+    pool: Mutex<Option<AddressPool>>,
+    pod_cidr: watch::Sender<Option<Cidr>>,
+    pods: RwLock<HashMap<Ipv4Addr, Arc<PodPorts>>>,
+    services: ServiceTable,
+    egress: Egress,
+    tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
+}
+
+impl Network {
+    /// A network with no pods. Kernel sockets (egress, NodePorts) live on the tokio runtime this is
+    /// called in.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(config: NetworkConfig) -> Self {
+        Self(Arc::new(Core {
+            egress: Egress::new(config.node_addresses.iter().copied()),
+            config,
+            pool: Mutex::new(None),
+            pod_cidr: watch::channel(None).0,
+            pods: RwLock::default(),
+            services: ServiceTable::new(),
+            tunnel: arc_swap::ArcSwapOption::empty(),
+        }))
+    }
+
+    /// Gives the node its range of pod addresses. The same range again changes nothing; another one
+    /// serves new pods while the present ones keep their addresses.
+    pub fn set_pod_cidr(&self, cidr: Cidr) {
+        let mut pool = self.0.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.as_ref().is_none_or(|pool| pool.cidr() != cidr) {
+            *pool = Some(AddressPool::new(cidr));
+            self.0.pod_cidr.send_replace(Some(cidr));
+        }
+    }
+
+    /// Waits until the node has a pod CIDR. Cancel-safe.
+    pub async fn pod_cidr(&self) -> Cidr {
+        let mut changes = self.0.pod_cidr.subscribe();
+        loop {
+            if let Some(cidr) = *changes.borrow_and_update() {
+                return cidr;
+            }
+            if changes.changed().await.is_err() {
+                // The sender lives as long as `self`.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Gives a pod its address and its own loopback.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if there is no address to give.
+    pub fn set_up(&self, request: &PodNetworkRequest) -> Result<PodNetwork, NetworkError> {
+        let address = self.0.take_address()?;
+        let ports = Arc::new(PodPorts::new(address));
+        self.0
+            .pods
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(address, ports.clone());
+        Ok(PodNetwork::new(self.0.clone(), ports, request))
+    }
+
+    /// Gives pods of other nodes a way: without a tunnel they are unreachable.
+    pub fn set_tunnel(&self, tunnel: Arc<dyn Tunnel>) {
+        self.0.tunnel.store(Some(Arc::new(tunnel)));
+    }
+
+    /// The agent's own way to the pods.
+    pub fn host(&self) -> HostNetwork {
+        HostNetwork::new(self.0.clone())
+    }
+
+    /// Keeps the service table in step with the cluster's Services and EndpointSlices, until dropped.
+    pub async fn watch_services(&self, client: kube::Client) {
+        service_watch::run(&self.0.services, client).await;
+    }
+
+    /// Opens a listener on `bind` for every NodePort of the cluster's Services, until dropped.
+    ///
+    /// `failed` is told when a port can't be opened; opening is tried again.
+    pub async fn serve_node_ports(
+        &self,
+        bind: IpAddr,
+        failed: impl Fn(NodePortFailure) + Send + Sync,
+    ) {
+        node_port::serve(self.host(), bind, failed).await;
+    }
+}
+
+impl Core {
+    fn take_address(&self) -> Result<Ipv4Addr, NetworkError> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = pool.as_mut().ok_or(NetworkError::NoPodCidr)?;
+        pool.take().ok_or(NetworkError::Exhausted(pool.cidr()))
+    }
+
+    /// Takes a pod off the network; its address may be given to another.
+    fn release(&self, ports: &PodPorts) {
+        let address = ports.address();
+        let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        // The address may belong to another pod by now if this one was released before.
+        if pods
+            .get(&address)
+            .is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), ports))
+        {
+            pods.remove(&address);
+            drop(pods);
+            if let Some(pool) = self
+                .pool
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_mut()
+                && pool.cidr().contains(address.into())
+            {
+                pool.give_back(address);
+            }
+        }
+    }
+
+    /// The pod of this node with that address.
+    fn pod(&self, address: IpAddr) -> Option<Arc<PodPorts>> {
+        let IpAddr::V4(address) = address else {
+            return None;
+        };
+        self.pods
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&address)
+            .cloned()
+    }
+
+    /// Whether an address of a pod, here or elsewhere, is meant.
+    fn is_pod_address(&self, address: IpAddr) -> bool {
+        self.config
+            .cluster_cidr
+            .is_some_and(|cidr| cidr.contains(address))
+            || self
+                .pod_cidr
+                .borrow()
+                .is_some_and(|cidr| cidr.contains(address))
+    }
+}

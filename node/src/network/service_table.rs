@@ -1,0 +1,701 @@
+//! Where Services lead.
+//!
+//! The table is an immutable [`Table`] behind one atomic pointer: lookups take no lock. A change
+//! recomputes the entries of the one Service it concerns and publishes a new table that shares
+//! everything else with the old one.
+//!
+//! ```text
+//!   Service ─┐
+//!            ├─ facts (what is read of them) ─ ServiceEntry::compute (pure) ─► Table
+//!   slices  ─┘
+//! ```
+//!
+//! Invariant: what a Service has in all versions of itself (the turn of its round robin, its
+//! clients' affinity) lives in [`PickState`], which an update carries over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::switch::Transport;
+
+/// Namespace and name of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ServiceKey {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl ServiceKey {
+    pub(super) fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// What is read of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceFacts {
+    pub(super) key: ServiceKey,
+    /// Empty for headless and ExternalName Services.
+    pub(super) cluster_ips: Vec<IpAddr>,
+    pub(super) external_name: Option<String>,
+    pub(super) ports: Vec<PortFacts>,
+    /// How long a client stays with its endpoint (`sessionAffinity: ClientIP`).
+    pub(super) affinity: Option<Duration>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PortFacts {
+    /// Empty for the only port of a Service.
+    pub(super) name: String,
+    pub(super) transport: Transport,
+    pub(super) port: u16,
+    pub(super) node_port: Option<u16>,
+}
+
+/// What is read of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SliceFacts {
+    pub(super) service: ServiceKey,
+    /// Name, transport and number of each port.
+    pub(super) ports: Vec<(String, Transport, u16)>,
+    pub(super) endpoints: Vec<EndpointFacts>,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EndpointFacts {
+    pub(super) address: IpAddr,
+    pub(super) hostname: Option<String>,
+    pub(super) ready: bool,
+    /// Still answering, though perhaps on its way out.
+    pub(super) serving: bool,
+}
+
+/// The part of a Service port that outlives updates.
+#[derive(Debug, Default)]
+struct PickState {
+    turn: AtomicUsize,
+    clients: Mutex<HashMap<IpAddr, (SocketAddr, Instant)>>,
+}
+
+/// A port of a Service and the endpoints behind it.
+#[derive(Debug)]
+pub(super) struct ServicePort {
+    pub(super) service: ServiceKey,
+    name: String,
+    transport: Transport,
+    port: u16,
+    node_port: Option<u16>,
+    endpoints: Vec<SocketAddr>,
+    affinity: Option<Duration>,
+    state: Arc<PickState>,
+}
+
+/// Clients whose affinity is remembered per Service port; beyond it the stale ones are swept.
+const MAX_CLIENTS: usize = 10_000;
+
+impl ServicePort {
+    /// Whether this is the Service of the API server.
+    pub(super) fn is_api_server(&self) -> bool {
+        self.service.namespace == "default" && self.service.name == "kubernetes"
+    }
+
+    /// The endpoints in the order in which to try them for a client.
+    pub(super) fn candidates(&self, client: IpAddr) -> impl Iterator<Item = SocketAddr> {
+        let count = self.endpoints.len();
+        let start = self.start(client, count);
+        (0..count).filter_map(move |step| self.endpoints.get((start + step) % count).copied())
+    }
+
+    fn start(&self, client: IpAddr, count: usize) -> usize {
+        let Some(timeout) = self.affinity else {
+            return if count == 0 { 0 } else { self.turn(count) };
+        };
+        if count == 0 {
+            return 0;
+        }
+        let now = Instant::now();
+        let mut clients = self
+            .state
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MAX_CLIENTS {
+            clients.retain(|_, (_, seen)| now.duration_since(*seen) < timeout);
+        }
+        let known = clients
+            .get(&client)
+            .filter(|(_, seen)| now.duration_since(*seen) < timeout)
+            .and_then(|(endpoint, _)| self.endpoints.iter().position(|other| other == endpoint));
+        let start = known.unwrap_or_else(|| self.turn(count));
+        if let Some(endpoint) = self.endpoints.get(start)
+            && (clients.len() < MAX_CLIENTS || clients.contains_key(&client))
+        {
+            clients.insert(client, (*endpoint, now));
+        }
+        start
+    }
+
+    fn turn(&self, count: usize) -> usize {
+        self.state.turn.fetch_add(1, Ordering::Relaxed) % count
+    }
+
+    /// Ends a client's affinity to an endpoint that did not answer.
+    pub(super) fn forget(&self, client: IpAddr, endpoint: SocketAddr) {
+        if self.affinity.is_some() {
+            let mut clients = self
+                .state
+                .clients
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if clients
+                .get(&client)
+                .is_some_and(|(known, _)| *known == endpoint)
+            {
+                clients.remove(&client);
+            }
+        }
+    }
+}
+
+/// A Service with everything a lookup may want of it.
+#[derive(Debug)]
+pub(super) struct ServiceEntry {
+    cluster_ips: Vec<IpAddr>,
+    pub(super) external_name: Option<String>,
+    ports: Vec<Arc<ServicePort>>,
+    endpoint_addresses: Vec<IpAddr>,
+    /// Endpoints that have a host name of their own.
+    pub(super) hostnames: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl ServiceEntry {
+    /// The addresses of the Service's name: its own, or its endpoints' if it is headless.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        if self.cluster_ips.is_empty() {
+            self.endpoint_addresses.clone()
+        } else {
+            self.cluster_ips.clone()
+        }
+    }
+
+    /// The entry of a Service with these slices; `old` is the entry it replaces.
+    fn compute(service: &ServiceFacts, slices: &[&SliceFacts], old: Option<&Self>) -> Self {
+        let usable = usable_endpoints(slices);
+        let mut endpoint_addresses: Vec<_> = usable.iter().map(|(_, each)| each.address).collect();
+        endpoint_addresses.sort_unstable();
+        endpoint_addresses.dedup();
+        let mut hostnames: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for (_, endpoint) in &usable {
+            if let Some(hostname) = &endpoint.hostname {
+                hostnames
+                    .entry(hostname.clone())
+                    .or_default()
+                    .push(endpoint.address);
+            }
+        }
+        let port = |facts: &PortFacts| {
+            let old = old.and_then(|old| old.port(&facts.name, facts.transport));
+            Arc::new(service_port(service, facts, &usable, old))
+        };
+        Self {
+            cluster_ips: service.cluster_ips.clone(),
+            external_name: service.external_name.clone(),
+            ports: service.ports.iter().map(port).collect(),
+            endpoint_addresses,
+            hostnames,
+        }
+    }
+
+    fn port(&self, name: &str, transport: Transport) -> Option<&Arc<ServicePort>> {
+        self.ports
+            .iter()
+            .find(|port| port.name == name && port.transport == transport)
+    }
+}
+
+fn service_port(
+    service: &ServiceFacts,
+    facts: &PortFacts,
+    usable: &[(&SliceFacts, &EndpointFacts)],
+    old: Option<&Arc<ServicePort>>,
+) -> ServicePort {
+    let mut endpoints: Vec<_> = usable
+        .iter()
+        .flat_map(|(slice, endpoint)| {
+            let matching = slice.ports.iter().filter(|(name, transport, _)| {
+                *name == facts.name && *transport == facts.transport
+            });
+            matching.map(|(_, _, port)| SocketAddr::new(endpoint.address, *port))
+        })
+        .collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    ServicePort {
+        service: service.key.clone(),
+        name: facts.name.clone(),
+        transport: facts.transport,
+        port: facts.port,
+        node_port: facts.node_port,
+        endpoints,
+        affinity: service.affinity,
+        state: old.map(|old| old.state.clone()).unwrap_or_default(),
+    }
+}
+
+/// The ready endpoints; if there are none, those on their way out that still serve.
+fn usable_endpoints<'a>(slices: &[&'a SliceFacts]) -> Vec<(&'a SliceFacts, &'a EndpointFacts)> {
+    let all = || {
+        slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().map(|each| (*slice, each)))
+    };
+    let ready: Vec<_> = all().filter(|(_, endpoint)| endpoint.ready).collect();
+    if ready.is_empty() {
+        all().filter(|(_, endpoint)| endpoint.serving).collect()
+    } else {
+        ready
+    }
+}
+
+/// One version of the cluster's Services.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Table {
+    by_name: imbl::HashMap<ServiceKey, Arc<ServiceEntry>>,
+    by_address: imbl::HashMap<(Transport, SocketAddr), Arc<ServicePort>>,
+    by_node_port: imbl::OrdMap<(Transport, u16), Arc<ServicePort>>,
+    cluster_ips: imbl::HashMap<IpAddr, ServiceKey>,
+}
+
+impl Table {
+    /// The Service port at a cluster address.
+    pub(super) fn by_address(&self, transport: Transport, to: SocketAddr) -> Option<&ServicePort> {
+        self.by_address.get(&(transport, to)).map(AsRef::as_ref)
+    }
+
+    /// Whether the address is a Service's, at whatever port.
+    pub(super) fn is_service_address(&self, ip: IpAddr) -> bool {
+        self.cluster_ips.contains_key(&ip)
+    }
+
+    pub(super) fn by_name(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+        self.by_name.get(key).map(AsRef::as_ref)
+    }
+
+    /// The Service port behind a node port.
+    pub(super) fn by_node_port(&self, transport: Transport, port: u16) -> Option<Arc<ServicePort>> {
+        self.by_node_port.get(&(transport, port)).cloned()
+    }
+
+    /// All node ports in use and the Services they belong to.
+    pub(super) fn node_ports(&self) -> impl Iterator<Item = (Transport, u16, &ServiceKey)> {
+        self.by_node_port
+            .iter()
+            .map(|((transport, port), entry)| (*transport, *port, &entry.service))
+    }
+
+    fn remove(&mut self, key: &ServiceKey) -> Option<Arc<ServiceEntry>> {
+        let old = self.by_name.remove(key)?;
+        for ip in &old.cluster_ips {
+            if self.cluster_ips.get(ip) == Some(key) {
+                self.cluster_ips.remove(ip);
+            }
+        }
+        for port in &old.ports {
+            for ip in &old.cluster_ips {
+                let address = (port.transport, SocketAddr::new(*ip, port.port));
+                if self
+                    .by_address
+                    .get(&address)
+                    .is_some_and(|entry| entry.service == *key)
+                {
+                    self.by_address.remove(&address);
+                }
+            }
+            if let Some(number) = port.node_port {
+                let number = (port.transport, number);
+                if self
+                    .by_node_port
+                    .get(&number)
+                    .is_some_and(|entry| entry.service == *key)
+                {
+                    self.by_node_port.remove(&number);
+                }
+            }
+        }
+        Some(old)
+    }
+
+    fn insert(&mut self, key: &ServiceKey, entry: ServiceEntry) {
+        for ip in &entry.cluster_ips {
+            self.cluster_ips.insert(*ip, key.clone());
+        }
+        for port in &entry.ports {
+            for ip in &entry.cluster_ips {
+                let address = SocketAddr::new(*ip, port.port);
+                self.by_address
+                    .insert((port.transport, address), port.clone());
+            }
+            if let Some(number) = port.node_port {
+                self.by_node_port
+                    .insert((port.transport, number), port.clone());
+            }
+        }
+        self.by_name.insert(key.clone(), Arc::new(entry));
+    }
+}
+
+/// The facts the table was made of.
+#[derive(Debug, Default)]
+struct Facts {
+    services: HashMap<ServiceKey, ServiceFacts>,
+    /// By Service, then by name of the slice.
+    slices: HashMap<ServiceKey, BTreeMap<String, SliceFacts>>,
+    /// Which Service a slice belonged to when last seen, by namespace and name of the slice.
+    owner: HashMap<ServiceKey, ServiceKey>,
+}
+
+/// The current [`Table`] and the facts behind it.
+pub(super) struct ServiceTable {
+    facts: Mutex<Facts>,
+    table: ArcSwap<Table>,
+    changed: watch::Sender<()>,
+}
+
+impl ServiceTable {
+    pub(super) fn new() -> Self {
+        Self {
+            facts: Mutex::default(),
+            table: ArcSwap::default(),
+            changed: watch::channel(()).0,
+        }
+    }
+
+    /// The table as it is now.
+    pub(super) fn load(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Reports every change of the table.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A Service is there, or is as told now.
+    pub(super) fn apply_service(&self, service: ServiceFacts) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = service.key.clone();
+        if facts.services.get(&key) != Some(&service) {
+            facts.services.insert(key.clone(), service);
+            self.publish(&facts, [&key]);
+        }
+    }
+
+    /// A Service is gone.
+    pub(super) fn delete_service(&self, key: &ServiceKey) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.services.remove(key);
+        self.publish(&facts, [key]);
+    }
+
+    /// An EndpointSlice is there, or is as told now. `id` is its namespace and name.
+    pub(super) fn apply_slice(&self, id: &ServiceKey, slice: SliceFacts) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let service = slice.service.clone();
+        let before = facts.owner.insert(id.clone(), service.clone());
+        let moved = before.filter(|before| *before != service);
+        if let Some(before) = &moved {
+            facts.remove_slice(before, id);
+        }
+        let of_service = facts.slices.entry(service.clone()).or_default();
+        if of_service.get(&id.name) == Some(&slice) && moved.is_none() {
+            return;
+        }
+        of_service.insert(id.name.clone(), slice);
+        self.publish(&facts, moved.iter().chain([&service]));
+    }
+
+    /// An EndpointSlice is gone.
+    pub(super) fn delete_slice(&self, id: &ServiceKey) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(service) = facts.owner.remove(id) {
+            facts.remove_slice(&service, id);
+            self.publish(&facts, [&service]);
+        }
+    }
+
+    /// Drops every Service that is not in `present`: a watch started anew.
+    pub(super) fn retain_services(&self, present: &std::collections::HashSet<ServiceKey>) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<_> = facts
+            .services
+            .keys()
+            .filter(|key| !present.contains(key))
+            .cloned()
+            .collect();
+        for key in &gone {
+            facts.services.remove(key);
+        }
+        self.publish(&facts, &gone);
+    }
+
+    /// Drops every EndpointSlice that is not in `present`: a watch started anew.
+    pub(super) fn retain_slices(&self, present: &std::collections::HashSet<ServiceKey>) {
+        let gone: Vec<_> = {
+            let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+            facts
+                .owner
+                .keys()
+                .filter(|id| !present.contains(id))
+                .cloned()
+                .collect()
+        };
+        for id in &gone {
+            self.delete_slice(id);
+        }
+    }
+
+    /// Recomputes the entries of `keys`. The caller holds the facts, so that versions of the table
+    /// follow each other.
+    fn publish<'a>(&self, facts: &Facts, keys: impl IntoIterator<Item = &'a ServiceKey>) {
+        let mut table = Table::clone(&self.table.load());
+        let mut any = false;
+        for key in keys {
+            any = true;
+            let old = table.remove(key);
+            if let Some(service) = facts.services.get(key) {
+                let slices: Vec<_> = facts
+                    .slices
+                    .get(key)
+                    .map(|each| each.values().collect())
+                    .unwrap_or_default();
+                table.insert(key, ServiceEntry::compute(service, &slices, old.as_deref()));
+            }
+        }
+        if any {
+            self.table.store(Arc::new(table));
+            self.changed.send_replace(());
+        }
+    }
+}
+
+impl Facts {
+    fn remove_slice(&mut self, service: &ServiceKey, id: &ServiceKey) {
+        if let Some(slices) = self.slices.get_mut(service) {
+            slices.remove(&id.name);
+            if slices.is_empty() {
+                self.slices.remove(service);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A Service with port 80, named "" and forwarded to 8080.
+    pub(in super::super) fn service(namespace: &str, name: &str, cluster_ip: &str) -> ServiceFacts {
+        ServiceFacts {
+            key: ServiceKey::new(namespace, name),
+            cluster_ips: cluster_ip.parse().into_iter().collect(),
+            external_name: None,
+            ports: vec![PortFacts {
+                name: String::new(),
+                transport: Transport::Tcp,
+                port: 80,
+                node_port: None,
+            }],
+            affinity: None,
+        }
+    }
+
+    /// A slice whose endpoints are `(address, ready)`, all serving, at port 8080.
+    pub(in super::super) fn slice(
+        namespace: &str,
+        service: &str,
+        endpoints: &[(&str, bool)],
+    ) -> SliceFacts {
+        let endpoint = |(address, ready): &(&str, bool)| EndpointFacts {
+            address: address.parse().unwrap(),
+            hostname: None,
+            ready: *ready,
+            serving: true,
+        };
+        SliceFacts {
+            service: ServiceKey::new(namespace, service),
+            ports: vec![(String::new(), Transport::Tcp, 8080)],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    pub(in super::super) fn table(services: &[ServiceFacts], slices: &[SliceFacts]) -> Arc<Table> {
+        let table = ServiceTable::new();
+        fill(&table, services, slices);
+        table.load()
+    }
+
+    fn fill(table: &ServiceTable, services: &[ServiceFacts], slices: &[SliceFacts]) {
+        for service in services {
+            table.apply_service(service.clone());
+        }
+        for (number, slice) in slices.iter().enumerate() {
+            let id = ServiceKey::new(&slice.service.namespace, &format!("slice-{number}"));
+            table.apply_slice(&id, slice.clone());
+        }
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn client() -> IpAddr {
+        "10.42.0.99".parse().unwrap()
+    }
+
+    fn endpoints(table: &Table) -> Vec<String> {
+        let port = table
+            .by_address(Transport::Tcp, at("10.96.0.9:80"))
+            .unwrap();
+        let mut all: Vec<_> = port
+            .candidates(client())
+            .map(|each| each.to_string())
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn ready_endpoints_are_used_and_leaving_ones_only_when_alone() {
+        for (given, want) in [
+            (
+                &[("10.0.0.1", true), ("10.0.0.2", false)][..],
+                &["10.0.0.1:8080"][..],
+            ),
+            (
+                &[("10.0.0.1", false), ("10.0.0.2", false)],
+                &["10.0.0.1:8080", "10.0.0.2:8080"],
+            ),
+            (&[], &[]),
+        ] {
+            let table = table(
+                &[service("a", "web", "10.96.0.9")],
+                &[slice("a", "web", given)],
+            );
+            assert_eq!(endpoints(&table), want, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn turns_go_round_and_survive_an_update() {
+        let services = ServiceTable::new();
+        let both = [("10.0.0.1", true), ("10.0.0.2", true)];
+        fill(
+            &services,
+            &[service("a", "web", "10.96.0.9")],
+            &[slice("a", "web", &both)],
+        );
+        let first = |table: &Table| {
+            let port = table
+                .by_address(Transport::Tcp, at("10.96.0.9:80"))
+                .unwrap();
+            port.candidates(client()).next().unwrap().ip().to_string()
+        };
+        let one = first(&services.load());
+        let mut changed = service("a", "web", "10.96.0.9");
+        changed.ports[0].node_port = Some(30_080);
+        services.apply_service(changed);
+        let two = first(&services.load());
+        assert_ne!(one, two);
+        assert_eq!(first(&services.load()), one);
+        assert!(
+            services
+                .load()
+                .by_node_port(Transport::Tcp, 30_080)
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_client_with_affinity_stays_until_its_endpoint_fails() {
+        let mut sticky = service("a", "web", "10.96.0.9");
+        sticky.affinity = Some(Duration::from_secs(60));
+        let all = [("10.0.0.1", true), ("10.0.0.2", true), ("10.0.0.3", true)];
+        let table = table(&[sticky], &[slice("a", "web", &all)]);
+        let port = table
+            .by_address(Transport::Tcp, at("10.96.0.9:80"))
+            .unwrap();
+        let first = port.candidates(client()).next().unwrap();
+        for _ in 0..5 {
+            assert_eq!(port.candidates(client()).next(), Some(first));
+        }
+        port.forget(client(), first);
+        let next: Vec<_> = port.candidates(client()).collect();
+        assert_eq!(next.len(), 3);
+        assert_ne!(next[0], first);
+    }
+
+    #[test]
+    fn a_service_that_goes_leaves_nothing_behind() {
+        let services = ServiceTable::new();
+        let mut web = service("a", "web", "10.96.0.9");
+        web.ports[0].node_port = Some(30_080);
+        let key = web.key.clone();
+        fill(
+            &services,
+            &[web],
+            &[slice("a", "web", &[("10.0.0.1", true)])],
+        );
+        services.delete_service(&key);
+        let table = services.load();
+        assert!(
+            table
+                .by_address(Transport::Tcp, at("10.96.0.9:80"))
+                .is_none()
+        );
+        assert!(!table.is_service_address("10.96.0.9".parse().unwrap()));
+        assert_eq!(table.node_ports().count(), 0);
+        assert!(table.by_name(&key).is_none());
+    }
+
+    #[test]
+    fn a_slice_may_come_before_its_service_and_move_to_another() {
+        let services = ServiceTable::new();
+        let id = ServiceKey::new("a", "slice-x");
+        services.apply_slice(&id, slice("a", "web", &[("10.0.0.1", true)]));
+        services.apply_service(service("a", "web", "10.96.0.9"));
+        assert_eq!(endpoints(&services.load()), ["10.0.0.1:8080"]);
+        services.apply_slice(&id, slice("a", "other", &[("10.0.0.1", true)]));
+        assert!(endpoints(&services.load()).is_empty());
+        services.delete_slice(&id);
+        services.delete_slice(&id);
+    }
+
+    #[test]
+    fn a_new_list_drops_what_it_does_not_hold() {
+        let services = ServiceTable::new();
+        fill(
+            &services,
+            &[service("a", "web", "10.96.0.9")],
+            &[slice("a", "web", &[("10.0.0.1", true)])],
+        );
+        services.retain_slices(&std::collections::HashSet::new());
+        assert!(endpoints(&services.load()).is_empty());
+        services.retain_services(&std::collections::HashSet::new());
+        assert!(
+            !services
+                .load()
+                .is_service_address("10.96.0.9".parse().unwrap())
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! What a store holds, and the linker that fits it.
+//!
+//! [`Grants`] is everything a container was given; [`InstanceState`] is one instance's use of it.
+//! Both are concrete: the bindings of all interfaces are compiled once, in this crate.
+//!
+//! Invariant: kernel-backed `wasi:sockets` and ambient files are never linked. An import that is
+//! not in [`OFFERED`](crate::world::OFFERED) is an error at link time, not a trap later.
+
+use std::sync::Arc;
+
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::cli::{StdinStream, WasiCli, WasiCliView};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
+use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
+use wasmtime_wasi::p2::bindings::{cli, clocks, random};
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::cpu::Cpu;
+use crate::fs::{self, FilesystemView, Mounts};
+use crate::http::{Outgoing, TlsConfig};
+use crate::limits::{Limits, Memory};
+use crate::net::VirtualNetwork;
+use crate::sockets::{self, NetworkView};
+use crate::stdio::{Input, Output, OutputSink};
+
+/// Everything one container was given. Nothing else is reachable from it.
+pub struct Grants {
+    /// The engine its instances run in; epoch interruption must be on.
+    pub engine: Engine,
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// Where standard output goes.
+    pub stdout: Arc<dyn OutputSink>,
+    /// Where standard error goes, and what the host has to say of the container's instances.
+    pub stderr: Arc<dyn OutputSink>,
+    /// Standard input; `None` is at its end from the start.
+    pub stdin: Option<Input>,
+    /// Files.
+    pub mounts: Arc<Mounts>,
+    /// Network.
+    pub network: Arc<dyn VirtualNetwork>,
+    /// TLS for outgoing `https`; without it `https` is a configuration error.
+    pub tls: Option<TlsConfig>,
+    /// The account of its memory.
+    pub memory: Arc<Memory>,
+    /// The account of its processor time.
+    pub cpu: Arc<Cpu>,
+}
+
+impl Grants {
+    /// A store for a new instance.
+    pub fn store(&self) -> Store<InstanceState> {
+        let mut store = Store::new(&self.engine, InstanceState::new(self));
+        store.limiter(|state| &mut state.limits);
+        self.cpu.install(&mut store);
+        store
+    }
+
+    /// Writes a line about the container to its standard error.
+    pub fn report(&self, text: &str) {
+        if let Err(error) = self.stderr.write(format!("{text}\n").as_bytes()) {
+            tracing::warn!(%error, text, "a container's standard error can't be written");
+        }
+    }
+}
+
+/// What one instance holds on the host's side.
+pub struct InstanceState {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
+    network: Arc<dyn VirtualNetwork>,
+    mounts: Arc<Mounts>,
+    open_files: usize,
+    limits: Limits,
+}
+
+impl InstanceState {
+    fn new(grants: &Grants) -> Self {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.args(&grants.args)
+            .envs(&grants.env)
+            .stdout(Output::new(grants.stdout.clone()))
+            .stderr(Output::new(grants.stderr.clone()));
+        if let Some(stdin) = &grants.stdin {
+            wasi.stdin(stdin.clone());
+        } else {
+            wasi.stdin(closed_input());
+        }
+        Self {
+            table: ResourceTable::new(),
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outgoing: Outgoing::new(grants.network.clone(), grants.tls.clone()),
+            network: grants.network.clone(),
+            mounts: grants.mounts.clone(),
+            open_files: 0,
+            limits: Limits::new(grants.memory.clone()),
+        }
+    }
+
+    fn files(&mut self) -> FilesystemView<'_> {
+        FilesystemView {
+            host: WasiFilesystemCtxView {
+                ctx: self.wasi.filesystem(),
+                table: &mut self.table,
+            },
+            mounts: &self.mounts,
+            open: &mut self.open_files,
+        }
+    }
+
+    fn sockets(&mut self) -> NetworkView<'_> {
+        NetworkView {
+            network: self.network.as_ref(),
+            table: &mut self.table,
+        }
+    }
+}
+
+fn closed_input() -> impl StdinStream + 'static {
+    tokio::io::empty()
+}
+
+impl WasiView for InstanceState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for InstanceState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.outgoing,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+struct HasTable;
+
+impl HasData for HasTable {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// A linker with everything a component may be offered.
+///
+/// # Errors
+/// Only if two interfaces clash, which is a mistake in this function.
+pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
+    let mut linker = Linker::new(engine);
+    add_io_and_clocks(&mut linker)?;
+    add_cli_and_random(&mut linker)?;
+    fs::add_to_linker(&mut linker, InstanceState::files)?;
+    sockets::add_to_linker(&mut linker, InstanceState::sockets)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // 0.3 beside 0.2: other version numbers, no clash. Its sockets and files are not offered:
+    // wasmtime-wasi's are the kernel's.
+    wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::clocks::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+fn add_io_and_clocks(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
+    error::add_to_linker::<InstanceState, HasTable>(linker, |state| &mut state.table)?;
+    poll::add_to_linker::<InstanceState, HasTable>(linker, |state| &mut state.table)?;
+    streams::add_to_linker::<InstanceState, HasTable>(linker, |state| &mut state.table)?;
+    clocks::wall_clock::add_to_linker::<_, WasiClocks>(linker, InstanceState::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<_, WasiClocks>(linker, InstanceState::clocks)
+}
+
+fn add_cli_and_random(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    type State = InstanceState;
+    random::random::add_to_linker::<State, WasiRandom>(linker, |state| state.wasi.random())?;
+    random::insecure::add_to_linker::<State, WasiRandom>(linker, |state| state.wasi.random())?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, |state| state.wasi.random())?;
+    cli::exit::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::environment::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::stdin::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::stdout::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::stderr::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, State::cli)
+}
