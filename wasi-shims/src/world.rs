@@ -102,6 +102,16 @@ pub const OFFERED: &[(&str, &str)] = &[
 ];
 
 impl World {
+    /// Whether others hold this component too.
+    pub fn is_in_use(&self) -> bool {
+        let holders = match self {
+            Self::CommandP2(pre) => Arc::strong_count(pre),
+            Self::CommandP3(pre) => Arc::strong_count(pre),
+            Self::Http(pre) => Arc::strong_count(pre),
+        };
+        holders > 1
+    }
+
     /// Links a component and finds out how to run it.
     ///
     /// # Errors

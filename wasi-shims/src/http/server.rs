@@ -126,8 +126,7 @@ impl HttpServer {
             }
         }
         // A client whose connection was queued believes it is connected: it is served.
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Ok(stream)) = listener.poll_accept(&mut cx) {
+        while let Some(stream) = queued(listener.as_mut()) {
             tasks.spawn(self.clone().connection(stream, graceful.watcher(), None));
         }
         drop(listener);
@@ -237,6 +236,14 @@ impl HttpServer {
             // The sweeper must not keep a stopped server alive.
             tokio::spawn(sweep(Arc::downgrade(&self), self.settings.idle_timeout));
         }
+    }
+}
+
+/// A connection that waits to be accepted.
+fn queued(listener: &mut dyn TcpListener) -> Option<Stream> {
+    match listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(stream)) => Some(stream),
+        Poll::Ready(Err(_)) | Poll::Pending => None,
     }
 }
 

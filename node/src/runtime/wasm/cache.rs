@@ -1,0 +1,208 @@
+//! Compiled components, by the digest of what they were compiled from.
+//!
+//! ```text
+//!   CACHE/<engine>/<digest>.cwasm     machine code, mapped into memory when loaded
+//! ```
+//!
+//! 1. A component that is linked already is shared by all containers that run it.
+//! 2. Else its machine code is mapped from the file; else it is compiled, at most
+//!    [`COMPILATIONS`] at a time, written to a temporary file, synced and renamed.
+//! 3. Whoever asks for the same digest meanwhile waits for the same work. A failure is told to all
+//!    who waited, and the next who asks tries again.
+//! 4. A file that can't be loaded is removed and made anew.
+//!
+//! Invariants: a file under its final name is whole; the directory belongs to the agent's user and
+//! nobody else may enter it, because loading machine code is trusting it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+use windlass_oci::digest::Digest;
+use windlass_wasi_shims::state::InstanceState;
+use windlass_wasi_shims::world::{World, WorldError};
+
+use super::compiler::{CompileError, Compiler};
+
+/// Compilations at a time; each uses all processors for much of its time.
+const COMPILATIONS: usize = 2;
+
+/// Linked components kept that no container uses.
+const UNUSED: usize = 64;
+
+/// Why a component can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// It does not fit this host.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// Its machine code can't be kept or loaded.
+    #[error("the compiled component can't be kept in {}", path.display())]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The compiled components of one engine.
+pub(super) struct Cache {
+    directory: PathBuf,
+    linker: Linker<InstanceState>,
+    compiler: Arc<dyn Compiler>,
+    compilations: Semaphore,
+    worlds: Mutex<HashMap<Digest, Arc<OnceCell<World>>>>,
+}
+
+impl Cache {
+    /// A cache below `root`, which is made if need be.
+    pub(super) fn open(
+        root: &Path,
+        linker: Linker<InstanceState>,
+        compiler: Arc<dyn Compiler>,
+    ) -> io::Result<Self> {
+        let directory = root.join(engine_key(linker.engine()));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)?;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
+        remove_leftovers(&directory)?;
+        let (compilations, worlds) = (Semaphore::new(COMPILATIONS), Mutex::default());
+        Ok(Self {
+            directory,
+            linker,
+            compiler,
+            compilations,
+            worlds,
+        })
+    }
+
+    /// The component with that digest, linked; `wasm` is the file it comes from.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(super) async fn world(&self, digest: &Digest, wasm: &Path) -> Result<World, LoadError> {
+        let cell = self.cell(digest);
+        let world = cell.get_or_try_init(|| self.load(digest, wasm)).await?;
+        Ok(world.clone())
+    }
+
+    fn cell(&self, digest: &Digest) -> Arc<OnceCell<World>> {
+        let mut worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = worlds.get(digest) {
+            return cell.clone();
+        }
+        if worlds.len() >= UNUSED {
+            // A container holds the world itself, a waiter holds the cell.
+            worlds.retain(|_, cell| {
+                Arc::strong_count(cell) > 1 || cell.get().is_some_and(World::is_in_use)
+            });
+        }
+        worlds.entry(digest.clone()).or_default().clone()
+    }
+
+    async fn load(&self, digest: &Digest, wasm: &Path) -> Result<World, LoadError> {
+        let path = self
+            .directory
+            .join(format!("{}.cwasm", digest.to_string().replace(':', "-")));
+        let failed = |source| LoadError::Cache {
+            path: path.clone(),
+            source,
+        };
+        if let Some(component) = self.map(&path).await.map_err(failed)? {
+            return Ok(World::link(&self.linker, &component)?);
+        }
+        let permit = self.compilations.acquire().await;
+        let code = self.compiler.compile(wasm).await?;
+        drop(permit);
+        blocking({
+            let path = path.clone();
+            move || write(&path, &code)
+        })
+        .await
+        .map_err(failed)?;
+        let missing = || failed(io::Error::other("it can't be loaded after it was written"));
+        let component = self.map(&path).await.map_err(failed)?.ok_or_else(missing)?;
+        Ok(World::link(&self.linker, &component)?)
+    }
+
+    /// Maps a compiled component; nothing if there is none, or none that this engine can use.
+    async fn map(&self, path: &Path) -> io::Result<Option<Component>> {
+        let (engine, path) = (self.linker.engine().clone(), path.to_owned());
+        blocking(move || {
+            if !path.exists() {
+                return Ok(None);
+            }
+            match load_machine_code(&engine, &path) {
+                Ok(component) => Ok(Some(component)),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(path = %path.display(), error, "compiling again");
+                    fs::remove_file(&path)?;
+                    Ok(None)
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "loading machine code is what a compilation cache does"
+)]
+fn load_machine_code(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the file must be what `precompile_component` of a compatible engine wrote, and must
+    // not change while it is mapped. It was written by this program (`write`), under a name that it
+    // gets only when it is whole and synced, into a directory that only the agent's user may enter.
+    // It is never written again under that name; removing it leaves the mapping intact. That the
+    // engine is compatible is part of the directory's name and checked by wasmtime once more.
+    unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// Names the engine's version and settings.
+fn engine_key(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Ends of a crash between writing and renaming.
+fn remove_leftovers(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, code: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(code)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

@@ -1,0 +1,294 @@
+//! Containers of the WebAssembly runtime.
+//!
+//! ```text
+//!   work      on the guests' threads: the command, or the http server
+//!   supervise on the agent's threads: waits for the work, forces its end, publishes the exit status
+//! ```
+//!
+//! A stop is a deadline that only ever moves closer: the work is told at once, and ended when the
+//! deadline passes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
+use windlass_wasi_shims::command::CommandEnd;
+use windlass_wasi_shims::http::{HttpPre, HttpServer, HttpSettings};
+use windlass_wasi_shims::net::{NetError, TcpListener, VirtualNetwork};
+use windlass_wasi_shims::state::Grants;
+use windlass_wasi_shims::world::World;
+
+use super::WasmRuntime;
+use super::grants::Granted;
+use crate::network::PodNetwork;
+use crate::runtime::{ContainerSpec, ExitStatus, Protocol, RunningContainer, StartError, Usage};
+
+/// The port of an http container that declares none.
+const DEFAULT_PORT: u16 = 8080;
+
+/// Connections that may wait at an http container's port.
+const BACKLOG: usize = 1024;
+
+/// Annotation: how many requests one instance serves before it is dropped; 1 if absent.
+const REQUESTS_PER_INSTANCE: &str = "wasm.windlass.dev/requests-per-instance";
+
+/// Exit code of a trap: what a shell shows for SIGABRT.
+const ABORTED: i32 = 134;
+
+/// Exit code of a container that was told to end and did at once: what a shell shows for SIGTERM.
+const TERMINATED: i32 = 143;
+
+/// A container that was started.
+pub(super) struct WasmContainer {
+    grants: Arc<Grants>,
+    work: AbortHandle,
+    stop: watch::Sender<Option<Instant>>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+/// Runs a command until it ends.
+pub(super) fn run(runtime: &WasmRuntime, world: World, granted: Granted) -> WasmContainer {
+    let Granted { grants, stdin } = granted;
+    let (stop, stopped) = watch::channel(None);
+    let work = command(world, grants.clone(), stdin, stopped.clone());
+    supervised(runtime.guests.handle().spawn(work), grants, stop, stopped)
+}
+
+async fn command(
+    world: World,
+    grants: Arc<Grants>,
+    stdin: Option<windlass_wasi_shims::pipe::Writer>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) -> ExitStatus {
+    let mut running = std::pin::pin!(world.run_command(&grants));
+    let told = async move {
+        // An error means that the container is gone: the same.
+        let _told = stopped.wait_for(Option::is_some).await;
+    };
+    let end = tokio::select! {
+        end = &mut running => end,
+        () = told => match stdin {
+            // The end of its input is all that can tell a guest to finish.
+            Some(stdin) => {
+                drop(stdin);
+                running.await
+            }
+            // Differs from Kubernetes: there are no signals in WASI. Without an input to close, a
+            // command ends as a process does that does not handle SIGTERM: at once.
+            None => {
+                return ExitStatus { exit_code: TERMINATED, ..ExitStatus::killed("stopped") };
+            }
+        }
+    };
+    exit_status(&grants, end)
+}
+
+fn exit_status(grants: &Grants, end: Option<CommandEnd>) -> ExitStatus {
+    let denied = grants.memory.take_denied();
+    let out_of_memory = |message: String| ExitStatus {
+        oom_killed: true,
+        ..ExitStatus::killed(format!("the memory limit was reached: {message}"))
+    };
+    match end {
+        Some(CommandEnd::Exited(code)) if denied && code != 0 => {
+            out_of_memory(format!("exit code {code}"))
+        }
+        Some(CommandEnd::Exited(code)) => ExitStatus::exited(code),
+        Some(CommandEnd::Trapped(message)) => {
+            grants.report(&message);
+            if denied {
+                out_of_memory(message)
+            } else {
+                ExitStatus {
+                    message,
+                    ..ExitStatus::exited(ABORTED)
+                }
+            }
+        }
+        None => ExitStatus {
+            message: "not a command".to_owned(),
+            ..ExitStatus::exited(ABORTED)
+        },
+    }
+}
+
+/// Serves an http component on its declared ports. Started means: its ports listen.
+pub(super) fn serve(
+    runtime: &WasmRuntime,
+    spec: &ContainerSpec,
+    network: &PodNetwork,
+    pre: Arc<HttpPre>,
+    granted: Granted,
+) -> Result<WasmContainer, StartError> {
+    let listeners = listeners(spec, network)?;
+    let mut settings = HttpSettings::new(runtime.request_instances.clone());
+    settings.requests_per_instance = requests_per_instance(spec)?;
+    let server = HttpServer::new(pre, granted.grants.clone(), settings);
+    let (stop, stopped) = watch::channel(None);
+    let work = serve_all(server, listeners, stopped.clone());
+    Ok(supervised(
+        runtime.guests.handle().spawn(work),
+        granted.grants,
+        stop,
+        stopped,
+    ))
+}
+
+fn listeners(
+    spec: &ContainerSpec,
+    network: &PodNetwork,
+) -> Result<Vec<Box<dyn TcpListener>>, StartError> {
+    let tcp = spec
+        .ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Tcp);
+    let mut ports: Vec<u16> = tcp.map(|port| port.port).collect();
+    if ports.is_empty() {
+        ports.push(DEFAULT_PORT);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    let listen = |port: u16| {
+        let bound = network.bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        bound
+            .and_then(|binding| binding.listen(BACKLOG))
+            .map_err(|error| match error {
+                NetError::AddressInUse => StartError::run(format!(
+                    "port {port} is used by another container of the pod"
+                )),
+                error => StartError::run(format!("port {port} can't be opened: {error}")),
+            })
+    };
+    ports.into_iter().map(listen).collect()
+}
+
+fn requests_per_instance(spec: &ContainerSpec) -> Result<usize, StartError> {
+    let Some(text) = spec.annotations.get(REQUESTS_PER_INSTANCE) else {
+        return Ok(1);
+    };
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+        StartError::config(format!(
+            "annotation {REQUESTS_PER_INSTANCE}: {text:?} is not a positive number"
+        ))
+    })
+}
+
+async fn serve_all(
+    server: Arc<HttpServer>,
+    listeners: Vec<Box<dyn TcpListener>>,
+    stopped: watch::Receiver<Option<Instant>>,
+) -> ExitStatus {
+    let serving = listeners.into_iter().map(|listener| {
+        let mut stopped = stopped.clone();
+        server.clone().serve(listener, async move {
+            // An error means that the container is gone: the same.
+            let _told = stopped.wait_for(Option::is_some).await;
+        })
+    });
+    match futures::future::try_join_all(serving).await {
+        Ok(_) => ExitStatus::exited(0),
+        Err(error) => {
+            let message = format!("the port was closed: {error}");
+            ExitStatus {
+                message,
+                ..ExitStatus::exited(1)
+            }
+        }
+    }
+}
+
+fn supervised(
+    work: JoinHandle<ExitStatus>,
+    grants: Arc<Grants>,
+    stop: watch::Sender<Option<Instant>>,
+    stopped: watch::Receiver<Option<Instant>>,
+) -> WasmContainer {
+    let (publish, exit) = watch::channel(None);
+    let abort = work.abort_handle();
+    tokio::spawn(async move {
+        let status = supervise(work, stopped).await;
+        publish.send_replace(Some(status));
+    });
+    WasmContainer {
+        grants,
+        work: abort,
+        stop,
+        exit,
+    }
+}
+
+/// Waits for the work's end, and forces it at the deadline.
+async fn supervise(
+    mut work: JoinHandle<ExitStatus>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) -> ExitStatus {
+    let mut abandoned = false;
+    loop {
+        let deadline = *stopped.borrow_and_update();
+        let overdue = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut work => return match ended {
+                Ok(status) => status,
+                Err(error) if error.is_panic() => ExitStatus {
+                    message: "the host failed while running the container".to_owned(),
+                    ..ExitStatus::exited(ABORTED)
+                },
+                Err(_) => ExitStatus::killed("killed"),
+            },
+            () = overdue, if !work.is_finished() => {
+                work.abort();
+                // The abort takes effect at the guest's next yield.
+                return match (&mut work).await {
+                    Ok(status) => status,
+                    Err(_) => ExitStatus::killed("killed at the end of the grace period"),
+                };
+            }
+            changed = stopped.changed(), if !abandoned => abandoned = changed.is_err(),
+        }
+    }
+}
+
+#[async_trait]
+impl RunningContainer for WasmContainer {
+    async fn wait(&self) -> ExitStatus {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(status)) => status.clone(),
+            Ok(None) | Err(_) => ExitStatus::killed("the agent is shutting down"),
+        }
+    }
+
+    async fn stop(&self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.stop.send_if_modified(|current| {
+            let sooner = current.is_none_or(|current| deadline < current);
+            if sooner {
+                *current = Some(deadline);
+            }
+            sooner
+        });
+        self.wait().await;
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            cpu_nanos: self.grants.cpu.used_nanos(),
+            memory_bytes: self.grants.memory.used() as u64,
+        }
+    }
+}
+
+impl Drop for WasmContainer {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}

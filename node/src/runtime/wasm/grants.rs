@@ -1,0 +1,103 @@
+//! What a container's specification grants its component.
+
+use std::io;
+use std::sync::Arc;
+
+use windlass_wasi_shims::cpu::Cpu;
+use windlass_wasi_shims::fs::{MountError, Mounts};
+use windlass_wasi_shims::limits::Memory;
+use windlass_wasi_shims::pipe::Writer;
+use windlass_wasi_shims::state::Grants;
+use windlass_wasi_shims::stdio::{Input, OutputSink};
+
+use super::WasmRuntime;
+use crate::logs::{LogSink, Output};
+use crate::network::PodNetwork;
+use crate::runtime::{ContainerSpec, Mount, MountSource, StartError, TerminationMessage};
+
+/// What a container was granted, and the end of its standard input that the agent holds.
+pub(super) struct Granted {
+    pub(super) grants: Arc<Grants>,
+    pub(super) stdin: Option<Writer>,
+}
+
+/// One of a container's two output streams.
+struct Stream(LogSink, Output);
+
+impl OutputSink for Stream {
+    fn write(&self, data: &[u8]) -> io::Result<()> {
+        self.0.write(self.1, data);
+        Ok(())
+    }
+}
+
+pub(super) async fn grants(
+    runtime: &WasmRuntime,
+    spec: &ContainerSpec,
+    network: PodNetwork,
+    logs: LogSink,
+) -> Result<Granted, StartError> {
+    let mounts = open_mounts(spec.mounts.clone(), spec.termination_message.clone()).await?;
+    let (stdin, input) = if spec.stdin {
+        Some(Input::piped())
+    } else {
+        None
+    }
+    .unzip();
+    let grants = Grants {
+        engine: runtime.engine.clone(),
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        stdout: Arc::new(Stream(logs.clone(), Output::Stdout)),
+        stderr: Arc::new(Stream(logs, Output::Stderr)),
+        stdin: input,
+        mounts: Arc::new(mounts),
+        network: Arc::new(network),
+        tls: runtime.tls.clone(),
+        memory: Memory::new(spec.memory_limit),
+        cpu: Cpu::new(spec.cpu_limit_millis),
+    };
+    Ok(Granted {
+        grants: Arc::new(grants),
+        stdin,
+    })
+}
+
+/// Opens what is to be mounted. Opening blocks, so it runs on a thread for that.
+async fn open_mounts(
+    specified: Vec<Mount>,
+    termination_message: Option<TerminationMessage>,
+) -> Result<Mounts, StartError> {
+    let open = move || {
+        let mut mounts = Mounts::new();
+        for mount in &specified {
+            insert(&mut mounts, mount)?;
+        }
+        if let Some(message) = termination_message {
+            mounts.host(&message.path, &message.host, None, false)?;
+        }
+        Ok::<_, MountError>(mounts)
+    };
+    match tokio::task::spawn_blocking(open).await {
+        Ok(Ok(mounts)) => Ok(mounts),
+        Ok(Err(error)) => Err(mount_error(&error)),
+        Err(error) => Err(StartError::run(format!(
+            "opening the mounts failed: {error}"
+        ))),
+    }
+}
+
+fn insert(mounts: &mut Mounts, mount: &Mount) -> Result<(), MountError> {
+    let sub_path = mount.sub_path.as_deref();
+    match &mount.source {
+        MountSource::Host { path, .. } => mounts.host(&mount.path, path, sub_path, mount.read_only),
+        MountSource::Memory(tree) => mounts.memory(&mount.path, tree.clone(), sub_path),
+    }
+}
+
+fn mount_error(error: &MountError) -> StartError {
+    match std::error::Error::source(error) {
+        Some(cause) => StartError::config(format!("{error}: {cause}")),
+        None => StartError::config(error.to_string()),
+    }
+}

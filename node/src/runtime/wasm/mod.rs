@@ -1,0 +1,159 @@
+//! Runs WebAssembly components under wasmtime.
+//!
+//! 1. `cache.rs` gives the component of an image, compiled once per digest and linked once.
+//! 2. `grants.rs` turns a container's specification into what the component may use, and nothing
+//!    else.
+//! 3. `container.rs` runs it: a command (`wasi:cli/run`) from its start to its end, an http component
+//!    (`wasi:http` handler) as a server that holds no instance while no request is served.
+//!
+//! Guests run on threads of their own (`engine.rs`); the agent's never run guest code.
+//!
+//! | what happens | exit code | reason |
+//! |---|---|---|
+//! | returns, or exits with a code | 0, or the code | Completed, Error |
+//! | traps | 134, as an abort does | Error |
+//! | asks for more memory than its limit and fails | 137 | OOMKilled |
+//! | is stopped | 0 if it ended by itself, 143 at once, 137 after the grace period | Error |
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use windlass_wasi_shims::http::TlsConfig;
+use windlass_wasi_shims::state;
+use windlass_wasi_shims::world::World;
+
+use super::{ContainerSpec, ImageKind, RunningContainer, Runtime, StartError};
+use crate::logs::LogSink;
+use crate::network::PodNetwork;
+
+mod cache;
+mod compiler;
+mod container;
+mod core_module;
+mod engine;
+mod grants;
+
+pub use cache::LoadError;
+pub use compiler::{CompileError, Compiler, InProcess};
+pub use engine::EngineConfig;
+
+use cache::Cache;
+use engine::Guests;
+
+/// How the runtime is set up.
+#[derive(Clone, Default)]
+pub struct WasmConfig {
+    /// Where compiled components are kept; only the agent's user may enter it.
+    pub cache: PathBuf,
+    /// Sizes of the engine's pool.
+    pub engine: EngineConfig,
+    /// TLS for requests guests make; without it `https` is a configuration error for them.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Why the runtime can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum WasmSetupError {
+    /// wasmtime refuses its settings on this machine.
+    #[error("the WebAssembly engine can't be started: {0:#}")]
+    Engine(wasmtime::Error),
+    /// The directory of compiled components can't be used.
+    #[error("the directory {} of compiled components can't be used", path.display())]
+    Cache {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No threads for guests.
+    #[error("the threads that run guests can't be started")]
+    Threads(#[source] std::io::Error),
+}
+
+/// The runtime for WebAssembly.
+pub struct WasmRuntime {
+    engine: wasmtime::Engine,
+    guests: Guests,
+    cache: Cache,
+    tls: Option<TlsConfig>,
+    /// Instances that http requests may hold, all servers together; the rest is for commands.
+    request_instances: Arc<Semaphore>,
+}
+
+impl WasmRuntime {
+    /// Sets the engine, its threads and its cache up.
+    ///
+    /// # Errors
+    /// [`WasmSetupError`].
+    pub fn new(config: WasmConfig) -> Result<Self, WasmSetupError> {
+        let engine = engine::engine(config.engine).map_err(WasmSetupError::Engine)?;
+        let linker = state::linker(&engine).map_err(WasmSetupError::Engine)?;
+        let compiler = Arc::new(InProcess::new(engine.clone()));
+        let cache = Cache::open(&config.cache, linker, compiler).map_err(|source| {
+            WasmSetupError::Cache {
+                path: config.cache,
+                source,
+            }
+        })?;
+        let guests = Guests::start(&engine, config.engine.threads);
+        let guests = guests.map_err(WasmSetupError::Threads)?;
+        let for_requests = (config.engine.instances / 4 * 3).max(1);
+        let request_instances = Arc::new(Semaphore::new(for_requests as usize));
+        Ok(Self {
+            engine,
+            guests,
+            cache,
+            tls: config.tls,
+            request_instances,
+        })
+    }
+}
+
+#[async_trait]
+impl Runtime for WasmRuntime {
+    fn handler(&self) -> &'static str {
+        "wasm"
+    }
+
+    fn version(&self) -> String {
+        format!("wasmtime://{WASMTIME}")
+    }
+
+    fn accepts(&self, kind: ImageKind) -> bool {
+        matches!(kind, ImageKind::Component | ImageKind::CoreModule)
+    }
+
+    async fn start(
+        &self,
+        spec: ContainerSpec,
+        network: PodNetwork,
+        logs: LogSink,
+    ) -> Result<Box<dyn RunningContainer>, StartError> {
+        let world = self
+            .cache
+            .world(&spec.image.blob_digest, &spec.image.blob)
+            .await;
+        let world = world.map_err(|error| start_error(&error))?;
+        let grants = grants::grants(self, &spec, network.clone(), logs).await?;
+        Ok(Box::new(match world {
+            World::Http(pre) => container::serve(self, &spec, &network, pre, grants)?,
+            command => container::run(self, command, grants),
+        }))
+    }
+}
+
+/// The version of wasmtime, which has no constant for it.
+const WASMTIME: &str = "48";
+
+fn start_error(error: &LoadError) -> StartError {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    StartError::create(message)
+}
