@@ -5,9 +5,11 @@
 //! reordered, grown or shrunk in the middle is indexed.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-use windlass_api::schema::{ListKind, ListType, Schema, StructType, Type, TypeRef};
+use windlass_api::schema::{ListKind, ListType, MapType, Schema, Type, TypeRef};
 
 use super::field_set::{FieldSet, Node, field_key, make_member};
 
@@ -69,7 +71,7 @@ pub fn compare(
 #[must_use]
 pub fn fields_of(schema: &Schema, ty: TypeRef, value: &Value, ignored: Ignored<'_>) -> FieldSet {
     let mut root = Node::new();
-    collect(schema, ty, value, &mut root);
+    collect(schema, ty, value, &mut root, Containers::Implied);
     let mut fields = FieldSet(root);
     for name in SERVERS_ROOT {
         fields.remove_subtree(&[name]);
@@ -91,6 +93,17 @@ pub fn fields_of(schema: &Schema, ty: TypeRef, value: &Value, ignored: Ignored<'
     fields
 }
 
+/// Objects that Go always writes, so that their appearing is nobody's doing.
+const ALWAYS_THERE: &[&str] = &[
+    "metadata",
+    "resources",
+    "securityContext",
+    "spec",
+    "status",
+    "strategy",
+    "template",
+];
+
 /// One step of a path, rendered only if something differs below it.
 enum Step<'a> {
     Field(&'a str),
@@ -98,6 +111,10 @@ enum Step<'a> {
 }
 
 impl Step<'_> {
+    fn is_field(&self, name: &str) -> bool {
+        matches!(self, Self::Field(field) if *field == name)
+    }
+
     fn key(&self) -> String {
         match self {
             Self::Field(name) => field_key(name),
@@ -117,22 +134,22 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn values(&mut self, ty: TypeRef, old: Option<&'a Value>, new: Option<&'a Value>) {
         match (self.schema.get(ty), old, new) {
-            (Type::Struct(of), _, _) if of.atomic => self.leaf(old, new),
-            (Type::Map(of), _, _) if of.atomic => self.leaf(old, new),
+            (Type::Struct(of), ..) if of.atomic => self.leaf(old, new),
+            (Type::Map(of), ..) if of.atomic => self.leaf(old, new),
+            (_, None, Some(value @ (Value::Object(_) | Value::Array(_)))) => {
+                self.one_sided(ty, value, true);
+            }
+            (_, Some(value @ (Value::Object(_) | Value::Array(_))), None) => {
+                self.one_sided(ty, value, false);
+            }
             (
                 Type::Struct(_) | Type::Map(_) | Type::Any,
                 Some(Value::Object(old)),
                 Some(Value::Object(new)),
-            ) => {
-                self.objects(ty, old, new);
-            }
-            (Type::Struct(_) | Type::Map(_) | Type::Any, None, Some(Value::Object(new))) => {
-                self.one_sided(ty, new, true);
-            }
-            (Type::Struct(_) | Type::Map(_) | Type::Any, Some(Value::Object(old)), None) => {
-                self.one_sided(ty, old, false);
-            }
-            (Type::List(of), _, _) if !matches!(of.kind, ListKind::Atomic) => {
+            ) => self.objects(ty, old, new),
+            (Type::List(of), Some(Value::Array(old)), Some(Value::Array(new)))
+                if !matches!(of.kind, ListKind::Atomic) =>
+            {
                 self.lists(of, old, new);
             }
             _ => self.leaf(old, new),
@@ -158,45 +175,53 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn one_sided(&mut self, ty: TypeRef, object: &'a Map<String, Value>, is_new: bool) {
-        let sides = |value| {
-            if is_new {
-                (None, Some(value))
-            } else {
-                (Some(value), None)
+    /// An object or list that only one side has. Everything in it is added or removed, so its fields are
+    /// written in one go, unless some of them are nobody's.
+    fn one_sided(&mut self, ty: TypeRef, value: &'a Value, is_new: bool) {
+        if let (true, Value::Object(object)) = (self.holds_nobodys(), value) {
+            for (name, value) in object {
+                let (old, new) = if is_new {
+                    (None, Some(value))
+                } else {
+                    (Some(value), None)
+                };
+                self.field(ty, name, old, new);
             }
+            return;
+        }
+        let mut node = Node::new();
+        collect(self.schema, ty, value, &mut node, Containers::Counted);
+        if !self.is_always_there() {
+            make_member(&mut node);
+        }
+        let found = if is_new {
+            &mut self.found.added
+        } else {
+            &mut self.found.removed
         };
-        let owner = self.owner_type();
-        if object.is_empty() || !self.is_always_there(owner) {
-            let (old, new) = sides(&Value::Null);
-            self.leaf(old, new);
-        }
-        for (name, value) in object {
-            let (old, new) = sides(value);
-            self.field(ty, name, old, new);
-        }
+        found.graft(self.path.iter().map(Step::key), node);
     }
 
-    /// The name of the field the walk is at, if it is one.
-    fn owner_type(&self) -> Option<&'a str> {
+    /// Whether the object the walk is at has fields that belong to the server or are ignored.
+    fn holds_nobodys(&self) -> bool {
+        let leads_on = |path: &&[&str]| {
+            path.len() > self.path.len()
+                && self
+                    .path
+                    .iter()
+                    .zip(*path)
+                    .all(|(step, name)| step.is_field(name))
+        };
+        matches!(self.path.as_slice(), [] | [Step::Field("metadata")])
+            || self.ignored.iter().any(leads_on)
+    }
+
+    fn is_always_there(&self) -> bool {
         match self.path.last() {
-            Some(Step::Field(name)) => Some(name),
-            _ => None,
+            Some(Step::Field(name)) => ALWAYS_THERE.contains(name),
+            Some(Step::Item(..)) => false,
+            None => true,
         }
-    }
-
-    /// Whether Go always writes this object, so that its appearing is nobody's doing.
-    fn is_always_there(&self, field: Option<&str>) -> bool {
-        const ALWAYS: &[&str] = &[
-            "metadata",
-            "spec",
-            "status",
-            "template",
-            "strategy",
-            "resources",
-            "securityContext",
-        ];
-        self.path.is_empty() || field.is_some_and(|field| ALWAYS.contains(&field))
     }
 
     fn field(
@@ -227,44 +252,32 @@ impl<'a> Walk<'a> {
             };
             *last == name
                 && parents.len() == self.path.len()
-                && parents
+                && self
+                    .path
                     .iter()
-                    .zip(&self.path)
-                    .all(|(parent, step)| match step {
-                        Step::Field(field) => field == parent,
-                        Step::Item(..) => false,
-                    })
+                    .zip(parents)
+                    .all(|(step, parent)| step.is_field(parent))
         };
         servers.contains(&name) || self.ignored.iter().any(is_here)
     }
 
-    fn lists(&mut self, list: &'a ListType, old: Option<&'a Value>, new: Option<&'a Value>) {
+    fn lists(&mut self, list: &'a ListType, old: &'a [Value], new: &'a [Value]) {
         // Most lists are untouched, and telling so allocates nothing; keys do.
         if old == new {
             return;
         }
-        let items = |value: Option<&'a Value>| match value {
-            None => Some(&[][..]),
-            Some(value) => value
-                .as_array()
-                .map(Vec::as_slice)
-                .filter(|items| are_keyed(list, items)),
-        };
-        let (Some(old_items), Some(new_items)) = (items(old), items(new)) else {
-            return self.leaf(old, new);
-        };
-        if old.is_none() != new.is_none() {
-            self.leaf(old, new);
+        if !are_keyed(list, old) || !are_keyed(list, new) {
+            return self.found.modified.insert(self.path.iter().map(Step::key));
         }
-        let aligned = old_items
+        let aligned = old
             .iter()
-            .zip(new_items)
-            .take_while(|(old, new)| same_key(list, old, new));
-        let aligned = aligned.count();
-        for (old, new) in old_items.iter().zip(new_items).take(aligned) {
+            .zip(new)
+            .take_while(|(old, new)| same_key(list, old, new))
+            .count();
+        for (old, new) in old.iter().zip(new).take(aligned) {
             self.item(list, Some(old), Some(new));
         }
-        let (old_rest, new_rest) = (old_items.get(aligned..), new_items.get(aligned..));
+        let (old_rest, new_rest) = (old.get(aligned..), new.get(aligned..));
         self.unaligned(
             list,
             old_rest.unwrap_or_default(),
@@ -353,28 +366,76 @@ pub(super) fn item_key(list: &ListType, item: &Value) -> Option<String> {
         ListKind::Set => Some(format!("v:{item}")),
         ListKind::Map(keys) => {
             let object = item.as_object()?;
-            let given: Map<String, Value> = keys
-                .iter()
-                .filter_map(|(key, default)| {
-                    let value = object.get(&**key).or(default.as_ref())?;
-                    Some((key.to_string(), value.clone()))
-                })
-                .collect();
-            (!given.is_empty()).then(|| format!("k:{}", Value::Object(given)))
+            let mut text = String::from("k:{");
+            for (key, default) in keys {
+                let Some(value) = object.get(&**key).or(default.as_ref()) else {
+                    continue;
+                };
+                let comma = if text.ends_with('{') { "" } else { "," };
+                // Writing to a String can't fail.
+                let _ = write!(text, "{comma}{}:{value}", Quoted(key));
+            }
+            text.push('}');
+            (text.len() > "k:{}".len()).then_some(text)
         }
     }
 }
 
+/// A key as JSON writes it; hardly any needs escapes.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self
+            .0
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        {
+            write!(f, "\"{}\"", self.0)
+        } else {
+            write!(f, "{}", Value::from(self.0))
+        }
+    }
+}
+
+/// Which paths [`collect`] counts besides leaves and items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Containers {
+    /// Objects and lists too, as for what appears or vanishes with them.
+    Counted,
+    /// Only entries of maps, as for what an apply states.
+    Implied,
+}
+
 /// Adds what a value has to a node: nothing for a scalar, whose node is itself the member.
-fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node) {
+fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node, containers: Containers) {
     match (schema.get(ty), value) {
         (Type::Struct(of), _) if of.atomic => {}
         (Type::Map(of), _) if of.atomic => {}
         (Type::Struct(of), Value::Object(object)) => {
-            collect_fields(schema, ty, Some(of), object, node);
+            for (name, value) in object {
+                let field = of.field(name);
+                let ty = field.map_or(TypeRef::ANY, |field| field.ty);
+                let mut child = Node::new();
+                collect(schema, ty, value, &mut child, containers);
+                let is_member = match containers {
+                    Containers::Counted => !ALWAYS_THERE.contains(&name.as_str()),
+                    Containers::Implied => field.is_none(),
+                };
+                let is_empty_list = value.as_array().is_some_and(Vec::is_empty);
+                if is_member {
+                    make_member(&mut child);
+                } else if is_empty_list && containers == Containers::Implied {
+                    continue;
+                }
+                node.insert(field_key(name), Value::Object(child));
+            }
         }
-        (Type::Map(_) | Type::Any, Value::Object(object)) => {
-            collect_fields(schema, ty, None, object, node);
+        (Type::Map(MapType { value: ty, .. }), Value::Object(object)) => {
+            collect_entries(schema, *ty, object, node, containers);
+        }
+        (Type::Any, Value::Object(object)) => {
+            collect_entries(schema, TypeRef::ANY, object, node, containers);
         }
         (Type::List(of), Value::Array(items)) if are_keyed(of, items) => {
             for item in items {
@@ -382,7 +443,7 @@ fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node) {
                     continue;
                 };
                 let mut child = Node::new();
-                collect(schema, of.item, item, &mut child);
+                collect(schema, of.item, item, &mut child, containers);
                 make_member(&mut child);
                 node.insert(key, Value::Object(child));
             }
@@ -391,24 +452,17 @@ fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node) {
     }
 }
 
-fn collect_fields(
+fn collect_entries(
     schema: &Schema,
     ty: TypeRef,
-    of: Option<&StructType>,
     object: &Map<String, Value>,
     node: &mut Node,
+    containers: Containers,
 ) {
     for (name, value) in object {
         let mut child = Node::new();
-        collect(schema, schema.field_type(ty, name), value, &mut child);
-        let declared = of.is_some_and(|of| of.field(name).is_some());
-        let empty_list = value.as_array().is_some_and(Vec::is_empty);
-        if declared && empty_list {
-            continue;
-        }
-        if !declared {
-            make_member(&mut child);
-        }
+        collect(schema, ty, value, &mut child, containers);
+        make_member(&mut child);
         node.insert(field_key(name), Value::Object(child));
     }
 }

@@ -42,24 +42,36 @@ impl FieldSet {
 
     /// Adds a path given as trie keys.
     pub fn insert<K: AsRef<str>>(&mut self, path: impl IntoIterator<Item = K>) {
+        if let Some(node) = self.descend(path) {
+            make_member(node);
+        }
+    }
+
+    /// Puts a node at a path that the set does not hold yet.
+    pub(super) fn graft<K: AsRef<str>>(&mut self, path: impl IntoIterator<Item = K>, node: Node) {
+        if let Some(place) = self.descend(path) {
+            *place = node;
+        }
+    }
+
+    /// The node of a path, made if it is not there: a new one is empty, so it must become a member or get
+    /// children.
+    fn descend<K: AsRef<str>>(&mut self, path: impl IntoIterator<Item = K>) -> Option<&mut Node> {
         let mut node = &mut self.0;
-        let mut fresh = true;
+        let mut is_new = true;
         for key in path {
             // Descending from a bare member must keep it one.
-            if node.is_empty() && !fresh {
+            if node.is_empty() && !is_new {
                 node.insert(MEMBER.to_owned(), Value::Object(Node::new()));
             }
             let key = key.as_ref();
-            fresh = !node.contains_key(key);
+            is_new = !node.contains_key(key);
             let child = node
                 .entry(key)
                 .or_insert_with(|| Value::Object(Node::new()));
-            let Value::Object(child) = child else { return };
-            node = child;
+            node = child.as_object_mut()?;
         }
-        if !fresh && !node.is_empty() {
-            node.insert(MEMBER.to_owned(), Value::Object(Node::new()));
-        }
+        Some(node)
     }
 
     /// Adds all paths of another set.
