@@ -276,6 +276,7 @@ fn described(manager: &Manager) -> String {
 mod tests {
     use super::super::managed_fields::{UpdateRequest, record_update};
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
     use windlass_api::resource::GroupVersionKind;
 
@@ -554,5 +555,70 @@ mod tests {
             cluster.apply("a", false, &config),
             Err(ApplyError::ManagedFieldsGiven)
         );
+    }
+
+    fn pod_spec() -> impl Strategy<Value = Value> {
+        let container = (
+            "[abc]",
+            prop::option::of("[xy]"),
+            prop::collection::vec(80..83_u16, 0..3),
+        );
+        let containers = prop::collection::vec(container, 0..4);
+        (containers, prop::option::of(0..3)).prop_map(|(containers, replicas)| {
+            let mut items: Vec<Value> = Vec::new();
+            for (name, image, mut ports) in containers {
+                ports.dedup();
+                ports.sort_unstable();
+                ports.dedup();
+                let ports: Vec<_> = ports
+                    .iter()
+                    .map(|port| json!({ "containerPort": port }))
+                    .collect();
+                if !items.iter().any(|item| item["name"] == name.as_str()) {
+                    items.push(
+                        json!({ "name": name, "image": image.unwrap_or_default(), "ports": ports }),
+                    );
+                }
+            }
+            let mut object = containers_of(&items);
+            if let Some(replicas) = replicas {
+                object["spec"]["replicas"] = json!(replicas);
+            }
+            object
+        })
+    }
+
+    fn containers_of(items: &[Value]) -> Value {
+        containers(&Value::from(items.to_vec()))
+    }
+
+    proptest! {
+        /// Whatever one manager applies in a row, the object ends up as its last configuration says.
+        #[test]
+        fn a_sole_applier_gets_what_it_stated_last(configs in prop::collection::vec(pod_spec(), 1..5)) {
+            let mut cluster = Cluster::new();
+            let mut object = Value::Null;
+            for config in &configs {
+                object = cluster.apply("a", false, config).expect("nobody else owns anything");
+            }
+            let last = configs.last().expect("is not empty");
+            let fields = |object: &Value| fields_of(cluster.schema, cluster.ty, object, &[]);
+            prop_assert_eq!(fields(&object), fields(last));
+            prop_assert_eq!(cluster.apply("a", false, last).expect("applies"), object);
+        }
+
+        #[test]
+        fn forced_appliers_take_turns_without_losing_entries(
+            one in pod_spec(), two in pod_spec(), three in pod_spec()
+        ) {
+            let mut cluster = Cluster::new();
+            for (manager, config) in [("a", &one), ("b", &two), ("a", &three)] {
+                cluster.apply(manager, true, config).expect("is forced");
+            }
+            let object = cluster.live.clone().expect("is there");
+            let stated = fields_of(cluster.schema, cluster.ty, &three, &[]);
+            let has = fields_of(cluster.schema, cluster.ty, &object, &[]);
+            prop_assert!(stated.is_subset(&has), "{:?}", object);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-use windlass_api::schema::{ListKind, ListType, MapType, Schema, Type, TypeRef};
+use windlass_api::schema::{ListKind, ListType, Schema, Type, TypeRef};
 
 use super::field_set::{FieldSet, Node, field_key, make_member};
 
@@ -407,35 +407,23 @@ enum Containers {
     Implied,
 }
 
-/// Adds what a value has to a node: nothing for a scalar, whose node is itself the member.
-fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node, containers: Containers) {
+/// Adds what a value has to a node: nothing for a scalar, whose node is itself the member. Answers whether
+/// the node stands for anything: an empty keyed list has no item and is no leaf.
+fn collect(
+    schema: &Schema,
+    ty: TypeRef,
+    value: &Value,
+    node: &mut Node,
+    containers: Containers,
+) -> bool {
     match (schema.get(ty), value) {
-        (Type::Struct(of), _) if of.atomic => {}
-        (Type::Map(of), _) if of.atomic => {}
-        (Type::Struct(of), Value::Object(object)) => {
+        (Type::Struct(of), _) if of.atomic => true,
+        (Type::Map(of), _) if of.atomic => true,
+        (Type::Struct(_) | Type::Map(_) | Type::Any, Value::Object(object)) => {
             for (name, value) in object {
-                let field = of.field(name);
-                let ty = field.map_or(TypeRef::ANY, |field| field.ty);
-                let mut child = Node::new();
-                collect(schema, ty, value, &mut child, containers);
-                let is_member = match containers {
-                    Containers::Counted => !ALWAYS_THERE.contains(&name.as_str()),
-                    Containers::Implied => field.is_none(),
-                };
-                let is_empty_list = value.as_array().is_some_and(Vec::is_empty);
-                if is_member {
-                    make_member(&mut child);
-                } else if is_empty_list && containers == Containers::Implied {
-                    continue;
-                }
-                node.insert(field_key(name), Value::Object(child));
+                collect_field(schema, ty, (name, value), node, containers);
             }
-        }
-        (Type::Map(MapType { value: ty, .. }), Value::Object(object)) => {
-            collect_entries(schema, *ty, object, node, containers);
-        }
-        (Type::Any, Value::Object(object)) => {
-            collect_entries(schema, TypeRef::ANY, object, node, containers);
+            object.is_empty() || !node.is_empty()
         }
         (Type::List(of), Value::Array(items)) if are_keyed(of, items) => {
             for item in items {
@@ -447,22 +435,37 @@ fn collect(schema: &Schema, ty: TypeRef, value: &Value, node: &mut Node, contain
                 make_member(&mut child);
                 node.insert(key, Value::Object(child));
             }
+            matches!(of.kind, ListKind::Atomic) || !node.is_empty()
         }
-        _ => {}
+        _ => true,
     }
 }
 
-fn collect_entries(
+fn collect_field(
     schema: &Schema,
     ty: TypeRef,
-    object: &Map<String, Value>,
+    (name, value): (&str, &Value),
     node: &mut Node,
     containers: Containers,
 ) {
-    for (name, value) in object {
-        let mut child = Node::new();
-        collect(schema, ty, value, &mut child, containers);
+    let (ty, is_declared) = match schema.get(ty) {
+        Type::Struct(of) => match of.field(name) {
+            Some(field) => (field.ty, true),
+            None => (TypeRef::ANY, false),
+        },
+        Type::Map(of) => (of.value, false),
+        _ => (TypeRef::ANY, false),
+    };
+    let is_member = match containers {
+        Containers::Counted => !is_declared || !ALWAYS_THERE.contains(&name),
+        Containers::Implied => !is_declared,
+    };
+    let mut child = Node::new();
+    let stands = collect(schema, ty, value, &mut child, containers);
+    if is_member {
         make_member(&mut child);
+    }
+    if is_member || stands {
         node.insert(field_key(name), Value::Object(child));
     }
 }

@@ -157,3 +157,75 @@ pub(super) fn include_parents(schema: &Schema, ty: TypeRef, node: &mut Node) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use windlass_api::resource::GroupVersionKind;
+
+    fn pod() -> (&'static Schema, TypeRef) {
+        let schema = Schema::builtin();
+        (
+            schema,
+            schema
+                .kind(&GroupVersionKind::of("", "v1", "Pod"))
+                .expect("is built in"),
+        )
+    }
+
+    fn containers(names: &[&str]) -> Value {
+        let containers: Vec<_> = names.iter().map(|name| json!({ "name": name })).collect();
+        json!({ "spec": { "containers": containers } })
+    }
+
+    #[test]
+    fn merged_items_follow_the_configurations_order_and_others_keep_their_place() {
+        let (schema, ty) = pod();
+        for (live, config, merged) in [
+            (&["a", "b"][..], &["b"][..], &["a", "b"][..]),
+            (&["a", "b"], &["b", "a"], &["b", "a"]),
+            (&["a", "x", "b"], &["a", "b"], &["a", "x", "b"]),
+            (&["a", "x", "b"], &["b", "a"], &["x", "b", "a"]),
+            (&["x"], &["new"], &["x", "new"]),
+            (&["a", "x"], &["new", "a"], &["new", "a", "x"]),
+            (&["a", "b"], &["a", "new", "b"], &["a", "new", "b"]),
+        ] {
+            let mut object = containers(live);
+            merge(schema, ty, &mut object, &containers(config));
+            assert_eq!(object, containers(merged), "{live:?} + {config:?}");
+        }
+    }
+
+    #[test]
+    fn atomic_objects_and_lists_are_replaced() {
+        let (schema, ty) = pod();
+        let mut live = json!({"spec": {"nodeSelector": {"a": "1"}, "tolerations": [{"key": "a"}],
+            "hostname": "h"}});
+        let config = json!({"spec": {"nodeSelector": {"b": "1"}, "tolerations": [{"key": "b"}]}});
+        merge(schema, ty, &mut live, &config);
+        assert_eq!(
+            live,
+            json!({"spec": {"nodeSelector": {"b": "1"}, "tolerations": [{"key": "b"}], "hostname": "h"}})
+        );
+    }
+
+    #[test]
+    fn containers_emptied_by_a_removal_go_too() {
+        let (schema, ty) = pod();
+        let mut object = json!({"metadata": {"labels": {"a": "1"}, "annotations": {}},
+            "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b"}]}});
+        let fields = json!({"f:metadata": {"f:labels": {"f:a": {}}, "f:annotations": {"f:x": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {"f:image": {}}, "k:{\"name\":\"b\"}": {".": {}}}}});
+        remove(
+            schema,
+            ty,
+            &mut object,
+            fields.as_object().expect("is an object"),
+        );
+        assert_eq!(
+            object,
+            json!({"metadata": {"annotations": {}}, "spec": {"containers": [{"name": "a"}]}})
+        );
+    }
+}

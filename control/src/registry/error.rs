@@ -32,6 +32,17 @@ impl Target {
     }
 }
 
+impl Target {
+    /// `Deployment.apps`, or `Pod` in the core group.
+    fn qualified_kind(&self) -> String {
+        if self.group.is_empty() {
+            self.kind.clone()
+        } else {
+            format!("{}.{}", self.kind, self.group)
+        }
+    }
+}
+
 /// One field that another manager owns with another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyConflict {
@@ -68,7 +79,7 @@ pub enum ApiError {
     #[error("Apply failed with {} conflict{}: {}", .0.len(), if .0.len() == 1 { "" } else { "s" }, conflicts(.0))]
     ApplyConflict(Vec<ApplyConflict>),
     /// Fields break the rules.
-    #[error("{} {:?} is invalid: {}", .target.kind, .target.name, fields(.errors))]
+    #[error("{} {:?} is invalid: {}", .target.qualified_kind(), .target.name, fields(.errors))]
     Invalid {
         /// The object.
         target: Target,

@@ -18,7 +18,7 @@ pub mod error;
 pub mod field_error;
 pub mod kinds;
 pub mod list;
-mod managers;
+pub mod managers;
 pub mod object_meta;
 pub mod strategy;
 pub mod update;

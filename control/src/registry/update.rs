@@ -228,7 +228,7 @@ fn check_identity(
     Err(conflict(call, MODIFIED))
 }
 
-pub(super) fn conflict(call: &Call<'_>, reason: &str) -> ApiError {
+pub(crate) fn conflict(call: &Call<'_>, reason: &str) -> ApiError {
     ApiError::Conflict {
         target: call.target(),
         reason: reason.to_owned(),

@@ -111,7 +111,8 @@ impl Entry {
     }
 
     /// The bytes as they were, with the revision at which the object was deleted.
-    fn bytes_at(&self, revision: Revision) -> Bytes {
+    #[must_use]
+    pub fn bytes_at(&self, revision: Revision) -> Bytes {
         let digits = u32::try_from(self.revision.to_string().len()).unwrap_or_default();
         record::splice(&self.bytes, self.hole, self.hole + digits, revision)
     }

@@ -228,6 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn roots_require_neither_their_type_nor_metadata() {
+        let definitions = builtin_definitions();
+        for (_, name) in builtin_kinds() {
+            let required = definitions[&name]
+                .get("required")
+                .cloned()
+                .unwrap_or_default();
+            assert!(
+                !required.to_string().contains("metadata"),
+                "{name}: {required}"
+            );
+        }
+        assert_eq!(
+            definitions["io.k8s.api.discovery.v1.EndpointSlice"]["required"],
+            json!(["addressType", "endpoints"])
+        );
+    }
+
+    #[test]
     fn container_ports_are_keyed_by_port_and_defaulted_protocol() {
         let schema = Schema::builtin();
         let container = schema

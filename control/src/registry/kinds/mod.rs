@@ -22,6 +22,7 @@ mod workload;
 use serde_json::Value;
 
 use super::strategy::Kind;
+pub(crate) use workload::scale_of;
 
 /// Every kind.
 pub const KINDS: &[fn() -> Kind] = &[

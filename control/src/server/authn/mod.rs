@@ -1,0 +1,89 @@
+//! Authentication: who makes the request.
+//!
+//! In order: a client certificate signed by the cluster's authority (checked by TLS; here only its
+//! subject is read), then a bearer token, which is a ServiceAccount's or a bootstrap token. A request
+//! with credentials that fail is refused; one without any is anonymous. Components of this process
+//! carry their identity as a request extension and never get here.
+
+mod bootstrap;
+mod tokens;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+use rustls_pki_types::CertificateDer;
+
+use crate::identity::{AUTHENTICATED, UserInfo};
+use crate::pki::service_account::Tokens;
+use crate::registry::error::ApiError;
+use crate::store::{Freshness, Store};
+
+/// The client certificate of a connection, once TLS has verified it.
+#[derive(Clone, Debug)]
+pub struct PeerCertificate(pub CertificateDer<'static>);
+
+/// Finds out who makes a request.
+#[derive(Debug)]
+pub struct Authenticator {
+    tokens: Arc<Tokens>,
+}
+
+impl Authenticator {
+    /// Verifies ServiceAccount tokens with `tokens`.
+    #[must_use]
+    pub fn new(tokens: Arc<Tokens>) -> Self {
+        Self { tokens }
+    }
+
+    /// The user of a request.
+    ///
+    /// # Errors
+    /// [`ApiError::Unauthorized`] for credentials that are wrong, without saying in what way.
+    pub async fn authenticate(
+        &self,
+        certificate: Option<&PeerCertificate>,
+        headers: &HeaderMap,
+        store: &dyn Store,
+    ) -> Result<UserInfo, ApiError> {
+        if let Some(certificate) = certificate {
+            return user_of(certificate).ok_or(ApiError::Unauthorized);
+        }
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            return Ok(UserInfo::anonymous());
+        };
+        let value = value.to_str().map_err(|_| ApiError::Unauthorized)?;
+        let Some(token) = bearer(value) else {
+            return Ok(UserInfo::anonymous());
+        };
+        let snapshot = store.snapshot(Freshness::Latest).await?;
+        let user = match bootstrap::split(token) {
+            Some((id, secret)) => bootstrap::authenticate(&snapshot, id, secret),
+            None => tokens::authenticate(&self.tokens, &snapshot, token),
+        };
+        user.ok_or(ApiError::Unauthorized)
+    }
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Common name is the user, organizations are the groups.
+fn user_of(certificate: &PeerCertificate) -> Option<UserInfo> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate.0).ok()?;
+    let subject = parsed.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let organizations = subject
+        .iter_organization()
+        .filter_map(|org| org.as_str().ok());
+    let groups = organizations
+        .chain([AUTHENTICATED])
+        .map(str::to_owned)
+        .collect();
+    Some(UserInfo {
+        name,
+        groups,
+        ..UserInfo::default()
+    })
+}

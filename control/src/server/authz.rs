@@ -1,0 +1,468 @@
+//! Authorization until RBAC is whole: fixed allow-lists, everything else denied.
+//!
+//! | who | may |
+//! |---|---|
+//! | group `system:masters` | everything |
+//! | a component of the control plane | the rows of [`COMPONENTS`] under its name |
+//! | `system:node:NAME` | [`NODE`], and of it only what concerns that node |
+//! | group `system:bootstrappers` | ask for a node's client certificate |
+//! | anybody authenticated | discovery and OpenAPI |
+//! | anybody | health, version, and ConfigMap kube-public/cluster-info |
+//!
+//! Differs from Kubernetes: RBAC objects are not served yet, so other users have no permissions.
+
+use crate::identity::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, UserInfo};
+use crate::registry::error::{ApiError, Target};
+use crate::store::{KeyRange, ObjectKey, Snapshot};
+
+use super::request_info::RequestInfo;
+
+/// Verbs on resources of a group; `*` stands for all.
+struct Rule {
+    verbs: &'static [&'static str],
+    group: &'static str,
+    resources: &'static [&'static str],
+}
+
+const fn rule(
+    verbs: &'static [&'static str],
+    group: &'static str,
+    resources: &'static [&'static str],
+) -> Rule {
+    Rule {
+        verbs,
+        group,
+        resources,
+    }
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const ALL: &[&str] = &["*"];
+const EVENTS: Rule = rule(&["create", "patch", "update"], "", &["events"]);
+
+/// What each component of the control plane needs, by the last part of its user name.
+const COMPONENTS: &[(&str, &[Rule])] = &[
+    (
+        "system:kube-scheduler",
+        &[
+            rule(READ, "", &["pods", "nodes", "namespaces", "services"]),
+            rule(READ, "apps", &["replicasets"]),
+            rule(&["create"], "", &["pods/binding"]),
+            rule(&["patch", "update"], "", &["pods/status"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:deployment-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "apps",
+                &["deployments", "deployments/status"],
+            ),
+            rule(ALL, "apps", &["replicasets"]),
+            rule(READ, "", &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:replicaset-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "apps",
+                &["replicasets", "replicasets/status"],
+            ),
+            rule(
+                &["get", "list", "watch", "create", "delete", "patch"],
+                "",
+                &["pods"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:endpointslice-controller",
+        &[
+            rule(READ, "", &["services", "pods", "nodes"]),
+            rule(ALL, "discovery.k8s.io", &["endpointslices"]),
+            rule(ALL, "", &["endpoints"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:namespace-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "delete", "update", "patch"],
+                "",
+                &["namespaces", "namespaces/finalize", "namespaces/status"],
+            ),
+            rule(&["get", "list", "delete", "deletecollection"], "*", ALL),
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:service-account-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "create"],
+                "",
+                &["serviceaccounts", "namespaces"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:root-ca-cert-publisher",
+        &[
+            rule(
+                &["get", "list", "watch", "create", "update"],
+                "",
+                &["configmaps", "namespaces"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:generic-garbage-collector",
+        &[rule(
+            &["get", "list", "watch", "patch", "update", "delete"],
+            "*",
+            ALL,
+        )],
+    ),
+    (
+        "system:serviceaccount:kube-system:node-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "",
+                &["nodes", "nodes/status"],
+            ),
+            rule(&["get", "list", "watch", "delete"], "", &["pods"]),
+            rule(&["update", "patch"], "", &["pods/status"]),
+            rule(READ, "coordination.k8s.io", &["leases"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:certificate-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch", "delete"],
+                "certificates.k8s.io",
+                &[
+                    "certificatesigningrequests",
+                    "certificatesigningrequests/approval",
+                    "certificatesigningrequests/status",
+                ],
+            ),
+            rule(&["get"], "", &["nodes"]),
+            EVENTS,
+        ],
+    ),
+];
+
+/// What a node agent needs, before the restriction to its own node.
+const NODE: &[Rule] = &[
+    rule(READ, "", &["services", "nodes"]),
+    rule(READ, "discovery.k8s.io", &["endpointslices"]),
+    rule(
+        &["create", "update", "patch"],
+        "",
+        &["nodes", "nodes/status"],
+    ),
+    rule(READ, "", &["pods"]),
+    rule(&["update", "patch"], "", &["pods/status"]),
+    rule(&["delete"], "", &["pods"]),
+    rule(READ, "", &["configmaps", "secrets"]),
+    rule(&["get"], "", &["namespaces", "serviceaccounts"]),
+    rule(&["create"], "", &["serviceaccounts/token"]),
+    rule(
+        &["get", "create", "update", "patch", "delete"],
+        "coordination.k8s.io",
+        &["leases"],
+    ),
+    rule(
+        &["get", "list", "watch", "create"],
+        "certificates.k8s.io",
+        &["certificatesigningrequests"],
+    ),
+    rule(&["get"], "registry.windlass.dev", &["images"]),
+    EVENTS,
+];
+
+const BOOTSTRAP: &[Rule] = &[rule(
+    &["get", "list", "watch", "create"],
+    "certificates.k8s.io",
+    &["certificatesigningrequests"],
+)];
+
+/// Non-resource paths by who may read them.
+const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+const DISCOVERY: &[&str] = &["/", "/api", "/apis", "/openapi"];
+
+/// Refuses what `user` may not do.
+///
+/// # Errors
+/// [`ApiError::Forbidden`] in upstream's words.
+pub fn authorize(
+    user: &UserInfo,
+    info: &RequestInfo,
+    snapshot: &Snapshot,
+    field_selector: &str,
+) -> Result<(), ApiError> {
+    let allowed = user.is_in(MASTERS)
+        || if info.is_resource {
+            may_resource(user, info, snapshot, field_selector)
+        } else {
+            may_path(user, info)
+        };
+    if allowed {
+        Ok(())
+    } else {
+        Err(forbidden(user, info))
+    }
+}
+
+fn may_path(user: &UserInfo, info: &RequestInfo) -> bool {
+    let below = |roots: &[&str]| {
+        roots.iter().any(|root| {
+            let rest = info.path.strip_prefix(root);
+            rest.is_some_and(|rest| rest.is_empty() || (*root != "/" && rest.starts_with('/')))
+        })
+    };
+    let reads = matches!(info.verb, "get" | "head");
+    reads && (below(PUBLIC) || (user.is_in(AUTHENTICATED) && below(DISCOVERY)))
+}
+
+fn may_resource(
+    user: &UserInfo,
+    info: &RequestInfo,
+    snapshot: &Snapshot,
+    field_selector: &str,
+) -> bool {
+    if is_cluster_info(info) {
+        return true;
+    }
+    if let Some(node) = user.node_name() {
+        return matches(NODE, info) && concerns(node, info, snapshot, field_selector);
+    }
+    if user.is_in(BOOTSTRAPPERS) {
+        return matches(BOOTSTRAP, info);
+    }
+    let rules = COMPONENTS.iter().find(|(name, _)| *name == user.name);
+    // A ServiceAccount of the same name made by a user has a uid; the component itself has none.
+    user.uid.is_empty() && rules.is_some_and(|(_, rules)| matches(rules, info))
+}
+
+/// What a joining node reads to learn the cluster's authority; it holds nothing secret.
+fn is_cluster_info(info: &RequestInfo) -> bool {
+    let found = (
+        info.verb,
+        &*info.group,
+        &*info.resource,
+        &*info.namespace,
+        &*info.name,
+    );
+    found == ("get", "", "configmaps", "kube-public", "cluster-info")
+}
+
+fn matches(rules: &[Rule], info: &RequestInfo) -> bool {
+    let resource = if info.subresource.is_empty() {
+        info.resource.clone()
+    } else {
+        format!("{}/{}", info.resource, info.subresource)
+    };
+    rules.iter().any(|rule| {
+        (rule.group == "*" || rule.group == info.group)
+            && rule
+                .verbs
+                .iter()
+                .any(|verb| *verb == "*" || *verb == info.verb)
+            && rule.resources.iter().any(|r| *r == "*" || *r == resource)
+    })
+}
+
+/// Whether a request of a node agent is about that node.
+fn concerns(node: &str, info: &RequestInfo, snapshot: &Snapshot, field_selector: &str) -> bool {
+    let writes = !READ.contains(&info.verb);
+    match &*info.resource {
+        "nodes" if info.verb == "create" => true,
+        "nodes" => !writes || info.name == node,
+        "leases" => {
+            info.namespace == "kube-node-lease" && (info.name == node || info.verb == "create")
+        }
+        "pods" if info.name.is_empty() => {
+            let own = format!("spec.nodeName={node}");
+            field_selector.split(',').any(|term| term == own)
+        }
+        "pods" => {
+            let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
+            // A pod that is gone is answered with NotFound, which tells the agent nothing new.
+            snapshot
+                .get(&key)
+                .is_none_or(|pod| pod.fields.get("spec.nodeName") == Some(node))
+        }
+        // Differs from Kubernetes: every Secret and ConfigMap of a namespace in which the node runs a
+        // pod, instead of those its pods name.
+        "configmaps" | "secrets" | "serviceaccounts" => runs_pod_in(node, info, snapshot),
+        _ => true,
+    }
+}
+
+fn runs_pod_in(node: &str, info: &RequestInfo, snapshot: &Snapshot) -> bool {
+    let range = KeyRange::namespace("", "pods", &info.namespace);
+    !info.namespace.is_empty()
+        && snapshot
+            .range(&range, None)
+            .any(|pod| pod.fields.get("spec.nodeName") == Some(node))
+}
+
+fn forbidden(user: &UserInfo, info: &RequestInfo) -> ApiError {
+    let target = Target {
+        group: info.group.clone(),
+        resource: info.resource.clone(),
+        name: info.name.clone(),
+        kind: String::new(),
+    };
+    let subresource = match &*info.subresource {
+        "" => String::new(),
+        name => format!("/{name}"),
+    };
+    let scope = match &*info.namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let reason = if info.is_resource {
+        format!(
+            "User {:?} cannot {} resource \"{}{subresource}\" in API group {:?} {scope}",
+            user.name, info.verb, info.resource, info.group
+        )
+    } else {
+        format!(
+            "User {:?} cannot {} path {:?}",
+            user.name, info.verb, info.path
+        )
+    };
+    ApiError::Forbidden {
+        target,
+        reason,
+        cause: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::request_info::Query;
+    use http::{Method, Uri};
+
+    fn may(user: &UserInfo, method: Method, uri: &str) -> bool {
+        let uri: Uri = uri.parse().unwrap();
+        let query = Query::of(&uri);
+        let info = RequestInfo::of(&method, &uri, &query);
+        authorize(
+            user,
+            &info,
+            &Snapshot::default(),
+            query.get("fieldSelector"),
+        )
+        .is_ok()
+    }
+
+    #[test]
+    fn everybody_gets_what_the_table_says_and_no_more() {
+        let admin = UserInfo::authenticated("admin", &[MASTERS]);
+        let node = UserInfo::authenticated("system:node:a", &[crate::identity::NODES]);
+        let joining = UserInfo::authenticated("system:bootstrap:abc", &[BOOTSTRAPPERS]);
+        let someone = UserInfo::authenticated("someone", &[]);
+        let nobody = UserInfo::anonymous();
+        let scheduler = UserInfo::authenticated("system:kube-scheduler", &[]);
+        let csr = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+        let cases = [
+            (&admin, Method::DELETE, "/api/v1/nodes/a", true),
+            (&someone, Method::GET, "/apis", true),
+            (&someone, Method::GET, "/openapi/v3", true),
+            (&someone, Method::GET, "/metrics", false),
+            (&someone, Method::GET, "/api/v1/pods", false),
+            (&nobody, Method::GET, "/version", true),
+            (&nobody, Method::GET, "/api", false),
+            (
+                &nobody,
+                Method::GET,
+                "/api/v1/namespaces/kube-public/configmaps/cluster-info",
+                true,
+            ),
+            (
+                &nobody,
+                Method::GET,
+                "/api/v1/namespaces/kube-public/configmaps/other",
+                false,
+            ),
+            (&joining, Method::POST, csr, true),
+            (
+                &joining,
+                Method::PUT,
+                "/apis/certificates.k8s.io/v1/certificatesigningrequests/x/approval",
+                false,
+            ),
+            (&node, Method::PATCH, "/api/v1/nodes/a/status", true),
+            (&node, Method::PATCH, "/api/v1/nodes/b/status", false),
+            (
+                &node,
+                Method::GET,
+                "/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Da",
+                true,
+            ),
+            (
+                &node,
+                Method::GET,
+                "/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dab",
+                false,
+            ),
+            (&node, Method::GET, "/api/v1/pods", false),
+            (&node, Method::GET, "/api/v1/namespaces/x/secrets/s", false),
+            (
+                &node,
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/x/deployments/d",
+                false,
+            ),
+            (
+                &scheduler,
+                Method::POST,
+                "/api/v1/namespaces/x/pods/p/binding",
+                true,
+            ),
+            (
+                &scheduler,
+                Method::DELETE,
+                "/api/v1/namespaces/x/pods/p",
+                false,
+            ),
+        ];
+        for (user, method, uri, expected) in cases {
+            assert_eq!(
+                may(user, method.clone(), uri),
+                expected,
+                "{} {method} {uri}",
+                user.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_who_cannot_do_what_where() {
+        let info = RequestInfo::of(
+            &Method::GET,
+            &"/api/v1/namespaces/a/pods/b/log".parse().unwrap(),
+            &Query::default(),
+        );
+        let error = forbidden(&UserInfo::anonymous(), &info);
+        assert_eq!(
+            error.to_string(),
+            r#"pods "b" is forbidden: User "system:anonymous" cannot get resource "pods/log" in API group "" in the namespace "a""#
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! The TLS listener: connections to requests.
+//!
+//! A client certificate is optional, but one that is shown must be the cluster authority's. HTTP/2 and
+//! HTTP/1.1 by ALPN. On shutdown the listener closes, requests in flight end, and what lasts by nature
+//! (watches) is cut after a grace period.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::ApiServer;
+use super::authn::PeerCertificate;
+use crate::pki::{Authority, Identity};
+
+/// A client gets this long to finish its handshake.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Requests in flight get this long when the server stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// After a failed accept (out of descriptors), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the API cannot be served.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("set up TLS: {0}")]
+    Tls(String),
+}
+
+/// Opens the listening socket.
+///
+/// # Errors
+/// [`ListenError::Bind`], with the port that is taken.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError::Bind { address, source })
+}
+
+/// TLS with `identity`, and `authority` for the certificates of clients.
+///
+/// # Errors
+/// [`ListenError::Tls`].
+pub fn tls_config(authority: &Authority, identity: &Identity) -> Result<ServerConfig, ListenError> {
+    let tls = |error: &dyn std::fmt::Display| ListenError::Tls(error.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(authority.der().clone())
+        .map_err(|error| tls(&error))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| tls(&error))?;
+    let (chain, key) = identity.for_rustls();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| tls(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| tls(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Serves connections until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    tls: ServerConfig,
+    server: Arc<ApiServer>,
+    stop: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let graceful = Arc::new(GracefulShutdown::new());
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (acceptor, server) = (acceptor.clone(), Arc::clone(&server));
+                let watcher = graceful.watcher();
+                tokio::spawn(async move {
+                    if let Err(error) = connection(stream, acceptor, server, watcher).await {
+                        tracing::debug!(%peer, error, "connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let Some(graceful) = Arc::into_inner(graceful) else {
+        return;
+    };
+    if tokio::time::timeout(DRAIN_LIMIT, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::debug!("connections were cut at shutdown");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    server: Arc<ApiServer>,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), String> {
+    stream
+        .set_nodelay(true)
+        .map_err(|error| error.to_string())?;
+    let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
+    let stream = handshake
+        .map_err(|_| "handshake timed out".to_owned())?
+        .map_err(|error| format!("handshake: {error}"))?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let peer = certificates
+        .and_then(<[_]>::first)
+        .map(|c| PeerCertificate(c.clone().into_owned()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let server = Arc::clone(&server);
+        let mut request = request.map(Body::new);
+        if let Some(peer) = peer.clone() {
+            request.extensions_mut().insert(peer);
+        }
+        async move { Ok::<_, std::convert::Infallible>(server.respond(request).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(1000);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    watcher
+        .watch(connection.into_owned())
+        .await
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,158 @@
+//! Reading and checking request bodies.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+use windlass_api::resource::GroupVersionKind;
+use windlass_api::schema::{
+    DecodeError, Decoded, Duplicate, TypeRef, decode_json, decode_yaml, strict_messages,
+};
+
+use super::Request;
+use crate::registry::error::ApiError;
+use crate::server::negotiation::{BodyFormat, body_format};
+
+/// Largest body the server reads, upstream's limit.
+const MAX_BODY: usize = 3 << 20;
+
+/// What to do about fields that are unknown or given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// An object from a client, checked against its schema.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) object: Value,
+    /// What the client is told about unknown and duplicate fields.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The whole body.
+pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(ApiError::TooLarge(MAX_BODY))
+        }
+        Err(error) => Err(ApiError::BadRequest(format!(
+            "read the request body: {error}"
+        ))),
+    }
+}
+
+pub(super) fn field_validation(request: &Request<'_>) -> Result<FieldValidation, ApiError> {
+    match request.context.query.get("fieldValidation") {
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => Err(ApiError::BadRequest(format!(
+            "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+        ))),
+    }
+}
+
+/// Decodes bytes in the format the headers name.
+pub(super) fn decode(request: &Request<'_>, bytes: &[u8]) -> Result<Decoded, ApiError> {
+    match body_format(&request.context.headers)? {
+        BodyFormat::Json => decode_json(bytes),
+        BodyFormat::Yaml => decode_yaml(bytes),
+    }
+    .map_err(|error| malformed(&error))
+}
+
+fn malformed(error: &DecodeError) -> ApiError {
+    ApiError::BadRequest(format!("the object provided is unrecognized: {error}"))
+}
+
+/// Reads an object of the request's kind.
+pub(super) async fn object(request: &Request<'_>, body: Body) -> Result<Checked, ApiError> {
+    let gvk = request.served.kind.info.gvk.clone();
+    of_kind(request, body, &gvk, request.served.ty).await
+}
+
+/// Reads an object of the kind `gvk`, a subresource's perhaps.
+pub(super) async fn of_kind(
+    request: &Request<'_>,
+    body: Body,
+    gvk: &GroupVersionKind,
+    ty: TypeRef,
+) -> Result<Checked, ApiError> {
+    let bytes = read(body).await?;
+    let Decoded { value, duplicates } = decode(request, &bytes)?;
+    check(request, gvk, ty, value, &duplicates)
+}
+
+/// Checks a decoded value: right kind, right types, known fields.
+pub(super) fn check(
+    request: &Request<'_>,
+    gvk: &GroupVersionKind,
+    ty: TypeRef,
+    mut value: Value,
+    duplicates: &[Duplicate],
+) -> Result<Checked, ApiError> {
+    if !value.is_object() {
+        let text = format!("the body is not a {} object", gvk.kind);
+        return Err(ApiError::BadRequest(text));
+    }
+    identify(gvk, &mut value)?;
+    let report = request.server.registry().schema().check(ty, &mut value);
+    let cannot = |detail: String| {
+        ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled as a {}: {detail}",
+            gvk.kind, gvk.version, gvk.kind
+        ))
+    };
+    if let Some(error) = report.type_errors.first() {
+        return Err(cannot(error.message.clone()));
+    }
+    let messages = strict_messages(duplicates, &report.unknown);
+    match field_validation(request)? {
+        FieldValidation::Strict if !messages.is_empty() => Err(cannot(format!(
+            "strict decoding error: {}",
+            messages.join(", ")
+        ))),
+        FieldValidation::Warn => Ok(Checked {
+            object: value,
+            warnings: messages,
+        }),
+        _ => Ok(Checked {
+            object: value,
+            warnings: Vec::new(),
+        }),
+    }
+}
+
+/// Fills in apiVersion and kind, which typed clients may leave out, or says they are wrong.
+fn identify(gvk: &GroupVersionKind, value: &mut Value) -> Result<(), ApiError> {
+    let api_version = gvk.api_version();
+    for (field, expected) in [("apiVersion", &*api_version), ("kind", &*gvk.kind)] {
+        let found = value.get(field).and_then(Value::as_str).unwrap_or_default();
+        if !found.is_empty() && found != expected {
+            let text = format!(
+                "the {field} in the data ({found}) does not match the expected {field} ({expected})"
+            );
+            return Err(ApiError::BadRequest(text));
+        }
+    }
+    let Some(object) = value.as_object_mut() else {
+        return Ok(());
+    };
+    if object.contains_key("apiVersion") && object.contains_key("kind") {
+        object.insert("kind".into(), gvk.kind.as_ref().into());
+        object.insert("apiVersion".into(), api_version.as_ref().into());
+        return Ok(());
+    }
+    // Stored objects begin with their kind, as clients print them.
+    let mut rest = std::mem::take(object);
+    object.insert("kind".into(), gvk.kind.as_ref().into());
+    object.insert("apiVersion".into(), api_version.as_ref().into());
+    rest.shift_remove("kind");
+    rest.shift_remove("apiVersion");
+    object.extend(rest);
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! GET of a collection.
+
+use axum::body::Body;
+use axum::response::Response;
+use futures::stream;
+use http::StatusCode;
+
+use super::{Request, represented};
+use crate::registry::error::ApiError;
+use crate::registry::list::{Filter, ListQuery};
+use crate::server::codec;
+
+pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError> {
+    let representation = request.representation()?;
+    let query = query(request)?;
+    let listing = request
+        .server
+        .registry()
+        .list(&request.call(), &query)
+        .await?;
+    let chunks = codec::list(&request.served.kind, representation, &listing)?;
+    let chunks = stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
+    Ok(represented(
+        StatusCode::OK,
+        representation,
+        Body::from_stream(chunks),
+    ))
+}
+
+/// The filter of a list, a watch or a deletion of many.
+pub(super) fn filter(request: &Request<'_>) -> Result<Filter, ApiError> {
+    let query = &request.context.query;
+    Filter::parse(
+        &request.served.kind,
+        query.get("labelSelector"),
+        query.get("fieldSelector"),
+    )
+}
+
+pub(super) fn query(request: &Request<'_>) -> Result<ListQuery, ApiError> {
+    let query = &request.context.query;
+    let limit = match query.get("limit") {
+        "" => 0,
+        text => text.parse().map_err(|_| {
+            ApiError::BadRequest(format!("limit: Invalid value: {text:?}: must be a number"))
+        })?,
+    };
+    Ok(ListQuery {
+        filter: filter(request)?,
+        limit,
+        continue_token: query.get("continue").into(),
+        resource_version: query.get("resourceVersion").into(),
+        resource_version_match: query.get("resourceVersionMatch").into(),
+    })
+}

@@ -1,0 +1,191 @@
+//! PATCH of an object, in four languages.
+//!
+//! A patch becomes a change (`registry/update.rs`) and runs as often as needed. Its result is checked
+//! against the schema like any object from a client.
+
+use std::sync::Mutex;
+
+use axum::body::Body;
+use axum::response::Response;
+use jiff::Timestamp;
+use serde_json::Value;
+use windlass_api::schema::{Decoded, decode_json, decode_yaml};
+
+use super::{Request, body};
+use crate::patch::{self, ApplyError, ApplyRequest, PatchError, json, merge, strategic_merge};
+use crate::registry::error::{ApiError, ApplyConflict};
+use crate::registry::field_error::FieldError;
+use crate::registry::managers;
+use crate::registry::strategy::Endpoint;
+use crate::registry::update::Update;
+use crate::server::negotiation::content_type;
+
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json";
+
+/// The language of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Json,
+    Merge,
+    StrategicMerge,
+    Apply,
+}
+
+fn language(request: &Request<'_>) -> Result<Language, ApiError> {
+    match content_type(&request.context.headers) {
+        "application/json-patch+json" => Ok(Language::Json),
+        "application/merge-patch+json" => Ok(Language::Merge),
+        "application/strategic-merge-patch+json" => Ok(Language::StrategicMerge),
+        "application/apply-patch+yaml" => Ok(Language::Apply),
+        _ => Err(ApiError::UnsupportedMediaType(ACCEPTED.into())),
+    }
+}
+
+pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
+    let endpoint = request.endpoint()?;
+    let language = language(request)?;
+    let bytes = body::read(body).await?;
+    let malformed = |error: &dyn std::fmt::Display| {
+        ApiError::BadRequest(format!("error decoding patch: {error}"))
+    };
+    let decoded = match language {
+        Language::Apply => decode_yaml(&bytes).map_err(|error| malformed(&error))?,
+        _ => decode_json(&bytes).map_err(|error| malformed(&error))?,
+    };
+    if language == Language::Apply {
+        return respond_apply(request, endpoint, decoded).await;
+    }
+    let warnings = Mutex::new(Vec::new());
+    let change = |current: Option<&Value>| {
+        let current = current.ok_or_else(|| ApiError::NotFound(request.target()))?;
+        let patched = patch(request, language, current, &decoded.value)?;
+        let gvk = &request.served.kind.info.gvk;
+        let checked = body::check(
+            request,
+            gvk,
+            request.served.ty,
+            patched,
+            &decoded.duplicates,
+        )?;
+        *warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = checked.warnings;
+        Ok(checked.object)
+    };
+    let update = Update {
+        endpoint,
+        change: &change,
+        may_create: false,
+        manages_fields: false,
+    };
+    let written = request
+        .server
+        .registry()
+        .update(&request.call(), &update)
+        .await?;
+    let warnings = warnings
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    request.written(&written, &warnings)
+}
+
+fn patch(
+    request: &Request<'_>,
+    language: Language,
+    current: &Value,
+    patch: &Value,
+) -> Result<Value, ApiError> {
+    let schema = request.server.registry().schema();
+    let patched = match language {
+        Language::Json => json::patch(current, patch),
+        Language::Merge => merge::patch(current, patch),
+        _ => strategic_merge::patch(schema, request.served.ty, current, patch),
+    };
+    patched.map_err(unpatched)
+}
+
+/// Patches an object that has no type of its own in the registry, such as a Scale: in the languages
+/// that need no schema, and strategically where a merge means the same.
+pub(super) fn generic(
+    request: &Request<'_>,
+    current: &Value,
+    patch: &Value,
+) -> Result<Value, ApiError> {
+    let patched = match language(request)? {
+        Language::Json => json::patch(current, patch),
+        Language::Merge | Language::StrategicMerge => merge::patch(current, patch),
+        Language::Apply => {
+            let text = "server-side apply is not supported on this subresource yet";
+            return Err(ApiError::NotImplemented(text.into()));
+        }
+    };
+    patched.map_err(unpatched)
+}
+
+fn unpatched(error: PatchError) -> ApiError {
+    match error {
+        PatchError::Malformed(text) | PatchError::TooLarge(text) => ApiError::BadRequest(text),
+        PatchError::DoesNotFit(text) => ApiError::UnprocessablePatch(text),
+    }
+}
+
+/// Server-side apply.
+async fn respond_apply(
+    request: &Request<'_>,
+    endpoint: Endpoint,
+    decoded: Decoded,
+) -> Result<Response, ApiError> {
+    if request.context.query.get("fieldManager").is_empty() {
+        let mut target = request.target();
+        (target.group, target.kind, target.name) =
+            ("meta.k8s.io".into(), "PatchOptions".into(), String::new());
+        let detail = "is required for apply patch";
+        let errors = vec![FieldError::required("fieldManager", detail)];
+        return Err(ApiError::Invalid { target, errors });
+    }
+    let gvk = request.served.kind.info.gvk.clone();
+    let checked = body::check(
+        request,
+        &gvk,
+        request.served.ty,
+        decoded.value,
+        &decoded.duplicates,
+    )?;
+    let config = checked.object;
+    let api_version = gvk.api_version();
+    let call = request.call();
+    let apply = ApplyRequest {
+        manager: request.context.query.get("fieldManager"),
+        api_version: &api_version,
+        subresource: endpoint.name(),
+        force: request.context.query.flag("force"),
+        now: Timestamp::now(),
+        ignored: managers::ignored(&call, endpoint),
+    };
+    let schema = request.server.registry().schema();
+    let change = |current: Option<&Value>| {
+        patch::apply(schema, request.served.ty, current, &config, &apply).map_err(refused)
+    };
+    let may_create = endpoint == Endpoint::Main;
+    let update = Update {
+        endpoint,
+        change: &change,
+        may_create,
+        manages_fields: true,
+    };
+    let written = request.server.registry().update(&call, &update).await?;
+    request.written(&written, &checked.warnings)
+}
+
+fn refused(error: ApplyError) -> ApiError {
+    match error {
+        ApplyError::Conflicts(conflicts) => {
+            let conflict = |conflict: patch::Conflict| ApplyConflict {
+                message: conflict.cause(),
+                field: conflict.path,
+            };
+            ApiError::ApplyConflict(conflicts.into_iter().map(conflict).collect())
+        }
+        given @ ApplyError::ManagedFieldsGiven => ApiError::BadRequest(given.to_string()),
+    }
+}

@@ -1,0 +1,386 @@
+//! Subresources that are more than a part of the stored object: the table [`SUBRESOURCES`].
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use windlass_api::resource::GroupVersionKind;
+use windlass_api::time::format_seconds;
+
+use super::{Request, body};
+use crate::pki::service_account::{Bound, Claims, ISSUER, Reference};
+use crate::registry::error::ApiError;
+use crate::registry::field_error::FieldError;
+use crate::registry::kinds::scale_of;
+use crate::registry::strategy::Endpoint;
+use crate::registry::update::{Update, conflict};
+use crate::registry::{object_meta as meta, parse};
+use crate::store::{Freshness, ObjectKey};
+
+/// A subresource with behaviour of its own.
+#[async_trait]
+pub(super) trait Subresource: Sync {
+    /// Its path segment.
+    fn name(&self) -> &'static str;
+
+    /// Answers a request on it.
+    async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError>;
+}
+
+const SUBRESOURCES: &[&dyn Subresource] = &[&Binding, &Scale, &Log, &Token];
+
+/// The subresource of that name, if it is one with behaviour of its own.
+pub(super) fn find(name: &str) -> Option<&'static dyn Subresource> {
+    SUBRESOURCES
+        .iter()
+        .copied()
+        .find(|subresource| subresource.name() == name)
+}
+
+fn not_allowed(request: &Request<'_>) -> ApiError {
+    let verb = request.context.info.verb.to_owned();
+    ApiError::MethodNotAllowed {
+        target: request.target(),
+        verb,
+    }
+}
+
+async fn read(
+    request: &Request<'_>,
+    body: Body,
+    gvk: &GroupVersionKind,
+) -> Result<body::Checked, ApiError> {
+    let ty = request
+        .server
+        .registry()
+        .schema()
+        .kind(gvk)
+        .ok_or(ApiError::NoSuchPath)?;
+    body::of_kind(request, body, gvk, ty).await
+}
+
+/// POST pods/NAME/binding: the scheduler's decision.
+struct Binding;
+
+#[async_trait]
+impl Subresource for Binding {
+    fn name(&self) -> &'static str {
+        "binding"
+    }
+
+    async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
+        if request.context.info.verb != "create" {
+            return Err(not_allowed(request));
+        }
+        let gvk = GroupVersionKind::of("", "v1", "Binding");
+        let binding = read(request, body, &gvk).await?.object;
+        let node = binding
+            .pointer("/target/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if node.is_empty() {
+            let errors = vec![FieldError::required("target.name", "")];
+            return Err(ApiError::Invalid {
+                target: request.target(),
+                errors,
+            });
+        }
+        let call = request.call();
+        let change = |current: Option<&Value>| {
+            let current = current.ok_or_else(|| ApiError::NotFound(request.target()))?;
+            let uid = meta::uid(&binding);
+            if !uid.is_empty() && uid != meta::uid(current) {
+                return Err(conflict(
+                    &call,
+                    "the pod is another one than the binding is for",
+                ));
+            }
+            bind(current, node).map_err(|reason| conflict(&call, &reason))
+        };
+        let update = Update {
+            endpoint: Endpoint::Named("binding"),
+            change: &change,
+            may_create: false,
+            manages_fields: false,
+        };
+        request.server.registry().update(&call, &update).await?;
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+        });
+        Ok(super::json(
+            StatusCode::CREATED,
+            Body::from(status.to_string()),
+        ))
+    }
+}
+
+/// The pod bound to `node`, and the condition that says so.
+fn bind(pod: &Value, node: &str) -> Result<Value, String> {
+    let name = meta::name(pod);
+    if meta::is_terminating(pod) {
+        return Err(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
+    }
+    let assigned = pod
+        .pointer("/spec/nodeName")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if !assigned.is_empty() {
+        return Err(format!(
+            "pod {name} is already assigned to node {assigned:?}"
+        ));
+    }
+    let mut pod = pod.clone();
+    meta::member_mut(&mut pod, "spec").insert("nodeName".into(), node.into());
+    let status = meta::member_mut(&mut pod, "status");
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if let Some(conditions) = conditions.as_array_mut() {
+        conditions.retain(|condition| condition.get("type") != Some(&"PodScheduled".into()));
+        conditions.push(json!({
+            "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+            "lastTransitionTime": format_seconds(Timestamp::now()),
+        }));
+    }
+    Ok(pod)
+}
+
+/// GET, PUT and PATCH of NAME/scale.
+struct Scale;
+
+#[async_trait]
+impl Subresource for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
+        let registry = request.server.registry();
+        let entry = registry.get(&request.call()).await?;
+        let current = scale_of(&parse(&entry)?);
+        let wanted = match request.context.info.verb {
+            "get" => return Ok(scale_response(&current)),
+            "update" => {
+                let gvk = GroupVersionKind::of("autoscaling", "v1", "Scale");
+                read(request, body, &gvk).await?.object
+            }
+            "patch" => {
+                let bytes = body::read(body).await?;
+                let patch = windlass_api::schema::decode_json(&bytes)
+                    .map_err(|error| ApiError::BadRequest(error.to_string()))?;
+                super::patch::generic(request, &current, &patch.value)?
+            }
+            _ => return Err(not_allowed(request)),
+        };
+        let replicas = wanted
+            .pointer("/spec/replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
+        if replicas < 0 {
+            let detail = "must be greater than or equal to 0";
+            let errors = vec![FieldError::invalid("spec.replicas", replicas, detail)];
+            return Err(ApiError::Invalid {
+                target: request.target(),
+                errors,
+            });
+        }
+        let version = meta::text(&wanted, "resourceVersion").to_owned();
+        let patched = request.context.info.verb == "patch";
+        let change = |current: Option<&Value>| {
+            let mut object = current
+                .cloned()
+                .ok_or_else(|| ApiError::NotFound(request.target()))?;
+            if !version.is_empty() && !patched {
+                meta::set(&mut object, "resourceVersion", version.clone());
+            }
+            meta::member_mut(&mut object, "spec").insert("replicas".into(), replicas.into());
+            Ok(object)
+        };
+        let update = Update {
+            endpoint: Endpoint::Named("scale"),
+            change: &change,
+            may_create: false,
+            manages_fields: false,
+        };
+        let written = registry.update(&request.call(), &update).await?;
+        let object = serde_json::from_slice(&written.bytes)
+            .map_err(|error| ApiError::Internal(error.to_string()))?;
+        Ok(scale_response(&scale_of(&object)))
+    }
+}
+
+fn scale_response(scale: &Value) -> Response {
+    super::json(StatusCode::OK, Body::from(scale.to_string()))
+}
+
+/// GET pods/NAME/log: from the node that runs the pod.
+struct Log;
+
+#[async_trait]
+impl Subresource for Log {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    async fn respond(&self, request: &Request<'_>, _: Body) -> Result<Response, ApiError> {
+        if request.context.info.verb != "get" {
+            return Err(not_allowed(request));
+        }
+        let entry = request.server.registry().get(&request.call()).await?;
+        let pod = parse(&entry)?;
+        let snapshot = request
+            .server
+            .registry()
+            .store()
+            .snapshot(Freshness::Latest)
+            .await?;
+        request
+            .server
+            .nodes
+            .logs(&pod, &request.context.query, &snapshot)
+            .await
+    }
+}
+
+/// POST serviceaccounts/NAME/token.
+struct Token;
+
+/// Shortest and longest life of a token, and the life of one that asks for none, in seconds.
+const TOKEN_LIFE: (i64, i64, i64) = (600, 86_400, 3600);
+
+#[async_trait]
+impl Subresource for Token {
+    fn name(&self) -> &'static str {
+        "token"
+    }
+
+    async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
+        if request.context.info.verb != "create" {
+            return Err(not_allowed(request));
+        }
+        let gvk = GroupVersionKind::of("authentication.k8s.io", "v1", "TokenRequest");
+        let mut answer = read(request, body, &gvk).await?.object;
+        let entry = request.server.registry().get(&request.call()).await?;
+        let account = parse(&entry)?;
+        let (shortest, longest, usual) = TOKEN_LIFE;
+        let asked = answer
+            .pointer("/spec/expirationSeconds")
+            .and_then(Value::as_i64);
+        let seconds = asked.unwrap_or(usual);
+        if seconds < shortest {
+            let detail = "may not specify a duration less than 10 minutes";
+            let errors = vec![FieldError::invalid(
+                "spec.expirationSeconds",
+                seconds,
+                detail,
+            )];
+            return Err(ApiError::Invalid {
+                target: request.target(),
+                errors,
+            });
+        }
+        let seconds = seconds.min(longest);
+        let now = Timestamp::now();
+        let audiences = answer.pointer("/spec/audiences").and_then(Value::as_array);
+        let audiences: Vec<String> = audiences
+            .into_iter()
+            .flatten()
+            .filter_map(|a| Some(a.as_str()?.to_owned()))
+            .collect();
+        let pod = bound_pod(request, &answer).await?;
+        let (namespace, name) = (
+            &*request.context.info.namespace,
+            &*request.context.info.name,
+        );
+        let claims = Claims {
+            iss: ISSUER.into(),
+            sub: format!("system:serviceaccount:{namespace}:{name}"),
+            aud: if audiences.is_empty() {
+                vec![ISSUER.into()]
+            } else {
+                audiences
+            },
+            exp: now.as_second() + seconds,
+            iat: now.as_second(),
+            nbf: now.as_second(),
+            bound: Bound {
+                namespace: namespace.into(),
+                serviceaccount: Reference {
+                    name: name.into(),
+                    uid: meta::uid(&account).into(),
+                },
+                pod,
+            },
+        };
+        let token = request.server.tokens.sign(&claims);
+        let token = token.map_err(|error| ApiError::Internal(error.to_string()))?;
+        let end = now
+            .saturating_add(SignedDuration::from_secs(seconds))
+            .unwrap_or(now);
+        let status = meta::member_mut(&mut answer, "status");
+        status.insert("token".into(), token.into());
+        status.insert("expirationTimestamp".into(), format_seconds(end).into());
+        let spec = meta::member_mut(&mut answer, "spec");
+        spec.insert("expirationSeconds".into(), seconds.into());
+        spec.insert("audiences".into(), json!(claims.aud));
+        Ok(super::json(
+            StatusCode::CREATED,
+            Body::from(answer.to_string()),
+        ))
+    }
+}
+
+/// The pod a token is to be bound to, if the request names one; it must be there.
+async fn bound_pod(request: &Request<'_>, answer: &Value) -> Result<Option<Reference>, ApiError> {
+    let Some(reference) = answer
+        .pointer("/spec/boundObjectRef")
+        .filter(|r| !r.is_null())
+    else {
+        return Ok(None);
+    };
+    let text = |field: &str| {
+        reference
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let invalid = |field: &str, value: &str, detail: &str| {
+        let errors = vec![FieldError::invalid(
+            format!("spec.boundObjectRef.{field}"),
+            value,
+            detail,
+        )];
+        ApiError::Invalid {
+            target: request.target(),
+            errors,
+        }
+    };
+    if text("kind") != "Pod" {
+        return Err(invalid("kind", text("kind"), "only Pod is supported"));
+    }
+    let key = ObjectKey::new("", "pods", &request.context.info.namespace, text("name"));
+    let snapshot = request
+        .server
+        .registry()
+        .store()
+        .snapshot(Freshness::Latest)
+        .await?;
+    let pod = snapshot
+        .get(&key)
+        .ok_or_else(|| invalid("name", text("name"), "pod not found"))?;
+    let pod = parse(pod)?;
+    let asked = text("uid");
+    if !asked.is_empty() && asked != meta::uid(&pod) {
+        let reason = format!(
+            "the UID in the bound object reference ({asked}) does not match the UID in record"
+        );
+        return Err(conflict(&request.call(), &reason));
+    }
+    let uid = meta::uid(&pod).to_owned();
+    Ok(Some(Reference {
+        name: text("name").into(),
+        uid,
+    }))
+}

@@ -1,0 +1,305 @@
+//! GET of a stream of changes.
+//!
+//! 1. Where the client names no revision, every object there is comes first, as ADDED, from a snapshot;
+//!    with `sendInitialEvents` a bookmark with the annotation `k8s.io/initial-events-end` ends them.
+//! 2. Then the store's events from that revision on. An event becomes ADDED, MODIFIED or DELETED by
+//!    whether the selectors let the object through before and after.
+//! 3. Bookmarks, if the client wants them, about once a minute and before the stream ends by time.
+//! 4. A client so slow that its place in history is compacted away gets an ERROR event with the 410
+//!    that a new watch from there would get.
+//!
+//! Nothing is buffered per watch but the batch being written: the connection's back-pressure stops the
+//! reading of history.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream;
+use http::StatusCode;
+use rand::RngExt;
+use serde_json::json;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use super::{Request, list, represented};
+use crate::registry::error::ApiError;
+use crate::registry::list::{Filter, parse_version};
+use crate::registry::strategy::Kind;
+use crate::server::negotiation::Representation;
+use crate::server::{codec, status};
+use crate::store::{Entry, Freshness, Revision, StoreError, Watch, WatchEvent};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without a limit of its own lasts this long, or up to twice as long.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(1800);
+/// Objects of the initial state per frame.
+const FRAME: usize = 256;
+
+pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError> {
+    let representation = request.representation()?;
+    let stream = Stream::open(request, representation).await?;
+    let frames = stream::unfold(stream, |mut stream| async move {
+        let frame = stream.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(frame), stream))
+    });
+    Ok(represented(
+        StatusCode::OK,
+        representation,
+        Body::from_stream(frames),
+    ))
+}
+
+struct Stream {
+    kind: Kind,
+    representation: Representation,
+    filter: Filter,
+    initial: VecDeque<Arc<Entry>>,
+    /// The bookmark that ends the initial events is still owed.
+    owes_end: bool,
+    watch: Watch,
+    bookmarks: Option<Interval>,
+    end: Instant,
+    first: bool,
+    ended: bool,
+}
+
+impl Stream {
+    async fn open(request: &Request<'_>, representation: Representation) -> Result<Self, ApiError> {
+        let query = &request.context.query;
+        let filter = list::filter(request)?;
+        let call = request.call();
+        let store = request.server.registry().store();
+        let initial_events = wants_initial_events(request)?;
+        let version = query.get("resourceVersion");
+        let from = match version {
+            "" | "0" => None,
+            text => Some(parse_version(text)?),
+        };
+        let mut initial = VecDeque::new();
+        let from = match from {
+            Some(from) if !initial_events => from,
+            _ => {
+                let freshness = from.map_or(Freshness::Latest, Freshness::AtLeast);
+                let snapshot = store.snapshot(freshness).await?;
+                let range = call.range();
+                // `sendInitialEvents=false` without a revision starts at the newest.
+                if initial_events || query.get("sendInitialEvents").is_empty() {
+                    let entries = snapshot.range(&range, None);
+                    initial.extend(entries.filter(|entry| filter.matches(entry)).cloned());
+                }
+                snapshot.revision()
+            }
+        };
+        let watch = store.watch(call.range(), from).await?;
+        let every = query.flag("allowWatchBookmarks").then(|| {
+            let mut every = interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            every
+        });
+        Ok(Self {
+            kind: request.served.kind.clone(),
+            representation,
+            filter,
+            initial,
+            owes_end: initial_events,
+            watch,
+            bookmarks: every,
+            end: Instant::now() + limit(query.get("timeoutSeconds"))?,
+            first: true,
+            ended: false,
+        })
+    }
+
+    /// The next frame; `None` at the end. Never empty.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        if !self.initial.is_empty() || self.owes_end {
+            return Some(self.initial_frame());
+        }
+        loop {
+            let frame = tokio::select! {
+                () = sleep_until(self.end) => {
+                    self.ended = true;
+                    self.last_bookmark()
+                }
+                () = tick(self.bookmarks.as_mut()) => self.bookmark_frame(),
+                events = self.watch.next() => self.events_frame(events),
+            };
+            if !frame.is_empty() {
+                return Some(frame);
+            }
+            if self.ended {
+                return None;
+            }
+        }
+    }
+
+    fn initial_frame(&mut self) -> Bytes {
+        let mut frame = BytesMut::new();
+        for _ in 0..FRAME {
+            let Some(entry) = self.initial.pop_front() else {
+                break;
+            };
+            self.write(&mut frame, "ADDED", &entry.bytes);
+        }
+        if self.initial.is_empty() && std::mem::take(&mut self.owes_end) {
+            self.write_bookmark(&mut frame, self.watch.progress(), true);
+        }
+        frame.freeze()
+    }
+
+    fn events_frame(&mut self, events: Result<Vec<Arc<WatchEvent>>, StoreError>) -> Bytes {
+        let mut frame = BytesMut::new();
+        match events {
+            Ok(events) => {
+                for event in events {
+                    self.write_event(&mut frame, &event);
+                }
+            }
+            Err(error) => {
+                self.ended = true;
+                self.write_error(&mut frame, &error.into());
+            }
+        }
+        frame.freeze()
+    }
+
+    /// What has happened so far, and a bookmark behind it.
+    fn bookmark_frame(&mut self) -> Bytes {
+        let events = self.watch.ready();
+        let mut frame = BytesMut::from(self.events_frame(events));
+        if !self.ended {
+            self.write_bookmark(&mut frame, self.watch.progress(), false);
+        }
+        frame.freeze()
+    }
+
+    fn last_bookmark(&mut self) -> Bytes {
+        if self.bookmarks.is_none() {
+            return Bytes::new();
+        }
+        self.ended = false;
+        let frame = self.bookmark_frame();
+        self.ended = true;
+        frame
+    }
+
+    fn write_event(&mut self, frame: &mut BytesMut, event: &WatchEvent) {
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|entry| self.filter.matches(entry));
+        let after = !event.deleted && self.filter.matches(&event.entry);
+        let kind = match (before, after) {
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+            (false, false) => return,
+        };
+        match (&event.previous, kind) {
+            // Out of the selector's sight, the object is deleted as it was last seen.
+            (Some(previous), "DELETED") if !event.deleted => {
+                self.write(frame, kind, &previous.bytes_at(event.revision));
+            }
+            _ => self.write(frame, kind, &event.entry.bytes),
+        }
+    }
+
+    fn write(&mut self, frame: &mut BytesMut, kind: &str, bytes: &Bytes) {
+        let first = std::mem::take(&mut self.first);
+        match codec::watched(&self.kind, self.representation, bytes, first) {
+            Ok(object) => put(frame, kind, &object),
+            Err(error) => {
+                self.ended = true;
+                self.write_error(frame, &error);
+            }
+        }
+    }
+
+    fn write_error(&self, frame: &mut BytesMut, error: &ApiError) {
+        put(frame, "ERROR", status::of(error).to_string().as_bytes());
+    }
+
+    fn write_bookmark(&self, frame: &mut BytesMut, revision: Revision, end_of_initial: bool) {
+        let gvk = &self.kind.info.gvk;
+        let mut metadata =
+            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if end_of_initial && let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert(
+                "annotations".into(),
+                json!({"k8s.io/initial-events-end": "true"}),
+            );
+        }
+        // Reflectors drop a bookmark of another kind than they expect.
+        let object = match self.representation {
+            Representation::Table(_) => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                "columnDefinitions": null,
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                }}],
+            }),
+            Representation::PartialMetadata => json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+            }),
+            _ => json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}),
+        };
+        put(frame, "BOOKMARK", object.to_string().as_bytes());
+    }
+}
+
+fn put(frame: &mut BytesMut, kind: &str, object: &[u8]) {
+    frame.reserve(object.len() + 40);
+    frame.put_slice(b"{\"type\":\"");
+    frame.put_slice(kind.as_bytes());
+    frame.put_slice(b"\",\"object\":");
+    frame.put_slice(object);
+    frame.put_slice(b"}\n");
+}
+
+async fn tick(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn limit(seconds: &str) -> Result<Duration, ApiError> {
+    if seconds.is_empty() {
+        let extra = rand::rng().random_range(0..DEFAULT_LIMIT.as_secs());
+        return Ok(DEFAULT_LIMIT + Duration::from_secs(extra));
+    }
+    let invalid = |_| ApiError::BadRequest(format!("timeoutSeconds: {seconds:?} is not a number"));
+    let seconds: u64 = seconds.parse().map_err(invalid)?;
+    Ok(if seconds == 0 {
+        DEFAULT_LIMIT
+    } else {
+        Duration::from_secs(seconds)
+    })
+}
+
+fn wants_initial_events(request: &Request<'_>) -> Result<bool, ApiError> {
+    let query = &request.context.query;
+    let given = query.get("sendInitialEvents");
+    let matching = query.get("resourceVersionMatch");
+    let forbidden =
+        |field: &str, why: &str| Err(ApiError::BadRequest(format!("{field}: Forbidden: {why}")));
+    if given.is_empty() {
+        if !matching.is_empty() {
+            let why =
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return forbidden("resourceVersionMatch", why);
+        }
+        return Ok(false);
+    }
+    if matching != "NotOlderThan" {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return forbidden("resourceVersionMatch", why);
+    }
+    Ok(query.flag("sendInitialEvents"))
+}
