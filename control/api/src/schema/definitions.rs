@@ -118,6 +118,14 @@ fn add_kind(definitions: &mut Map<String, Value>, kind: &BuiltinKind) {
     let gvk = json!({
         "group": kind.gvk.group, "version": kind.gvk.version, "kind": kind.gvk.kind,
     });
+    // `k8s-openapi` requires what its Rust types always hold; a manifest may leave it out.
+    if let Some(Value::Array(required)) = definition.get_mut("required") {
+        required
+            .retain(|field| !matches!(field.as_str(), Some("apiVersion" | "kind" | "metadata")));
+        if required.is_empty() {
+            definition.shift_remove("required");
+        }
+    }
     let kinds = definition
         .entry("x-kubernetes-group-version-kind")
         .or_insert_with(|| json!([]));
