@@ -206,3 +206,133 @@ async fn blocking<T: Send + 'static>(
         .await
         .map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use windlass_wasi_shims::state;
+
+    use super::super::compiler::InProcess;
+    use super::*;
+
+    /// Counts what it compiles.
+    struct Counting(InProcess, Arc<AtomicUsize>);
+
+    #[async_trait]
+    impl Compiler for Counting {
+        async fn compile(&self, wasm: &Path) -> Result<Vec<u8>, CompileError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.compile(wasm).await
+        }
+    }
+
+    struct Setup {
+        dir: tempfile::TempDir,
+        wasm: PathBuf,
+        digest: Digest,
+        compiled: Arc<AtomicUsize>,
+    }
+
+    impl Setup {
+        /// A component that imports and exports next to nothing.
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let bytes = wat::parse_str(
+                r#"(component
+                    (core module $m (func (export "run") (result i32) (i32.const 0)))
+                    (core instance $i (instantiate $m))
+                    (func $run (result (result)) (canon lift (core func $i "run")))
+                    (instance $cli (export "run" (func $run)))
+                    (export "wasi:cli/run@0.2.0" (instance $cli)))"#,
+            )
+            .unwrap();
+            let wasm = dir.path().join("component.wasm");
+            fs::write(&wasm, &bytes).unwrap();
+            Self {
+                dir,
+                wasm,
+                digest: Digest::sha256(&bytes),
+                compiled: Arc::default(),
+            }
+        }
+
+        fn open(&self) -> Cache {
+            let engine = Engine::default();
+            let linker = state::linker(&engine).unwrap();
+            let compiler = Counting(InProcess::new(engine), self.compiled.clone());
+            Cache::open(&self.dir.path().join("cache"), linker, Arc::new(compiler)).unwrap()
+        }
+
+        fn compiled(&self) -> usize {
+            self.compiled.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_digest_is_compiled_once_however_many_ask() {
+        let setup = Setup::new();
+        let cache = setup.open();
+        let asked = (0..8).map(|_| cache.world(&setup.digest, &setup.wasm));
+        for world in futures::future::join_all(asked).await {
+            world.unwrap();
+        }
+        assert_eq!(setup.compiled(), 1);
+    }
+
+    #[tokio::test]
+    async fn machine_code_outlives_the_process() {
+        let setup = Setup::new();
+        setup
+            .open()
+            .world(&setup.digest, &setup.wasm)
+            .await
+            .unwrap();
+        setup
+            .open()
+            .world(&setup.digest, &setup.wasm)
+            .await
+            .unwrap();
+        assert_eq!(setup.compiled(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_made_anew() {
+        let setup = Setup::new();
+        let cache = setup.open();
+        let path = cache.directory.join(format!(
+            "{}.cwasm",
+            setup.digest.to_string().replace(':', "-")
+        ));
+        fs::write(&path, "damaged").unwrap();
+        cache.world(&setup.digest, &setup.wasm).await.unwrap();
+        assert_eq!(setup.compiled(), 1);
+        assert!(fs::metadata(&path).unwrap().len() > 100);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_remembered() {
+        let setup = Setup::new();
+        let cache = setup.open();
+        let missing = setup.dir.path().join("missing.wasm");
+        assert!(cache.world(&setup.digest, &missing).await.is_err());
+        cache.world(&setup.digest, &setup.wasm).await.unwrap();
+    }
+
+    #[test]
+    fn the_directory_is_closed_to_others_and_cleared_of_leftovers() {
+        let setup = Setup::new();
+        let cache = setup.open();
+        let leftover = cache.directory.join("x.tmp");
+        fs::write(&leftover, "half").unwrap();
+        setup.open();
+        assert!(!leftover.exists());
+        for path in [&cache.directory, &setup.dir.path().join("cache")] {
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                0o700
+            );
+        }
+    }
+}

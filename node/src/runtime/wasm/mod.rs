@@ -34,6 +34,8 @@ mod container;
 mod core_module;
 mod engine;
 mod grants;
+#[cfg(test)]
+mod tests;
 
 pub use cache::LoadError;
 pub use compiler::{CompileError, Compiler, InProcess};
