@@ -1,5 +1,38 @@
 //! The Windlass node agent, embeddable in other programs.
+//!
+//! ```text
+//!   API server ◄── kube::Client ──┬─ registration, lease     the Node and that it lives
+//!                                 ├─ pods                    a worker per pod: plan → steps
+//!                                 │    ├─ images             pull into the content store
+//!                                 │    ├─ volumes, env       files and variables
+//!                                 │    ├─ network            an address per pod
+//!                                 │    └─ runtime            wasm instances
+//!                                 └─ status, events          what became of it
+//!   API server ──► server         logs, over mTLS
+//! ```
+//!
+//! [`NodeAgent::builder`] is the embedding API: give it a client, a name, a directory and runtimes.
+//!
+//! Invariants: the agent is an ordinary API client and keeps no state that the API could not restore;
+//! images and logs on disk may be lost without harm.
+
+mod agent;
+mod clock;
+mod downward;
+pub mod events;
+pub mod images;
+mod lease;
 pub mod logs;
 pub mod network;
+mod objects;
+mod pods;
+mod probes;
+pub mod registration;
 pub mod runtime;
+pub mod server;
+mod service_links;
 pub mod status;
+mod tasks;
+mod volumes;
+
+pub use agent::{AgentError, NodeAgent, NodeAgentBuilder};

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 
 use crate::content_store::{ContentError, ContentStore};
 use crate::digest::Digest;
@@ -309,11 +309,16 @@ fn full(bytes: Bytes) -> Body {
 }
 
 async fn collect(body: Body, limit: usize, what: &str) -> Result<Bytes, ClientError> {
-    let collected = Limited::new(body, limit)
-        .collect()
-        .await
-        .map_err(|error| ClientError::Protocol(format!("{what}: {error}")))?;
-    Ok(collected.to_bytes())
+    let mut chunks = body.into_data_stream();
+    let mut collected = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(ClientError::Transport)?;
+        if collected.len() + chunk.len() > limit {
+            return Err(ClientError::Protocol(format!("{what}: larger than {limit} bytes")));
+        }
+        collected.extend_from_slice(&chunk);
+    }
+    Ok(collected.freeze())
 }
 
 fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {

@@ -1,0 +1,273 @@
+//! The embedding API and the composition root: every long-running part of the agent, named once.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use windlass_oci::content_store::{ContentError, ContentStore};
+
+use crate::clock::Clock;
+use crate::events::EventRecorder;
+use crate::images::Images;
+use crate::logs::{LogLimits, Logs};
+use crate::network::{Network, NetworkConfig};
+use crate::objects::ObjectWatches;
+use crate::pods::{self, KnownPods, NodeContext};
+use crate::registration::{self, Machine, Registration};
+use crate::runtime::{Runtime, Runtimes};
+use crate::server::tls::DaemonTls;
+use crate::server::{DaemonServer, DaemonState};
+use crate::service_links::ServiceLinks;
+use crate::status::phase::HostFacts;
+use crate::{lease, tasks::OwnedTask};
+
+/// Why an agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Something the agent can't do without was not given.
+    #[error("the node agent needs {0}")]
+    Missing(&'static str),
+    /// The daemon endpoint can't listen.
+    #[error("daemon endpoint {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The content store can't be opened.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+/// Collects what an agent is made of.
+pub struct NodeAgentBuilder {
+    client: Option<kube::Client>,
+    name: Option<String>,
+    data_dir: Option<PathBuf>,
+    listen: SocketAddr,
+    tls: Option<DaemonTls>,
+    addresses: Vec<IpAddr>,
+    labels: BTreeMap<String, String>,
+    runtimes: Vec<Arc<dyn Runtime>>,
+    network: Option<Network>,
+    machine: Option<Machine>,
+    log_limits: LogLimits,
+    node_ports: Option<IpAddr>,
+}
+
+/// A node agent that listens but does not run yet.
+pub struct NodeAgent {
+    context: Arc<NodeContext>,
+    registration: Registration,
+    daemon: DaemonServer,
+    node_ports: Option<IpAddr>,
+    registered: watch::Sender<bool>,
+}
+
+impl NodeAgent {
+    /// Begins an agent.
+    #[must_use]
+    pub fn builder() -> NodeAgentBuilder {
+        NodeAgentBuilder {
+            client: None,
+            name: None,
+            data_dir: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+            addresses: Vec::new(),
+            labels: BTreeMap::new(),
+            runtimes: Vec::new(),
+            network: None,
+            machine: None,
+            log_limits: LogLimits::default(),
+            node_ports: None,
+        }
+    }
+
+    /// Where the daemon endpoint listens.
+    ///
+    /// # Errors
+    /// The socket does not say.
+    pub fn daemon_address(&self) -> std::io::Result<SocketAddr> {
+        self.daemon.local_addr()
+    }
+
+    /// Turns true when the Node is registered.
+    #[must_use]
+    pub fn registered(&self) -> watch::Receiver<bool> {
+        self.registered.subscribe()
+    }
+
+    /// Runs until `stop`, then stops the pods with their grace, reports that, and returns.
+    ///
+    /// Dropping the future ends everything at once, as a crash would.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { context, registration, daemon, node_ports, registered } = self;
+        let known = KnownPods::default();
+        let client = context.client.clone();
+        let network = context.network.clone();
+        let state = DaemonState { pods: known.clone(), logs: context.logs.clone() };
+        let services_ended = CancellationToken::new();
+
+        let _lease = OwnedTask::spawn(lease::run(client.clone(), context.node_name.clone()));
+        let _registration = OwnedTask::spawn(registration::run(
+            client.clone(),
+            registration,
+            network.clone(),
+            move || drop(registered.send_replace(true)),
+        ));
+        let _services = OwnedTask::spawn({
+            let (network, client) = (network.clone(), client.clone());
+            async move { network.watch_services(client).await }
+        });
+        let _service_links = OwnedTask::spawn({
+            let context = context.clone();
+            async move { context.service_links.run(client).await }
+        });
+        let _node_ports = node_ports.map(|bind| {
+            OwnedTask::spawn(async move {
+                let failed = |failure| tracing::warn!(?failure, "a NodePort can't be opened");
+                network.serve_node_ports(bind, failed).await;
+            })
+        });
+        let _daemon = OwnedTask::spawn(daemon.serve(state, services_ended.clone()));
+
+        pods::run(context, known, stop).await;
+        services_ended.cancel();
+    }
+}
+
+impl NodeAgentBuilder {
+    /// The API server, as `system:node:NAME`.
+    #[must_use]
+    pub fn client(mut self, client: kube::Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// Name of the Node.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Directory for images, logs and volumes; one agent at a time may use it.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// Where the daemon endpoint listens; a free port of loopback by default.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// Certificates of the daemon endpoint.
+    #[must_use]
+    pub fn tls(mut self, tls: DaemonTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Addresses of the node (`InternalIP`); the daemon endpoint's own by default.
+    #[must_use]
+    pub fn addresses(mut self, addresses: Vec<IpAddr>) -> Self {
+        self.addresses = addresses;
+        self
+    }
+
+    /// Labels of the Node besides those every node has.
+    #[must_use]
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Adds a runtime; the first that accepts an image runs it.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtimes.push(runtime);
+        self
+    }
+
+    /// The network of the pods; one of its own by default.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// What the machine offers; this machine by default.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = Some(machine);
+        self
+    }
+
+    /// Bounds of the containers' logs.
+    #[must_use]
+    pub fn log_limits(mut self, limits: LogLimits) -> Self {
+        self.log_limits = limits;
+        self
+    }
+
+    /// Opens the NodePorts of Services on this address; none are opened by default.
+    #[must_use]
+    pub fn node_ports(mut self, bind: IpAddr) -> Self {
+        self.node_ports = Some(bind);
+        self
+    }
+
+    /// Opens the data directory and the daemon endpoint.
+    ///
+    /// # Errors
+    /// Something is missing, or can't be opened.
+    pub async fn build(self) -> Result<NodeAgent, AgentError> {
+        let client = self.client.ok_or(AgentError::Missing("a client"))?;
+        let name = self.name.ok_or(AgentError::Missing("a node name"))?;
+        let data_dir = self.data_dir.ok_or(AgentError::Missing("a data directory"))?;
+        let tls = self.tls.ok_or(AgentError::Missing("certificates"))?;
+        let listen_error = |source| AgentError::Listen { address: self.listen, source };
+        let daemon = DaemonServer::bind(self.listen, &tls).await.map_err(listen_error)?;
+        let local = daemon.local_addr().map_err(listen_error)?;
+        let store = ContentStore::open(data_dir.join("images")).await?;
+        let addresses = if self.addresses.is_empty() { vec![local.ip()] } else { self.addresses };
+        let machine = self.machine.unwrap_or_else(Machine::inspect);
+        let runtimes = Runtimes::new(self.runtimes);
+        let host_ip = addresses.first().map(IpAddr::to_string).unwrap_or_default();
+        let registration = Registration {
+            name: name.clone(),
+            addresses,
+            daemon_port: local.port(),
+            labels: self.labels,
+            machine: machine.clone(),
+            runtimes: runtimes.clone(),
+        };
+        let context = Arc::new(NodeContext {
+            host: HostFacts { host_ip },
+            machine,
+            images: Images::new(client.clone(), store),
+            logs: Logs::new(data_dir.join("logs"), self.log_limits),
+            events: EventRecorder::start(&client, &name),
+            runtimes,
+            network: self.network.unwrap_or_else(|| Network::new(NetworkConfig::default())),
+            objects: Arc::new(ObjectWatches::new(&client)),
+            service_links: ServiceLinks::new(),
+            node_name: name,
+            client,
+            data_dir,
+            clock: Clock::System,
+        });
+        let registered = watch::Sender::new(false);
+        Ok(NodeAgent { context, registration, daemon, node_ports: self.node_ports, registered })
+    }
+}

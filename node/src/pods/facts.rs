@@ -1,0 +1,283 @@
+//! What a pod worker knows of its pod: the observed half of the plan.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStatus, Pod, PodSpec, PodStatus,
+};
+
+use crate::runtime::ExitStatus;
+use crate::status::reason::ContainerReason;
+
+/// Part a container plays in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container with `restartPolicy: Always`: starts in order, runs beside the others.
+    Sidecar,
+    /// An entry of `spec.containers`.
+    App,
+}
+
+/// The containers of a pod in the order they start, each with its role.
+pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container)> {
+    let init = spec.init_containers.iter().flatten().map(|container| {
+        let always = container.restart_policy.as_deref() == Some("Always");
+        (if always { Role::Sidecar } else { Role::Init }, container)
+    });
+    init.chain(spec.containers.iter().map(|container| (Role::App, container)))
+}
+
+/// Everything observed of one pod.
+#[derive(Clone, Debug)]
+pub(crate) struct PodFacts {
+    /// Network and volumes.
+    pub(crate) setup: Setup,
+    /// All init containers have ended well once.
+    pub(crate) initialized: bool,
+    /// The pod as a whole has failed: reason and message of its status.
+    pub(crate) failed: Option<(&'static str, String)>,
+    /// The object is gone from the API, or replaced by another of its name.
+    pub(crate) gone: bool,
+    /// The agent is stopping; the pod will run again.
+    pub(crate) shutdown: bool,
+    /// When the agent first saw the pod.
+    pub(crate) start_time: Timestamp,
+    /// When the end of the pod began; its grace counts from there.
+    pub(crate) ending_since: Option<Timestamp>,
+    /// Addresses, once the network is set up.
+    pub(crate) pod_ip: Option<std::net::IpAddr>,
+    /// By container name.
+    pub(crate) containers: BTreeMap<String, ContainerFacts>,
+}
+
+/// How far the pod's surroundings are set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// Not yet; try at this time.
+    Due(Timestamp),
+    /// Being set up.
+    Working,
+    /// Network and volumes are there.
+    Done,
+    /// Given back.
+    TornDown,
+}
+
+/// Everything observed of one container.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ContainerFacts {
+    /// What it does now.
+    pub(crate) phase: Phase,
+    /// How often it was started again.
+    pub(crate) restart_count: u32,
+    /// How it ended before.
+    pub(crate) last: Option<Ended>,
+    /// Delay before the next restart; zero before the first.
+    pub(crate) back_off: Duration,
+    /// Start attempts that failed in a row.
+    pub(crate) start_failures: u32,
+    /// The startup probe has passed, or there is none.
+    pub(crate) started: bool,
+    /// The readiness probe's verdict; true without one.
+    pub(crate) ready: bool,
+    /// A liveness or startup probe wants it killed: why.
+    pub(crate) unhealthy: Option<String>,
+    /// `imageID` once the image is resolved.
+    pub(crate) image_id: String,
+    /// `containerID` of the current or last start.
+    pub(crate) container_id: Option<String>,
+}
+
+/// What a container does now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Phase {
+    /// Does not run.
+    Waiting {
+        /// Why.
+        reason: ContainerReason,
+        /// More words on why.
+        message: String,
+        /// When this began.
+        since: Timestamp,
+        /// Not to be started before.
+        retry_at: Option<Timestamp>,
+    },
+    /// Its image is pulled or its runtime is starting it.
+    Starting,
+    /// Runs.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Was asked to end.
+    Stopping {
+        /// When it had started.
+        since: Timestamp,
+    },
+    /// Has ended.
+    Ended(Ended),
+}
+
+/// One end of a container.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ended {
+    pub(crate) exit_code: i32,
+    pub(crate) signal: Option<i32>,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Timestamp,
+    pub(crate) container_id: Option<String>,
+}
+
+impl Ended {
+    /// From a runtime's exit status.
+    pub(crate) fn new(
+        exit: ExitStatus,
+        started_at: Timestamp,
+        finished_at: Timestamp,
+        container_id: Option<String>,
+    ) -> Self {
+        Self {
+            reason: exit.reason().as_str().to_owned(),
+            exit_code: exit.exit_code,
+            signal: exit.signal,
+            message: exit.message,
+            started_at: Some(started_at),
+            finished_at,
+            container_id,
+        }
+    }
+}
+
+impl ContainerFacts {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            phase: Phase::Waiting {
+                reason: ContainerReason::ContainerCreating,
+                message: String::new(),
+                since: now,
+                retry_at: None,
+            },
+            restart_count: 0,
+            last: None,
+            back_off: Duration::ZERO,
+            start_failures: 0,
+            started: false,
+            ready: false,
+            unhealthy: None,
+            image_id: String::new(),
+            container_id: None,
+        }
+    }
+
+    /// Whether an instance may exist.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running { .. } | Phase::Stopping { .. })
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
+    /// How it ended, if it has and was not started since.
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        match &self.phase {
+            Phase::Ended(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ended_well(&self) -> bool {
+        self.ended().is_some_and(|ended| ended.exit_code == 0)
+    }
+}
+
+impl PodFacts {
+    /// What is known when a worker begins: nothing, or what an earlier agent process left in the status.
+    ///
+    /// A container found running did not survive that process: it is recorded as ended with an unknown
+    /// status, so that the restart policy decides about it and the restart is counted.
+    pub(crate) fn begin(pod: &Pod, now: Timestamp) -> Self {
+        let status = pod.status.clone().unwrap_or_default();
+        let spec = pod.spec.as_ref();
+        let mut containers_by_name = BTreeMap::new();
+        for (role, container) in spec.into_iter().flat_map(containers) {
+            let found = find_status(&status, &container.name);
+            let facts = found.map_or_else(
+                || ContainerFacts::new(now),
+                |found| recover(found, role, now),
+            );
+            containers_by_name.insert(container.name.clone(), facts);
+        }
+        Self {
+            setup: Setup::Due(now),
+            initialized: false,
+            failed: None,
+            gone: false,
+            shutdown: false,
+            start_time: status.start_time.as_ref().map_or(now, |time| time.0),
+            ending_since: None,
+            pod_ip: None,
+            containers: containers_by_name,
+        }
+    }
+
+    /// Whether any instance may exist.
+    pub(crate) fn any_active(&self) -> bool {
+        self.containers.values().any(ContainerFacts::is_active)
+    }
+}
+
+fn find_status<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses);
+    all.flatten().find(|found| found.name == name)
+}
+
+fn recover(found: &ContainerStatus, role: Role, now: Timestamp) -> ContainerFacts {
+    let mut facts = ContainerFacts::new(now);
+    facts.restart_count = u32::try_from(found.restart_count).unwrap_or(0);
+    facts.last = found.last_state.as_ref().and_then(terminated);
+    facts.image_id = found.image_id.clone();
+    let Some(state) = &found.state else { return facts };
+    let ended = terminated(state).or_else(|| state.running.as_ref().map(|_| lost(found, now)));
+    let Some(ended) = ended else { return facts };
+    // A pod that gets a new network runs its init containers again, as in a new sandbox.
+    if role == Role::Init {
+        facts.restart_count += 1;
+        facts.last = Some(ended);
+    } else {
+        facts.phase = Phase::Ended(ended);
+    }
+    facts
+}
+
+fn lost(found: &ContainerStatus, now: Timestamp) -> Ended {
+    let running = found.state.as_ref().and_then(|state| state.running.as_ref());
+    Ended {
+        exit_code: 137,
+        signal: None,
+        reason: ContainerReason::ContainerStatusUnknown.as_str().to_owned(),
+        message: "The container could not be located when the node agent started".to_owned(),
+        started_at: running.and_then(|running| running.started_at.as_ref()).map(|time| time.0),
+        finished_at: now,
+        container_id: found.container_id.clone(),
+    }
+}
+
+fn terminated(state: &ContainerState) -> Option<Ended> {
+    let state = state.terminated.as_ref()?;
+    Some(Ended {
+        exit_code: state.exit_code,
+        signal: state.signal,
+        reason: state.reason.clone().unwrap_or_default(),
+        message: state.message.clone().unwrap_or_default(),
+        started_at: state.started_at.as_ref().map(|time| time.0),
+        finished_at: state.finished_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        container_id: state.container_id.clone(),
+    })
+}

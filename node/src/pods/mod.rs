@@ -1,0 +1,243 @@
+//! The pods of this node: one watch, one worker per pod.
+//!
+//! 1. [`run`] watches pods with `spec.nodeName` of this node and keeps a worker per uid.
+//! 2. A changed object is handed to its worker; a worker always sees the newest, never a queue.
+//! 3. A pod that vanished from the watch (or from a new list after a broken one) is told to its worker,
+//!    which ends once everything is given back.
+//!
+//! Invariant: work per event does not depend on the number of pods. A pod deleted and created again under
+//! its name has another uid and so another worker; both may run while the old one ends.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::events::EventRecorder;
+use crate::images::Images;
+use crate::logs::Logs;
+use crate::network::Network;
+use crate::objects::ObjectWatches;
+use crate::registration::Machine;
+use crate::runtime::{PodIdentity, Runtimes};
+use crate::service_links::ServiceLinks;
+use crate::status::phase::HostFacts;
+
+mod env;
+pub(crate) mod facts;
+pub(crate) mod plan;
+mod start;
+mod worker;
+
+use worker::{Desired, PodWorker};
+
+/// Longest wait for pods to end when the agent stops; what is left is cut off.
+const SHUTDOWN: Duration = Duration::from_secs(45);
+
+/// What all pod workers of a node share.
+pub(crate) struct NodeContext {
+    pub(crate) client: kube::Client,
+    pub(crate) node_name: String,
+    pub(crate) host: HostFacts,
+    pub(crate) machine: Machine,
+    pub(crate) images: Images,
+    pub(crate) logs: Logs,
+    pub(crate) events: EventRecorder,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) network: Network,
+    pub(crate) objects: Arc<ObjectWatches>,
+    pub(crate) service_links: ServiceLinks,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) clock: Clock,
+}
+
+/// The pods a node knows, for its daemon endpoint; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownPods(Arc<RwLock<HashMap<String, Arc<Pod>>>>);
+
+impl KnownPods {
+    /// Finds a pod by namespace and name; of several, the one that is not being deleted.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let of_name = pods.values().filter(|pod| {
+            let metadata = &pod.metadata;
+            metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == Some(namespace)
+        });
+        of_name.min_by_key(|pod| pod.metadata.deletion_timestamp.is_some()).cloned()
+    }
+
+    /// All pods.
+    pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn insert(&self, uid: &str, pod: Arc<Pod>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), pod);
+    }
+
+    fn remove(&self, uid: &str) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+impl NodeContext {
+    /// The identity of a pod, as the logs know it.
+    pub(crate) fn identity(pod: &Pod) -> PodIdentity {
+        PodIdentity {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Runs the node's pods until `stop`; then stops them with their grace and returns.
+pub(crate) async fn run(context: Arc<NodeContext>, known: KnownPods, stop: CancellationToken) {
+    let api: Api<Pod> = Api::all(context.client.clone());
+    let selector = format!("spec.nodeName={}", context.node_name);
+    let config = watcher::Config::default().fields(&selector);
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut dispatcher = Dispatcher {
+        context,
+        known,
+        workers: HashMap::new(),
+        tasks: JoinSet::new(),
+        listed: None,
+        swept: false,
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = dispatcher.tasks.join_next() => dispatcher.collect(ended),
+            event = events.next() => match event {
+                Some(Ok(event)) => dispatcher.take(event).await,
+                Some(Err(error)) => tracing::warn!(%error, "watch of pods failed, will resume"),
+                None => break,
+            },
+        }
+    }
+    dispatcher.shut_down().await;
+}
+
+struct Dispatcher {
+    context: Arc<NodeContext>,
+    known: KnownPods,
+    /// By uid.
+    workers: HashMap<String, watch::Sender<Desired>>,
+    tasks: JoinSet<String>,
+    /// Pods seen in a list that is not whole yet.
+    listed: Option<Vec<Pod>>,
+    swept: bool,
+}
+
+impl Dispatcher {
+    async fn take(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.listed = Some(Vec::new()),
+            watcher::Event::InitApply(pod) => self.listed.get_or_insert_default().push(pod),
+            watcher::Event::InitDone => self.take_list().await,
+            watcher::Event::Apply(pod) => self.apply(pod),
+            watcher::Event::Delete(pod) => {
+                if let Some(uid) = &pod.metadata.uid {
+                    self.vanish(uid);
+                }
+            }
+        }
+    }
+
+    async fn take_list(&mut self) {
+        let pods = self.listed.take().unwrap_or_default();
+        let uids: std::collections::HashSet<&str> =
+            pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let vanished: Vec<String> =
+            self.workers.keys().filter(|uid| !uids.contains(uid.as_str())).cloned().collect();
+        for uid in vanished {
+            self.vanish(&uid);
+        }
+        if !self.swept {
+            self.swept = true;
+            self.sweep(&uids).await;
+        }
+        for pod in pods {
+            self.apply(pod);
+        }
+    }
+
+    /// Removes what pods that went while no agent ran left on disk.
+    async fn sweep(&self, uids: &std::collections::HashSet<&str>) {
+        if let Err(error) = self.context.logs.retain(|uid| uids.contains(uid)).await {
+            tracing::warn!(%error, "logs of earlier pods are left behind");
+        }
+        let directory = self.context.data_dir.join("pods");
+        let Ok(mut entries) = tokio::fs::read_dir(&directory).await else { return };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            if entry.file_name().to_str().is_some_and(|uid| uids.contains(uid)) {
+                continue;
+            }
+            if let Err(error) = tokio::fs::remove_dir_all(entry.path()).await {
+                tracing::warn!(path = %entry.path().display(), %error, "left behind");
+            }
+        }
+    }
+
+    fn apply(&mut self, mut pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        // Nobody here reads it, and it is a third of the object.
+        pod.metadata.managed_fields = None;
+        let pod = Arc::new(pod);
+        self.known.insert(&uid, pod.clone());
+        if let Some(worker) = self.workers.get(&uid) {
+            worker.send_modify(|desired| desired.pod = pod);
+            return;
+        }
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let ended = matches!(phase, Some("Succeeded" | "Failed"));
+        if ended && pod.metadata.deletion_timestamp.is_none() {
+            return;
+        }
+        let desired = Desired { pod, gone: false, shutdown: false };
+        let (sender, receiver) = watch::channel(desired);
+        let worker = PodWorker::new(self.context.clone(), receiver);
+        self.workers.insert(uid.clone(), sender);
+        self.tasks.spawn(async move {
+            // A bug in one worker must cost one pod: the next change of the object starts a new one.
+            if std::panic::AssertUnwindSafe(worker.run()).catch_unwind().await.is_err() {
+                tracing::error!(uid, "a pod worker panicked");
+            }
+            uid
+        });
+    }
+
+    fn vanish(&mut self, uid: &str) {
+        self.known.remove(uid);
+        if let Some(worker) = self.workers.get(uid) {
+            worker.send_modify(|desired| desired.gone = true);
+        }
+    }
+
+    fn collect(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(uid) => drop(self.workers.remove(&uid)),
+            Err(error) => tracing::error!(%error, "a pod worker died"),
+        }
+    }
+
+    async fn shut_down(mut self) {
+        for worker in self.workers.values() {
+            worker.send_modify(|desired| desired.shutdown = true);
+        }
+        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN, all_ended).await.is_err() {
+            tracing::warn!(pods = self.tasks.len(), "pods did not end in time and are cut off");
+        }
+    }
+}

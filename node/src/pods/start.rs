@@ -1,0 +1,299 @@
+//! Starts one container: image, environment, mounts, runtime; and makes the spec they add up to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, VolumeMount};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+use kube::Api;
+use windlass_api::quantity::Quantity;
+
+use super::NodeContext;
+use super::env::{self, EnvObjects, Environment};
+use crate::downward::NodeView;
+use crate::events::{EventType, ObjectEvents};
+use crate::images::ImageRequest;
+use crate::logs::LogSink;
+use crate::network::PodNetwork;
+use crate::runtime::{
+    ContainerPort, ContainerSpec, Mount, PodIdentity, Protocol, ResolvedImage, RunningContainer,
+    StartError, TerminationMessage,
+};
+use crate::status::reason::EventReason;
+use crate::volumes::PodVolumes;
+
+/// What starting a container needs.
+pub(super) struct StartRequest {
+    pub(super) context: Arc<NodeContext>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) identity: PodIdentity,
+    pub(super) container: Container,
+    pub(super) attempt: u32,
+    pub(super) network: PodNetwork,
+    pub(super) volumes: Arc<PodVolumes>,
+    pub(super) node: NodeView,
+    pub(super) logs: LogSink,
+    pub(super) events: ObjectEvents,
+}
+
+/// A container that runs.
+pub(super) struct StartedContainer {
+    pub(super) instance: Arc<dyn RunningContainer>,
+    pub(super) image_id: String,
+    pub(super) container_id: String,
+}
+
+impl StartRequest {
+    /// Pulls, resolves and starts. Dropping it mid-way leaves nothing running.
+    pub(super) async fn start(self) -> Result<StartedContainer, StartError> {
+        let image = self.context.images.resolve(&ImageRequest::from(&self.container), &self.events).await?;
+        let result = self.start_image(&image).await;
+        if let Err(error) = &result {
+            let text = format!("Error: {}", error.message);
+            let name = &self.container.name;
+            self.events.container(name, EventType::Warning, EventReason::Failed, text);
+        }
+        result
+    }
+
+    async fn start_image(&self, image: &ResolvedImage) -> Result<StartedContainer, StartError> {
+        let name = &self.container.name;
+        let runtime = self.context.runtimes.for_image(image.kind).ok_or_else(|| {
+            StartError::create(format!(
+                "no runtime of this node runs images of kind {:?}: {:?}",
+                image.kind, image.reference
+            ))
+        })?;
+        let environment = self.environment(image).await.map_err(StartError::config)?;
+        let termination_message = self.termination_message().await?;
+        let spec = self.spec(image.clone(), environment, termination_message);
+        let spec = spec.map_err(StartError::config)?;
+        let text = format!("Created container: {name}");
+        self.events.container(name, EventType::Normal, EventReason::Created, text);
+        let started = runtime.start(spec, self.network.clone(), self.logs.clone()).await?;
+        let text = format!("Started container {name}");
+        self.events.container(name, EventType::Normal, EventReason::Started, text);
+        Ok(StartedContainer {
+            instance: started.into(),
+            image_id: image_id(image),
+            container_id: format!("{}://{}", runtime.handler(), uuid::Uuid::new_v4().simple()),
+        })
+    }
+
+    async fn environment(&self, image: &ResolvedImage) -> Result<Environment, String> {
+        let objects = self.fetch_objects().await?;
+        let mut inherited = image.env.clone();
+        let spec = self.pod.spec.as_ref();
+        let hostname = spec.and_then(|spec| spec.hostname.clone());
+        let hostname = hostname.unwrap_or_else(|| self.identity.name.clone());
+        inherited.push(("HOSTNAME".to_owned(), hostname));
+        let links = spec.and_then(|spec| spec.enable_service_links).unwrap_or(true);
+        let namespace = links.then_some(self.identity.namespace.as_str());
+        inherited.extend(self.context.service_links.variables(namespace));
+        env::resolve(&self.pod, &self.container, &self.node, &objects, inherited)
+    }
+
+    async fn fetch_objects(&self) -> Result<EnvObjects, String> {
+        let (config_maps, secrets) = env::references(&self.container);
+        let mut objects = EnvObjects::default();
+        let namespace = &self.identity.namespace;
+        for name in config_maps {
+            let api: Api<ConfigMap> = Api::namespaced(self.context.client.clone(), namespace);
+            let found = api.get_opt(&name).await;
+            let found = found.map_err(|error| format!("get configmap {name:?}: {error}"))?;
+            objects.config_maps.insert(name, found);
+        }
+        for name in secrets {
+            let api: Api<Secret> = Api::namespaced(self.context.client.clone(), namespace);
+            let found = api.get_opt(&name).await;
+            let found = found.map_err(|error| format!("get secret {name:?}: {error}"))?;
+            objects.secrets.insert(name, found);
+        }
+        Ok(objects)
+    }
+
+    fn spec(
+        &self,
+        image: ResolvedImage,
+        environment: Environment,
+        termination_message: TerminationMessage,
+    ) -> Result<ContainerSpec, String> {
+        let container = &self.container;
+        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let memory = limit(limits, "memory")?;
+        let cpu = limit(limits, "cpu")?;
+        let mounts = container.volume_mounts.iter().flatten();
+        let mounts: Result<Vec<_>, _> =
+            mounts.map(|mount| self.mount(mount, &environment)).collect();
+        Ok(ContainerSpec {
+            pod: self.identity.clone(),
+            name: container.name.clone(),
+            attempt: self.attempt,
+            args: arguments(container, &image, &environment),
+            image,
+            mounts: mounts?,
+            env: environment.into_entries(),
+            memory_limit: memory.and_then(|limit| u64::try_from(limit.units()).ok()),
+            cpu_limit_millis: cpu.and_then(|limit| u64::try_from(limit.millis()).ok()),
+            ports: ports(container),
+            termination_message: Some(termination_message),
+            annotations: Arc::new(self.pod.metadata.annotations.clone().unwrap_or_default()),
+            stdin: container.stdin.unwrap_or(false),
+        })
+    }
+
+    fn mount(&self, mount: &VolumeMount, environment: &Environment) -> Result<Mount, String> {
+        let source = self.volumes.source(&mount.name).ok_or_else(|| {
+            format!("volumeMount {:?} names a volume the pod does not have", mount.name)
+        })?;
+        let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
+            (Some(path), _) if !path.is_empty() => Some(path.clone()),
+            (_, Some(expression)) if !expression.is_empty() => Some(environment.expand(expression)),
+            _ => None,
+        };
+        if let Some(path) = &sub_path
+            && (path.starts_with('/') || path.split('/').any(|part| part == ".."))
+        {
+            return Err(format!("subPath {path:?} of volume {:?} leaves the volume", mount.name));
+        }
+        Ok(Mount {
+            volume: mount.name.clone(),
+            path: mount.mount_path.clone(),
+            read_only: mount.read_only.unwrap_or(false),
+            sub_path,
+            source: source.clone(),
+        })
+    }
+
+    /// The file behind the termination message, empty for this attempt.
+    async fn termination_message(&self) -> Result<TerminationMessage, StartError> {
+        let host = termination_file(&self.context.data_dir, &self.identity, &self.container.name);
+        let write = async {
+            if let Some(directory) = host.parent() {
+                tokio::fs::create_dir_all(directory).await?;
+            }
+            tokio::fs::write(&host, b"").await
+        };
+        write.await.map_err(|error| {
+            StartError::create(format!("make {}: {error}", host.display()))
+        })?;
+        let path = self.container.termination_message_path.clone();
+        let path = path.unwrap_or_else(|| "/dev/termination-log".to_owned());
+        Ok(TerminationMessage { path, host })
+    }
+}
+
+/// `imageID` of a container status: the repository with the digest that was resolved.
+fn image_id(image: &ResolvedImage) -> String {
+    let reference = image.reference.parse::<windlass_oci::reference::Reference>();
+    reference.map_or_else(
+        |_| image.digest.to_string(),
+        |reference| reference.with_digest(image.digest.clone()).to_string(),
+    )
+}
+
+/// Where everything of one pod is on disk.
+pub(super) fn pod_directory(data_dir: &Path, pod: &PodIdentity) -> PathBuf {
+    data_dir.join("pods").join(&pod.uid)
+}
+
+/// Where a container's termination message is on disk.
+pub(super) fn termination_file(data_dir: &Path, pod: &PodIdentity, container: &str) -> PathBuf {
+    pod_directory(data_dir, pod).join("containers").join(container).join("termination-log")
+}
+
+/// Spec: `command` replaces the image's entrypoint and drops its cmd; `args` replaces its cmd.
+///
+/// A wasm artifact names no program, so the container's name stands in for it.
+fn arguments(container: &Container, image: &ResolvedImage, environment: &Environment) -> Vec<String> {
+    let expand = |list: &[String]| -> Vec<String> {
+        list.iter().map(|text| environment.expand(text)).collect()
+    };
+    let command = container.command.as_deref().unwrap_or_default();
+    let args = container.args.as_deref().unwrap_or_default();
+    let mut all = if command.is_empty() { image.entrypoint.clone() } else { expand(command) };
+    if args.is_empty() && command.is_empty() {
+        all.extend(image.cmd.iter().cloned());
+    }
+    if all.is_empty() {
+        all.push(container.name.clone());
+    }
+    all.extend(expand(args));
+    all
+}
+
+fn limit(
+    limits: Option<&BTreeMap<String, WireQuantity>>,
+    name: &str,
+) -> Result<Option<Quantity>, String> {
+    let Some(text) = limits.and_then(|limits| limits.get(name)) else { return Ok(None) };
+    let parsed = text.0.parse::<Quantity>();
+    let parsed = parsed.map_err(|error| format!("limit {name}: {:?}: {error}", text.0))?;
+    Ok((!parsed.is_zero()).then_some(parsed))
+}
+
+fn ports(container: &Container) -> Vec<ContainerPort> {
+    let ports = container.ports.iter().flatten();
+    ports
+        .filter_map(|port| {
+            Some(ContainerPort {
+                name: port.name.clone(),
+                port: u16::try_from(port.container_port).ok()?,
+                protocol: match port.protocol.as_deref() {
+                    Some("UDP") => Protocol::Udp,
+                    Some("SCTP") => Protocol::Sctp,
+                    _ => Protocol::Tcp,
+                },
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::ImageKind;
+
+    fn image(entrypoint: &[&str], cmd: &[&str]) -> ResolvedImage {
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        ResolvedImage {
+            reference: "registry.windlass.local/default/a:v1".to_owned(),
+            digest: windlass_oci::digest::Digest::sha256(b""),
+            blob_digest: windlass_oci::digest::Digest::sha256(b""),
+            blob: PathBuf::new(),
+            kind: ImageKind::Component,
+            entrypoint: strings(entrypoint),
+            cmd: strings(cmd),
+            env: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn command_and_args_replace_the_images_own() {
+        let cases: [(&[&str], &[&str], &[&str], &[&str], &[&str]); 6] = [
+            (&["e"], &["c"], &[], &[], &["e", "c"]),
+            (&["e"], &["c"], &["x"], &[], &["x"]),
+            (&["e"], &["c"], &[], &["y"], &["e", "y"]),
+            (&["e"], &["c"], &["x"], &["y"], &["x", "y"]),
+            (&[], &[], &[], &["y"], &["name", "y"]),
+            (&[], &[], &[], &[], &["name"]),
+        ];
+        for (entrypoint, cmd, command, args, want) in cases {
+            let strings = |list: &[&str]| Some(list.iter().map(|text| (*text).to_owned()).collect());
+            let container = Container {
+                name: "name".to_owned(),
+                command: strings(command),
+                args: strings(args),
+                ..Container::default()
+            };
+            let found = arguments(&container, &image(entrypoint, cmd), &Environment::default());
+            assert_eq!(found, want);
+        }
+    }
+
+    #[test]
+    fn the_image_id_is_by_digest() {
+        assert!(image_id(&image(&[], &[])).starts_with("registry.windlass.local/default/a@sha256:"));
+    }
+}

@@ -1,0 +1,727 @@
+//! The task of one pod: plan, act, report, wait.
+//!
+//! ```text
+//!   object (watch) ─┐                       ┌─ tasks: set up, start a container, stop it, probe
+//!   messages ───────┼─► facts ─► plan ─► actions
+//!   wake-up time ───┘        └─► status ─► publisher
+//! ```
+//!
+//! 1. Everything slow runs in a task that ends with a message; the worker itself only waits.
+//! 2. A message carries the number of the start it belongs to; one of an earlier start is dropped.
+//! 3. The worker ends when the pod is gone from the API and everything is given back.
+//!
+//! Invariant: facts change only here, so plan and status always see one consistent state.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use kube::api::{Api, DeleteParams, Preconditions};
+use tokio::sync::{mpsc, watch};
+
+use super::NodeContext;
+use super::facts::{ContainerFacts, Ended, Phase, PodFacts, Setup, containers};
+use super::plan::{self, Action};
+use super::start::{self, StartRequest, StartedContainer};
+use crate::downward::NodeView;
+use crate::events::{EventType, ObjectEvents};
+use crate::logs::LogSink;
+use crate::network::{PodNetwork, PodNetworkRequest};
+use crate::probes::{self, Purpose, Target, Verdict};
+use crate::runtime::{ExitStatus, PodIdentity, RunningContainer, StartError};
+use crate::status::reason::{ContainerReason, EventReason};
+use crate::status::{Published, StatusPublisher, phase};
+use crate::tasks::OwnedTask;
+use crate::volumes::{self, PodVolumes, VolumeContext};
+
+const SETUP_RETRY: Duration = Duration::from_millis(500);
+const MAX_SETUP_RETRY: Duration = Duration::from_secs(30);
+const START_RETRY: Duration = Duration::from_secs(2);
+const MAX_START_RETRY: Duration = Duration::from_secs(60);
+const DELETE_RETRY: Duration = Duration::from_secs(1);
+const MAX_TERMINATION_MESSAGE: usize = 4096;
+
+/// What the dispatcher wants of a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Desired {
+    pub(super) pod: Arc<Pod>,
+    /// The object is gone from the API.
+    pub(super) gone: bool,
+    /// The agent is stopping.
+    pub(super) shutdown: bool,
+}
+
+/// What a worker's tasks report.
+enum Message {
+    SetUp(Result<Surroundings, (EventReason, String)>),
+    Started { name: String, start: u64, container: StartedContainer },
+    StartFailed { name: String, start: u64, error: StartError },
+    Exited { name: String, start: u64, exit: ExitStatus },
+    Probed { name: String, start: u64, verdict: Verdict },
+    Deleted(Result<(), kube::Error>),
+}
+
+/// Network and volumes.
+struct Surroundings {
+    network: PodNetwork,
+    volumes: Arc<PodVolumes>,
+}
+
+/// What belongs to one start of a container; dropping it ends the instance.
+struct Instance {
+    start: u64,
+    logs: LogSink,
+    container: Option<Arc<dyn RunningContainer>>,
+    _task: OwnedTask,
+    probes: Vec<OwnedTask>,
+    stopping: Option<OwnedTask>,
+}
+
+pub(super) struct PodWorker {
+    context: Arc<NodeContext>,
+    desired: watch::Receiver<Desired>,
+    pod: watch::Sender<Arc<Pod>>,
+    identity: PodIdentity,
+    events: ObjectEvents,
+    facts: PodFacts,
+    publisher: StatusPublisher,
+    surroundings: Option<Surroundings>,
+    instances: HashMap<String, Instance>,
+    /// Number of the next start.
+    next_start: u64,
+    setup_failures: u32,
+    setup_task: Option<OwnedTask>,
+    delete_task: Option<OwnedTask>,
+    sender: mpsc::UnboundedSender<Message>,
+    messages: mpsc::UnboundedReceiver<Message>,
+}
+
+impl PodWorker {
+    pub(super) fn new(context: Arc<NodeContext>, desired: watch::Receiver<Desired>) -> Self {
+        let pod = desired.borrow().pod.clone();
+        let metadata = &pod.metadata;
+        let identity = PodIdentity {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
+        let api = Api::namespaced(context.client.clone(), &identity.namespace);
+        let publisher = StatusPublisher::new(api, identity.name.clone(), identity.uid.clone());
+        let (sender, messages) = mpsc::unbounded_channel();
+        Self {
+            events: context.events.for_pod(&pod),
+            facts: PodFacts::begin(&pod, context.clock.now()),
+            pod: watch::Sender::new(pod),
+            publisher,
+            identity,
+            desired,
+            surroundings: None,
+            instances: HashMap::new(),
+            next_start: 0,
+            setup_failures: 0,
+            setup_task: None,
+            delete_task: None,
+            sender,
+            messages,
+            context,
+        }
+    }
+
+    /// Works until the pod is gone, or stopped together with the agent.
+    pub(super) async fn run(mut self) {
+        self.warn_of_hooks();
+        loop {
+            let wake_at = self.act();
+            self.report();
+            if self.is_over() {
+                break;
+            }
+            self.wait(wake_at).await;
+        }
+        self.clean_up().await;
+    }
+
+    /// Plans and acts until there is nothing to do now; answers when to plan again.
+    fn act(&mut self) -> Option<Timestamp> {
+        loop {
+            let pod = self.pod.borrow().clone();
+            let now = self.context.clock.now();
+            let plan = plan::plan(&pod, &self.facts, now);
+            if plan.actions.is_empty() {
+                return plan.wake_at;
+            }
+            let mut waits = false;
+            for action in plan.actions {
+                waits |= self.take(action, &pod, now);
+            }
+            if waits {
+                return plan.wake_at;
+            }
+        }
+    }
+
+    /// Carries out one action; `true` if the plan would repeat it until a message comes.
+    fn take(&mut self, action: Action, pod: &Arc<Pod>, now: Timestamp) -> bool {
+        match action {
+            Action::SetUp => self.set_up(pod),
+            Action::Start(name) => self.start(pod, &name, now),
+            Action::Stop { container, grace, why } => self.stop(&container, grace, &why),
+            Action::BackOff { container, until } => self.back_off(&container, until, now),
+            Action::Initialized => self.facts.initialized = true,
+            Action::TearDown => self.tear_down(),
+            Action::Fail { reason, message } => {
+                self.events.record(EventType::Normal, EventReason::DeadlineExceeded, message.clone());
+                self.facts.failed = Some((reason, message));
+                self.facts.ending_since = Some(now);
+            }
+            Action::FinishDeletion => {
+                self.finish_deletion();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn report(&mut self) {
+        if self.facts.gone {
+            return;
+        }
+        let pod = self.pod.borrow().clone();
+        let in_api = pod.status.clone().unwrap_or_default();
+        let old: &PodStatus = self.publisher.reported().unwrap_or(&in_api);
+        let status = phase::status(&pod, old, &self.facts, &self.context.host, self.context.clock.now());
+        self.publisher.publish(status);
+    }
+
+    fn is_over(&self) -> bool {
+        let given_back = self.facts.setup == Setup::TornDown && !self.facts.any_active();
+        given_back && (self.facts.gone || (self.facts.shutdown && self.publisher.is_settled()))
+    }
+
+    /// Waits for whatever happens next and takes it into the facts.
+    async fn wait(&mut self, wake_at: Option<Timestamp>) {
+        let delay = wake_at.map(|at| {
+            Duration::try_from(at.duration_since(self.context.clock.now())).unwrap_or_default()
+        });
+        let woken = async {
+            match delay {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(message) = self.messages.recv() => self.observe(message).await,
+            changed = self.desired.changed() => match changed {
+                Ok(()) => self.desire(),
+                // The dispatcher is gone, and with it the agent.
+                Err(_) => self.facts.gone = true,
+            },
+            published = self.publisher.progress() => if published == Published::Gone {
+                self.facts.gone = true;
+                self.force_stops();
+            },
+            () = woken => {}
+        }
+    }
+
+    fn desire(&mut self) {
+        let desired = self.desired.borrow_and_update().clone();
+        let now = self.context.clock.now();
+        let deleting = desired.pod.metadata.deletion_timestamp.is_some();
+        if deleting || desired.gone || desired.shutdown {
+            self.facts.ending_since.get_or_insert(now);
+        }
+        self.facts.gone |= desired.gone;
+        self.facts.shutdown |= desired.shutdown;
+        let no_grace = desired.pod.metadata.deletion_grace_period_seconds == Some(0);
+        self.pod.send_replace(desired.pod);
+        if self.facts.gone || (deleting && no_grace) {
+            self.force_stops();
+        }
+    }
+
+    async fn observe(&mut self, message: Message) {
+        match message {
+            Message::SetUp(result) => self.observe_set_up(result),
+            Message::Started { name, start, container } => self.observe_start(&name, start, container),
+            Message::StartFailed { name, start, error } => {
+                if self.is_current(&name, start) {
+                    self.observe_failure(&name, error);
+                }
+            }
+            Message::Exited { name, start, exit } => {
+                if self.is_current(&name, start) {
+                    self.observe_exit(&name, exit).await;
+                }
+            }
+            Message::Probed { name, start, verdict } => {
+                if self.is_current(&name, start) {
+                    self.observe_verdict(&name, verdict);
+                }
+            }
+            Message::Deleted(result) => self.observe_deletion(result),
+        }
+    }
+
+    fn is_current(&self, name: &str, start: u64) -> bool {
+        self.instances.get(name).is_some_and(|instance| instance.start == start)
+    }
+
+    // Set-up and its end
+
+    fn set_up(&mut self, pod: &Arc<Pod>) {
+        self.facts.setup = Setup::Working;
+        let context = self.context.clone();
+        let sender = self.sender.clone();
+        let request = PodNetworkRequest {
+            namespace: self.identity.namespace.clone(),
+            name: self.identity.name.clone(),
+            uid: self.identity.uid.clone(),
+            hostname: pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.hostname.clone())
+                .unwrap_or_else(|| self.identity.name.clone()),
+            search: None,
+        };
+        let pod_changes = self.pod.subscribe();
+        let directory = start::pod_directory(&context.data_dir, &self.identity).join("volumes");
+        self.setup_task = Some(OwnedTask::spawn(async move {
+            let result = set_up(&context, &request, pod_changes, directory).await;
+            let _ = sender.send(Message::SetUp(result));
+        }));
+    }
+
+    fn observe_set_up(&mut self, result: Result<Surroundings, (EventReason, String)>) {
+        if self.facts.setup != Setup::Working {
+            return;
+        }
+        self.setup_task = None;
+        match result {
+            Ok(surroundings) => {
+                self.setup_failures = 0;
+                self.facts.pod_ip = Some(surroundings.network.ip());
+                self.surroundings = Some(surroundings);
+                self.facts.setup = Setup::Done;
+            }
+            Err((reason, message)) => {
+                self.events.record(EventType::Warning, reason, message);
+                let delay = grown(SETUP_RETRY, self.setup_failures, MAX_SETUP_RETRY);
+                self.setup_failures += 1;
+                self.facts.setup = Setup::Due(self.context.clock.now() + delay);
+            }
+        }
+    }
+
+    fn tear_down(&mut self) {
+        self.setup_task = None;
+        self.instances.clear();
+        if let Some(surroundings) = self.surroundings.take() {
+            surroundings.network.tear_down();
+        }
+        self.facts.setup = Setup::TornDown;
+    }
+
+    fn finish_deletion(&mut self) {
+        if self.delete_task.is_some() || !self.publisher.is_settled() {
+            return;
+        }
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.identity.namespace);
+        let PodIdentity { name, uid, .. } = self.identity.clone();
+        let sender = self.sender.clone();
+        self.delete_task = Some(OwnedTask::spawn(async move {
+            let uid = Some(uid);
+            let preconditions = Some(Preconditions { uid, resource_version: None });
+            let parameters = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
+            let result = api.delete(&name, &parameters).await.map(drop);
+            if result.as_ref().is_err_and(|error| !is_gone(error)) {
+                tokio::time::sleep(DELETE_RETRY).await;
+            }
+            let _ = sender.send(Message::Deleted(result));
+        }));
+    }
+
+    fn observe_deletion(&mut self, result: Result<(), kube::Error>) {
+        match result {
+            Err(error) if is_gone(&error) => self.facts.gone = true,
+            Err(error) => {
+                tracing::warn!(pod = self.identity.name, %error, "deletion not finished, will retry");
+                self.delete_task = None;
+            }
+            // The watch says when the object is gone: finalizers may hold it.
+            Ok(()) => {}
+        }
+    }
+
+    // Containers
+
+    fn start(&mut self, pod: &Arc<Pod>, name: &str, now: Timestamp) {
+        let Some((_, container)) = pod
+            .spec
+            .iter()
+            .flat_map(containers)
+            .find(|(_, container)| container.name == name)
+        else {
+            return;
+        };
+        let (Some(surroundings), Some(facts)) =
+            (&self.surroundings, self.facts.containers.get_mut(name))
+        else {
+            return;
+        };
+        begin_attempt(facts);
+        let attempt = facts.restart_count;
+        let start = self.next_start;
+        self.next_start += 1;
+        let logs = self.context.logs.begin(&self.identity, name, attempt);
+        let request = StartRequest {
+            context: self.context.clone(),
+            pod: pod.clone(),
+            identity: self.identity.clone(),
+            container: container.clone(),
+            attempt,
+            network: surroundings.network.clone(),
+            volumes: surroundings.volumes.clone(),
+            node: self.context.node_view(surroundings.network.ip().to_string()),
+            logs: logs.clone(),
+            events: self.events.clone(),
+        };
+        tracing::debug!(pod = self.identity.name, container = name, attempt, %now, "start");
+        let task = OwnedTask::spawn(run_container(request, name.to_owned(), start, self.sender.clone()));
+        let instance = Instance {
+            start,
+            logs,
+            container: None,
+            _task: task,
+            probes: Vec::new(),
+            stopping: None,
+        };
+        self.instances.insert(name.to_owned(), instance);
+    }
+
+    fn observe_start(&mut self, name: &str, start: u64, started: StartedContainer) {
+        if !self.is_current(name, start) {
+            return;
+        }
+        let now = self.context.clock.now();
+        let pod = self.pod.borrow().clone();
+        let spec = pod.spec.as_ref();
+        let container = spec.and_then(|spec| containers(spec).find(|(_, found)| found.name == name));
+        let Some((_, container)) = container else { return };
+        if let Some(facts) = self.facts.containers.get_mut(name) {
+            facts.phase = Phase::Running { since: now };
+            facts.start_failures = 0;
+            facts.image_id = started.image_id;
+            facts.container_id = Some(started.container_id);
+            facts.started = container.startup_probe.is_none();
+            facts.ready = container.readiness_probe.is_none();
+            facts.unhealthy = None;
+        }
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.container = Some(started.instance);
+        }
+        if container.startup_probe.is_some() {
+            self.probe(container, start, &[Purpose::Startup]);
+        } else {
+            self.probe(container, start, &[Purpose::Liveness, Purpose::Readiness]);
+        }
+    }
+
+    fn observe_failure(&mut self, name: &str, error: StartError) {
+        let now = self.context.clock.now();
+        self.end_instance(name);
+        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let is_image = matches!(
+            error.reason,
+            ContainerReason::ErrImagePull
+                | ContainerReason::InvalidImageName
+                | ContainerReason::ErrImageNeverPull
+        );
+        let (first, longest) = if is_image {
+            (plan::INITIAL_BACK_OFF, plan::MAX_BACK_OFF)
+        } else {
+            (START_RETRY, MAX_START_RETRY)
+        };
+        let delay = grown(first, facts.start_failures, longest);
+        facts.start_failures += 1;
+        facts.phase = Phase::Waiting {
+            reason: error.reason,
+            message: error.message,
+            since: now,
+            retry_at: Some(now + delay),
+        };
+    }
+
+    async fn observe_exit(&mut self, name: &str, mut exit: ExitStatus) {
+        self.end_instance(name);
+        let path = start::termination_file(&self.context.data_dir, &self.identity, name);
+        if let Some(message) = termination_message(path).await {
+            exit.message = message;
+        }
+        if self.facts.shutdown && exit.exit_code == 0 {
+            // Not the container's own success: after a restart of the agent it runs again.
+            exit = ExitStatus { exit_code: 143, message: "the node agent stopped".to_owned(), ..exit };
+        }
+        let now = self.context.clock.now();
+        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let started_at = match facts.phase {
+            Phase::Running { since } | Phase::Stopping { since } => since,
+            _ => now,
+        };
+        let ended = Ended::new(exit, started_at, now, facts.container_id.clone());
+        facts.phase = Phase::Ended(ended);
+        (facts.started, facts.ready, facts.unhealthy) = (false, false, None);
+    }
+
+    fn end_instance(&mut self, name: &str) {
+        if let Some(instance) = self.instances.remove(name) {
+            instance.logs.close();
+        }
+    }
+
+    fn stop(&mut self, name: &str, grace: Duration, why: &str) {
+        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let Phase::Running { since } = facts.phase else {
+            // It was still being started: there is nothing to wait for.
+            let now = self.context.clock.now();
+            let restart_count = facts.restart_count;
+            let last = facts.last.take();
+            *facts = ContainerFacts { restart_count, last, ..ContainerFacts::new(now) };
+            self.end_instance(name);
+            return;
+        };
+        facts.phase = Phase::Stopping { since };
+        facts.ready = false;
+        let text = if why.is_empty() { format!("Stopping container {name}") } else { why.to_owned() };
+        self.events.container(name, EventType::Normal, EventReason::Killing, text);
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.probes.clear();
+            instance.stop(grace);
+        }
+    }
+
+    /// Ends at once what was still given time.
+    fn force_stops(&mut self) {
+        for instance in self.instances.values_mut() {
+            if instance.stopping.is_some() {
+                instance.stop(Duration::ZERO);
+            }
+        }
+    }
+
+    fn back_off(&mut self, name: &str, until: Timestamp, now: Timestamp) {
+        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let (reason, message, event) = match &facts.phase {
+            Phase::Ended(_) => {
+                let delay = facts.back_off.as_secs();
+                let PodIdentity { namespace, name: pod, uid } = &self.identity;
+                let of_pod = format!("{pod}_{namespace}({uid})");
+                (
+                    ContainerReason::CrashLoopBackOff,
+                    format!("back-off {} restarting failed container={name} pod={of_pod}", go_duration(delay)),
+                    format!("Back-off restarting failed container {name} in pod {of_pod}"),
+                )
+            }
+            Phase::Waiting { reason, message, .. } => {
+                let pod = self.pod.borrow();
+                let mut all = pod.spec.iter().flat_map(containers);
+                let image = all.find(|(_, container)| container.name == name);
+                let image = image.and_then(|(_, container)| container.image.clone()).unwrap_or_default();
+                let text = format!("Back-off pulling image {image:?}");
+                (ContainerReason::ImagePullBackOff, format!("{text}: {reason}: {message}"), text)
+            }
+            _ => return,
+        };
+        if let Phase::Ended(ended) = &facts.phase {
+            facts.last = Some(ended.clone());
+        }
+        facts.phase = Phase::Waiting { reason, message, since: now, retry_at: Some(until) };
+        let kind = if reason == ContainerReason::CrashLoopBackOff { EventType::Warning } else { EventType::Normal };
+        self.events.container(name, kind, EventReason::BackOff, event);
+    }
+
+    // Probes
+
+    fn probe(&mut self, container: &Container, start: u64, purposes: &[Purpose]) {
+        let (Some(surroundings), Some(instance)) =
+            (&self.surroundings, self.instances.get_mut(&container.name))
+        else {
+            return;
+        };
+        for purpose in purposes {
+            let probe = match purpose {
+                Purpose::Startup => &container.startup_probe,
+                Purpose::Liveness => &container.liveness_probe,
+                Purpose::Readiness => &container.readiness_probe,
+            };
+            let Some(probe) = probe else { continue };
+            let target = Target {
+                network: self.context.network.host(),
+                pod_ip: surroundings.network.ip(),
+                container: container.clone(),
+            };
+            let (name, sender) = (container.name.clone(), self.sender.clone());
+            let verdict = move |verdict| {
+                let _ = sender.send(Message::Probed { name: name.clone(), start, verdict });
+            };
+            let events = self.events.clone();
+            let task = probes::run(*purpose, probe.clone(), target, events, verdict);
+            instance.probes.push(OwnedTask::spawn(task));
+        }
+    }
+
+    fn observe_verdict(&mut self, name: &str, verdict: Verdict) {
+        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        if !facts.is_running() {
+            return;
+        }
+        match verdict {
+            Verdict::Ready(ready) => facts.ready = ready,
+            Verdict::Unhealthy(why) => facts.unhealthy = Some(why),
+            Verdict::Started => {
+                facts.started = true;
+                let pod = self.pod.borrow().clone();
+                let mut all = pod.spec.iter().flat_map(containers);
+                let found = all.find(|(_, container)| container.name == name);
+                let start = self.instances.get(name).map(|instance| instance.start);
+                if let (Some((_, container)), Some(start)) = (found, start) {
+                    self.probe(container, start, &[Purpose::Liveness, Purpose::Readiness]);
+                }
+            }
+        }
+    }
+
+    fn warn_of_hooks(&self) {
+        let pod = self.pod.borrow();
+        for (_, container) in pod.spec.iter().flat_map(containers) {
+            if container.lifecycle.is_some() {
+                let text = "lifecycle hooks are not supported yet by this node; they are not called";
+                let reason = EventReason::NotSupported;
+                self.events.container(&container.name, EventType::Warning, reason, text);
+            }
+        }
+    }
+
+    async fn clean_up(&mut self) {
+        if !self.facts.gone {
+            return;
+        }
+        let directory = start::pod_directory(&self.context.data_dir, &self.identity);
+        if let Err(error) = volumes::remove(&directory).await {
+            tracing::warn!(path = %directory.display(), %error, "leave a pod's directory behind");
+        }
+        if let Err(error) = self.context.logs.remove(&self.identity).await {
+            tracing::warn!(pod = self.identity.name, %error, "leave a pod's logs behind");
+        }
+    }
+}
+
+impl Instance {
+    fn stop(&mut self, grace: Duration) {
+        if let Some(container) = self.container.clone() {
+            self.stopping = Some(OwnedTask::spawn(async move { container.stop(grace).await }));
+        }
+    }
+}
+
+/// The facts of a container that is about to be started, for the first time or again.
+fn begin_attempt(facts: &mut ContainerFacts) {
+    let is_restart = match &facts.phase {
+        Phase::Ended(_) => true,
+        Phase::Waiting { reason, .. } => *reason == ContainerReason::CrashLoopBackOff,
+        _ => false,
+    };
+    if is_restart {
+        facts.back_off = plan::back_off_after_restart(facts);
+        facts.restart_count += 1;
+    }
+    if let Phase::Ended(ended) = &facts.phase {
+        facts.last = Some(ended.clone());
+    }
+    facts.phase = Phase::Starting;
+    (facts.started, facts.ready, facts.unhealthy) = (false, false, None);
+}
+
+async fn set_up(
+    context: &Arc<NodeContext>,
+    request: &PodNetworkRequest,
+    pod: watch::Receiver<Arc<Pod>>,
+    directory: std::path::PathBuf,
+) -> Result<Surroundings, (EventReason, String)> {
+    // The first pods may come before the node has its range of addresses.
+    context.network.pod_cidr().await;
+    context.service_links.synced().await;
+    let network = context.network.set_up(request).map_err(|error| {
+        let text = format!("Failed to create pod sandbox: {error}");
+        (EventReason::FailedCreatePodSandBox, text)
+    })?;
+    let volumes = volumes::set_up(VolumeContext {
+        client: context.client.clone(),
+        objects: context.objects.clone(),
+        pod,
+        node: context.node_view(network.ip().to_string()),
+        directory,
+    });
+    match volumes.await {
+        Ok(volumes) => Ok(Surroundings { network, volumes: Arc::new(volumes) }),
+        Err(error) => {
+            network.tear_down();
+            Err((EventReason::FailedMount, error.to_string()))
+        }
+    }
+}
+
+/// The task of one start: ends with the container.
+async fn run_container(
+    request: StartRequest,
+    name: String,
+    start: u64,
+    sender: mpsc::UnboundedSender<Message>,
+) {
+    let container = match request.start().await {
+        Ok(container) => container,
+        Err(error) => {
+            let _ = sender.send(Message::StartFailed { name, start, error });
+            return;
+        }
+    };
+    let instance = container.instance.clone();
+    let _ = sender.send(Message::Started { name: name.clone(), start, container });
+    let exit = instance.wait().await;
+    let _ = sender.send(Message::Exited { name, start, exit });
+}
+
+/// What a container wrote to its termination message, if anything.
+async fn termination_message(path: std::path::PathBuf) -> Option<String> {
+    let bytes = tokio::fs::read(path).await.ok()?;
+    let kept = bytes.get(..MAX_TERMINATION_MESSAGE).unwrap_or(&bytes);
+    (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned())
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
+/// `first`, doubled for each failure before, at most `longest`.
+fn grown(first: Duration, failures: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
+/// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
+fn go_duration(seconds: u64) -> String {
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}
+
+impl NodeContext {
+    fn node_view(&self, pod_ip: String) -> NodeView {
+        NodeView {
+            host_ip: self.host.host_ip.clone(),
+            pod_ip,
+            cpu_millis: self.machine.cpu_millis,
+            memory_bytes: self.machine.memory_bytes,
+        }
+    }
+}

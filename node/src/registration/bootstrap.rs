@@ -1,0 +1,1 @@
+//! Joins a cluster: see below.

@@ -1,0 +1,301 @@
+//! The Node object of this machine: registered at start, its status kept, its pod CIDR learnt.
+//!
+//! 1. [`run`] creates the Node (or updates the labels of the one there is) and writes its status.
+//! 2. It watches its own Node: a pod CIDR given by the node IPAM reaches the network; a Node that was
+//!    deleted is registered again.
+//! 3. The status is written again every five minutes, so that heartbeat times move; liveness itself is the
+//!    lease's business (`lease`).
+//!
+//! The node lifecycle controller owns taints; this file writes none.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+    NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::json;
+
+use crate::network::Network;
+use crate::runtime::Runtimes;
+
+pub mod bootstrap;
+
+const STATUS_PERIOD: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_secs(2);
+/// The API version this agent implements, as `kubectl get nodes` shows it.
+const KUBELET_VERSION: &str = concat!("v1.35.0+windlass-", env!("CARGO_PKG_VERSION"));
+
+/// What the machine has.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Processor time in thousandths of a core.
+    pub cpu_millis: i64,
+    /// Memory in bytes.
+    pub memory_bytes: i64,
+    /// Pods the node takes.
+    pub max_pods: u32,
+    info: NodeSystemInfo,
+}
+
+impl Machine {
+    /// Looks at this machine. What can't be found out is left empty or assumed small.
+    #[must_use]
+    pub fn inspect() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = meminfo("MemTotal").unwrap_or(1 << 30);
+        Self {
+            cpu_millis: i64::try_from(cores).unwrap_or(1) * 1000,
+            memory_bytes: memory,
+            max_pods: pods_for(memory),
+            info: NodeSystemInfo {
+                architecture: windlass_oci::pull::oci_architecture().to_owned(),
+                boot_id: file("/proc/sys/kernel/random/boot_id"),
+                kernel_version: file("/proc/sys/kernel/osrelease"),
+                machine_id: file("/etc/machine-id"),
+                system_uuid: file("/etc/machine-id"),
+                operating_system: std::env::consts::OS.to_owned(),
+                os_image: os_image(&file("/etc/os-release")),
+                kubelet_version: KUBELET_VERSION.to_owned(),
+                ..NodeSystemInfo::default()
+            },
+        }
+    }
+}
+
+/// An idle wasm http pod costs at most 200 KB; half of the memory is for pods that do something.
+fn pods_for(memory: i64) -> u32 {
+    let pods = memory / 2 / (200 << 10);
+    u32::try_from(pods).unwrap_or(u32::MAX).clamp(110, 16_000)
+}
+
+fn file(path: &str) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn meminfo(name: &str) -> Option<i64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+/// What a Node is registered with.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) daemon_port: u16,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) machine: Machine,
+    pub(crate) runtimes: Runtimes,
+}
+
+impl Registration {
+    fn node(&self) -> Node {
+        Node {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(self.labels()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec::default()),
+            status: None,
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let info = &self.machine.info;
+        let own = [
+            ("kubernetes.io/hostname", self.name.as_str()),
+            ("kubernetes.io/os", info.operating_system.as_str()),
+            ("kubernetes.io/arch", info.architecture.as_str()),
+        ];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        self.labels.clone().into_iter().chain(own).collect()
+    }
+
+    fn status(&self, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+        let machine = &self.machine;
+        let resources: BTreeMap<String, Quantity> = [
+            ("cpu", format!("{}m", machine.cpu_millis)),
+            ("memory", format!("{}Ki", machine.memory_bytes >> 10)),
+            ("pods", machine.max_pods.to_string()),
+        ]
+        .into_iter()
+        .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+        .collect();
+        let versions = self.runtimes.iter().map(|runtime| runtime.version());
+        let info = NodeSystemInfo {
+            container_runtime_version: versions.collect::<Vec<_>>().join(","),
+            ..machine.info.clone()
+        };
+        NodeStatus {
+            addresses: Some(self.addresses()),
+            capacity: Some(resources.clone()),
+            allocatable: Some(resources),
+            conditions: Some(conditions(old, now)),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.daemon_port) }),
+            }),
+            node_info: Some(info),
+            runtime_handlers: Some(
+                self.runtimes
+                    .iter()
+                    .map(|runtime| NodeRuntimeHandler {
+                        name: Some(runtime.handler().to_owned()),
+                        features: None,
+                    })
+                    .collect(),
+            ),
+            ..NodeStatus::default()
+        }
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+        let ips = self.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
+        ips.chain([address("Hostname", self.name.clone())]).collect()
+    }
+}
+
+fn conditions(old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let pressure = |kind, reason, message| (kind, "False", reason, message);
+    [
+        pressure("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        pressure("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        pressure("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ]
+    .into_iter()
+    .map(|(kind, status, reason, message)| {
+        let mut old = old.iter().flat_map(|old| old.conditions.iter().flatten());
+        let same = old.find(|old| old.type_ == kind && old.status == status);
+        let since = same.and_then(|old| old.last_transition_time.clone());
+        let now = Time(windlass_api::time::to_seconds(now));
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(now.clone()),
+            last_transition_time: since.or(Some(now)),
+        }
+    })
+    .collect()
+}
+
+/// Keeps the Node registered until dropped. `registered` is told once the status was accepted first.
+pub(crate) async fn run(
+    client: kube::Client,
+    registration: Registration,
+    network: Network,
+    registered: impl Fn(),
+) {
+    let api: Api<Node> = Api::all(client);
+    register(&api, &registration).await;
+    registered();
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", registration.name));
+    let mut events = watcher(api.clone(), config).default_backoff().boxed();
+    let mut refresh = tokio::time::interval(STATUS_PERIOD);
+    refresh.reset();
+    let mut listed = false;
+    loop {
+        tokio::select! {
+            _ = refresh.tick() => register(&api, &registration).await,
+            event = events.next() => match event {
+                Some(Ok(watcher::Event::Init)) => listed = false,
+                Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => {
+                    listed = true;
+                    learn_pod_cidr(&node, &network);
+                }
+                Some(Ok(watcher::Event::InitDone)) if listed => {}
+                Some(Ok(watcher::Event::InitDone | watcher::Event::Delete(_))) => {
+                    tracing::warn!(node = registration.name, "the Node is gone; registering again");
+                    register(&api, &registration).await;
+                }
+                Some(Err(error)) => tracing::warn!(%error, "watch of the Node failed, will resume"),
+                None => return,
+            },
+        }
+    }
+}
+
+fn learn_pod_cidr(node: &Node, network: &Network) {
+    let Some(text) = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()) else { return };
+    match text.parse() {
+        Ok(cidr) => network.set_pod_cidr(cidr),
+        Err(error) => tracing::error!(%error, text, "the Node's podCIDR is malformed"),
+    }
+}
+
+/// Creates or updates the Node and its status, until the API server has them.
+async fn register(api: &Api<Node>, registration: &Registration) {
+    while let Err(error) = try_register(api, registration).await {
+        tracing::warn!(node = registration.name, %error, "not registered, will retry");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn try_register(api: &Api<Node>, registration: &Registration) -> Result<(), kube::Error> {
+    let name = &registration.name;
+    let node = match api.get_opt(name).await? {
+        Some(node) => node,
+        None => match api.create(&PostParams::default(), &registration.node()).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await?,
+            created => created?,
+        },
+    };
+    let labels = registration.labels();
+    let present = node.metadata.labels.clone().unwrap_or_default();
+    if labels.iter().any(|(key, value)| present.get(key) != Some(value)) {
+        let patch = Patch::Strategic(json!({ "metadata": { "labels": labels } }));
+        api.patch(name, &PatchParams::default(), &patch).await?;
+    }
+    let status = registration.status(node.status.as_ref(), Timestamp::now());
+    let patch = Patch::Strategic(json!({ "status": status }));
+    api.patch_status(name, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_something() {
+        let machine = Machine::inspect();
+        assert!(machine.cpu_millis >= 1000);
+        assert!(machine.memory_bytes > 0);
+        assert!(!machine.info.architecture.is_empty());
+    }
+
+    #[test]
+    fn max_pods_follows_memory() {
+        assert_eq!(pods_for(0), 110);
+        assert!(pods_for(8 << 30) >= 10_000);
+    }
+
+    #[test]
+    fn a_condition_keeps_its_transition_time_while_it_holds() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let old = NodeStatus { conditions: Some(conditions(None, at(1))), ..NodeStatus::default() };
+        for condition in conditions(Some(&old), at(9)) {
+            assert_eq!(condition.last_transition_time, Some(Time(at(1))));
+            assert_eq!(condition.last_heartbeat_time, Some(Time(at(9))));
+        }
+    }
+}

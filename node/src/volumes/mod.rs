@@ -1,0 +1,132 @@
+//! A pod's volumes: one table of types, set up before the first container starts.
+//!
+//! 1. [`set_up`] finds the type of each volume in [`VOLUMES`] and lets it make a mount source.
+//! 2. Types whose content comes from the API keep a task that replaces the content when it changes.
+//! 3. Dropping [`PodVolumes`] ends those tasks; [`remove`] deletes what was on disk.
+//!
+//! To add a type: a file with a [`VolumeType`] and a line in [`VOLUMES`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use tokio::sync::watch;
+
+use crate::downward::NodeView;
+use crate::objects::ObjectWatches;
+use crate::runtime::MountSource;
+use crate::tasks::OwnedTask;
+
+mod empty_dir;
+mod projection;
+
+/// Every volume type this node offers.
+static VOLUMES: &[&dyn VolumeType] = &[
+    &empty_dir::EmptyDir,
+    &projection::ConfigMapVolume,
+    &projection::SecretVolume,
+    &projection::DownwardApiVolume,
+    &projection::ProjectedVolume,
+];
+
+/// What a volume is set up from.
+pub(crate) struct VolumeContext {
+    pub(crate) client: kube::Client,
+    pub(crate) objects: Arc<ObjectWatches>,
+    /// The pod, and its changes.
+    pub(crate) pod: watch::Receiver<Arc<Pod>>,
+    pub(crate) node: NodeView,
+    /// Directory of this pod's volumes on disk.
+    pub(crate) directory: PathBuf,
+}
+
+/// One type of volume.
+#[async_trait]
+trait VolumeType: Sync {
+    /// Whether the volume is of this type.
+    fn claims(&self, volume: &Volume) -> bool;
+
+    /// Makes the volume's content available.
+    async fn set_up(
+        &self,
+        context: &Arc<VolumeContext>,
+        volume: &Volume,
+    ) -> Result<Mounted, String>;
+}
+
+/// A volume that is set up.
+struct Mounted {
+    source: MountSource,
+    /// Keeps the content current.
+    _updater: Option<OwnedTask>,
+}
+
+/// All volumes of one pod.
+pub(crate) struct PodVolumes(BTreeMap<String, Mounted>);
+
+/// A volume that can't be set up, in the words of the event `FailedMount`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
+pub(crate) struct VolumeError {
+    volume: String,
+    message: String,
+}
+
+impl PodVolumes {
+    /// Where a volume's files are.
+    pub(crate) fn source(&self, name: &str) -> Option<&MountSource> {
+        self.0.get(name).map(|mounted| &mounted.source)
+    }
+}
+
+/// Sets up all volumes of the pod.
+///
+/// Dropping it mid-way leaves at most empty directories behind.
+pub(crate) async fn set_up(context: VolumeContext) -> Result<PodVolumes, VolumeError> {
+    let context = Arc::new(context);
+    let pod = context.pod.borrow().clone();
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let mut mounted = BTreeMap::new();
+    for volume in volumes.into_iter().flatten() {
+        let failed = |message| VolumeError { volume: volume.name.clone(), message };
+        let kind = VOLUMES.iter().find(|kind| kind.claims(volume));
+        let kind = kind.ok_or_else(|| failed(unsupported(volume)))?;
+        let set_up = kind.set_up(&context, volume).await.map_err(failed)?;
+        mounted.insert(volume.name.clone(), set_up);
+    }
+    Ok(PodVolumes(mounted))
+}
+
+/// Names the type of a volume this node does not offer, as the API writes it.
+fn unsupported(volume: &Volume) -> String {
+    let value = serde_json::to_value(volume).unwrap_or_default();
+    let fields = value.as_object();
+    let kind = fields.and_then(|fields| fields.keys().find(|key| *key != "name"));
+    let kind = kind.map_or("(none)", String::as_str);
+    format!("volumes of type {kind} are not supported yet by this node")
+}
+
+/// Deletes what a pod had on disk.
+pub(crate) async fn remove(directory: &Path) -> io::Result<()> {
+    match tokio::fs::remove_dir_all(directory).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_is_not_offered_is_named() {
+        let volume: Volume =
+            serde_json::from_value(serde_json::json!({ "name": "v", "hostPath": { "path": "/" } }))
+                .unwrap();
+        assert!(VOLUMES.iter().all(|kind| !kind.claims(&volume)));
+        assert!(unsupported(&volume).contains("type hostPath"));
+    }
+}
