@@ -156,6 +156,71 @@ pub fn record_update(
     put(new, encode(managers));
 }
 
+/// Gives `new` the entries of `old` if only their times tell the two objects apart, so that a write which
+/// changes nothing in the end stays one. To be called last, once defaults are filled in again: an apply
+/// replaces an atomic object by the fields stated, and the defaults put back what it had.
+pub fn restore_times(old: &Value, new: &mut Value) {
+    let (Some(before), Some(after)) = (entries_of(old), entries_of(new)) else {
+        return;
+    };
+    if before == after || !differ_in_times_only(before, after) {
+        return;
+    }
+    let before = before.clone();
+    let after = take(new);
+    let is_same = is_same_without_entries(old, new);
+    put(
+        new,
+        if is_same {
+            before
+        } else {
+            after.unwrap_or_default()
+        },
+    );
+}
+
+fn differ_in_times_only(before: &[Value], after: &[Value]) -> bool {
+    const BESIDES_TIME: &[&str] = &[
+        "manager",
+        "operation",
+        "apiVersion",
+        "subresource",
+        "fieldsType",
+        "fieldsV1",
+    ];
+    let is_same = |before: &Value, after: &Value| {
+        BESIDES_TIME
+            .iter()
+            .all(|field| before.get(field) == after.get(field))
+    };
+    // Entries are sorted by time, so one that was touched may have moved.
+    before.len() == after.len()
+        && before
+            .iter()
+            .all(|entry| after.iter().any(|other| is_same(entry, other)))
+}
+
+/// Whether an object equals another whose entries were taken out.
+fn is_same_without_entries(with: &Value, without: &Value) -> bool {
+    let (Value::Object(with), Value::Object(without)) = (with, without) else {
+        return false;
+    };
+    let metadata_is_same = |with: &Value, without: &Value| {
+        let (Value::Object(with), Value::Object(without)) = (with, without) else {
+            return false;
+        };
+        with.len() == without.len() + 1
+            && without
+                .iter()
+                .all(|(name, value)| with.get(name) == Some(value))
+    };
+    with.len() == without.len()
+        && without.iter().all(|(name, value)| match with.get(name) {
+            Some(own) if name == "metadata" => metadata_is_same(own, value),
+            own => own == Some(value),
+        })
+}
+
 /// Takes the entries to go on from out of `new`: its own if they are valid, else the old object's.
 /// `None`: ownership is not tracked.
 fn starting_point(old: Option<&Value>, new: &mut Value) -> Option<Vec<Value>> {
@@ -424,6 +489,20 @@ mod tests {
             owners(&update(Some(&first), edited, "two", 1))[0].0,
             "renamed"
         );
+    }
+
+    #[test]
+    fn times_alone_are_no_change() {
+        let old = update(None, data(&json!({"a": "1"})), "one", 0);
+        let mut touched = old.clone();
+        touched["metadata"]["managedFields"][0]["time"] = json!("2001-01-01T00:00:00Z");
+        let mut changed = touched.clone();
+        changed["data"]["b"] = json!("2");
+        let expected = changed.clone();
+        restore_times(&old, &mut touched);
+        assert_eq!(touched, old);
+        restore_times(&old, &mut changed);
+        assert_eq!(changed, expected);
     }
 
     #[test]
