@@ -94,7 +94,7 @@ impl Cpu {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
             let pause: Pin<Box<dyn Future<Output = ()> + Send>> = match cpu.pause() {
-                None => Box::pin(tokio::task::yield_now()),
+                None => Box::pin(Yield { yielded: false }),
                 Some(pause) => {
                     cpu.throttled.fetch_add(nanos(pause), Ordering::Relaxed);
                     Box::pin(tokio::time::sleep(pause))
@@ -122,6 +122,27 @@ impl Cpu {
             future: Box::pin(future),
             cpu: self.clone(),
         }
+    }
+}
+
+/// Lets every other task of the runtime have its turn.
+///
+/// Not `tokio::task::yield_now`: that one is woken from the scheduler's own hands and lands in the
+/// slot for the task to run next, so that two endless loops on one thread keep it to themselves. A
+/// task that wakes itself while it runs goes to the end of the queue.
+struct Yield {
+    yielded: bool,
+}
+
+impl Future for Yield {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

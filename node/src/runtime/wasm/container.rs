@@ -34,7 +34,7 @@ const DEFAULT_PORT: u16 = 8080;
 const BACKLOG: usize = 1024;
 
 /// Annotation: how many requests one instance serves before it is dropped; 1 if absent.
-pub(super) const REQUESTS_PER_INSTANCE: &str = "wasm.windlass.dev/requests-per-instance";
+pub const REQUESTS_PER_INSTANCE: &str = "wasm.windlass.dev/requests-per-instance";
 
 /// Exit code of a trap: what a shell shows for SIGABRT.
 const ABORTED: i32 = 134;

@@ -34,11 +34,10 @@ mod container;
 mod core_module;
 mod engine;
 mod grants;
-#[cfg(test)]
-mod tests;
 
 pub use cache::LoadError;
 pub use compiler::{CompileError, Compiler, InProcess};
+pub use container::REQUESTS_PER_INSTANCE;
 pub use engine::EngineConfig;
 
 use cache::Cache;

@@ -11,14 +11,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windlass_oci::digest::Digest;
 use windlass_wasi_shims::net::{NetError, VirtualNetwork};
 
-use super::super::suite::{self, Subject};
-use super::super::{ContainerPort, ExitStatus, PodIdentity, Protocol, ResolvedImage};
-use super::container::REQUESTS_PER_INSTANCE;
-use super::*;
-use crate::logs::{LogLimits, Logs};
-use crate::network::{Network, NetworkConfig, PodNetworkRequest};
+use windlass_node::logs::{LogLimits, LogSink, Logs};
+use windlass_node::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
+use windlass_node::runtime::suite::{self, Subject};
+use windlass_node::runtime::wasm::{REQUESTS_PER_INSTANCE, WasmConfig, WasmRuntime};
+use windlass_node::runtime::{
+    ContainerPort, ContainerSpec, ExitStatus, ImageKind, PodIdentity, Protocol, ResolvedImage,
+    RunningContainer, Runtime, StartError,
+};
 
-#[path = "../../../../tests/guests/built.rs"]
+#[path = "../../tests/guests/built.rs"]
 mod built;
 
 /// A node with pods, and the one runtime all tests share (compiling takes a while).
@@ -265,9 +267,14 @@ async fn pods_talk_tcp_and_udp() {
     );
     let tcp = node.start(&tcp, &pod).await.unwrap();
     let udp = node.start(&udp, &pod).await.unwrap();
-    listening(&node, SocketAddr::new(pod.ip(), 7)).await;
     let address = format!("{}:7", pod.ip());
-    // The connection that waited for the listener was the one it serves.
+    let said = loop {
+        let said = some!(node.probe(&["tcp-ask", &address, "ping"]).await);
+        if said != "error: ConnectionRefused" {
+            break said;
+        }
+    };
+    assert!(said.starts_with("ping for 10.42.0."), "{said}");
     assert_eq!(tcp.wait().await.exit_code, 0);
     let said = loop {
         // A datagram sent before the port is bound is lost, as it may be.
@@ -280,13 +287,6 @@ async fn pods_talk_tcp_and_udp() {
     };
     assert_eq!(said, format!("ping from {address}"));
     assert_eq!(udp.wait().await.exit_code, 0);
-}
-
-/// Connects until somebody listens.
-async fn listening(node: &Node, to: SocketAddr) {
-    while node.network.host().connect(to).await.is_err() {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]
