@@ -24,7 +24,6 @@ pub use name_lookup::ResolveAddressStream;
 pub use tcp::TcpSocket;
 pub use udp::{IncomingDatagramStream, OutgoingDatagramStream, UdpSocket};
 
-#[expect(clippy::all, clippy::pedantic, reason = "generated from WIT")]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "wit",
