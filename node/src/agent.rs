@@ -107,11 +107,20 @@ impl NodeAgent {
     ///
     /// Dropping the future ends everything at once, as a crash would.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { context, registration, daemon, node_ports, registered } = self;
+        let Self {
+            context,
+            registration,
+            daemon,
+            node_ports,
+            registered,
+        } = self;
         let known = KnownPods::default();
         let client = context.client.clone();
         let network = context.network.clone();
-        let state = DaemonState { pods: known.clone(), logs: context.logs.clone() };
+        let state = DaemonState {
+            pods: known.clone(),
+            logs: context.logs.clone(),
+        };
         let services_ended = CancellationToken::new();
 
         let _lease = OwnedTask::spawn(lease::run(client.clone(), context.node_name.clone()));
@@ -119,7 +128,9 @@ impl NodeAgent {
             client.clone(),
             registration,
             network.clone(),
-            move || drop(registered.send_replace(true)),
+            move || {
+                registered.send_replace(true);
+            },
         ));
         let _services = OwnedTask::spawn({
             let (network, client) = (network.clone(), client.clone());
@@ -234,13 +245,24 @@ impl NodeAgentBuilder {
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
-        let data_dir = self.data_dir.ok_or(AgentError::Missing("a data directory"))?;
+        let data_dir = self
+            .data_dir
+            .ok_or(AgentError::Missing("a data directory"))?;
         let tls = self.tls.ok_or(AgentError::Missing("certificates"))?;
-        let listen_error = |source| AgentError::Listen { address: self.listen, source };
-        let daemon = DaemonServer::bind(self.listen, &tls).await.map_err(listen_error)?;
+        let listen_error = |source| AgentError::Listen {
+            address: self.listen,
+            source,
+        };
+        let daemon = DaemonServer::bind(self.listen, &tls)
+            .await
+            .map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
         let store = ContentStore::open(data_dir.join("images")).await?;
-        let addresses = if self.addresses.is_empty() { vec![local.ip()] } else { self.addresses };
+        let addresses = if self.addresses.is_empty() {
+            vec![local.ip()]
+        } else {
+            self.addresses
+        };
         let machine = self.machine.unwrap_or_else(Machine::inspect);
         let runtimes = Runtimes::new(self.runtimes);
         let host_ip = addresses.first().map(IpAddr::to_string).unwrap_or_default();
@@ -259,7 +281,9 @@ impl NodeAgentBuilder {
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
-            network: self.network.unwrap_or_else(|| Network::new(NetworkConfig::default())),
+            network: self
+                .network
+                .unwrap_or_else(|| Network::new(NetworkConfig::default())),
             objects: Arc::new(ObjectWatches::new(&client)),
             service_links: ServiceLinks::new(),
             node_name: name,
@@ -268,6 +292,12 @@ impl NodeAgentBuilder {
             clock: Clock::System,
         });
         let registered = watch::Sender::new(false);
-        Ok(NodeAgent { context, registration, daemon, node_ports: self.node_ports, registered })
+        Ok(NodeAgent {
+            context,
+            registration,
+            daemon,
+            node_ports: self.node_ports,
+            registered,
+        })
     }
 }

@@ -48,11 +48,19 @@ fn subscript(pod: &Pod, path: &str) -> Option<String> {
         "metadata.annotations" => &pod.metadata.annotations,
         _ => return None,
     };
-    Some(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default())
+    Some(
+        map.as_ref()
+            .and_then(|map| map.get(key))
+            .cloned()
+            .unwrap_or_default(),
+    )
 }
 
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}"));
+    let lines = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value:?}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -72,7 +80,9 @@ pub(crate) fn resource(
     let list = match list {
         "limits" => limits,
         // A request defaults to the limit.
-        "requests" => resources.and_then(|resources| resources.requests.as_ref()).or(limits),
+        "requests" => resources
+            .and_then(|resources| resources.requests.as_ref())
+            .or(limits),
         _ => return Err(unsupported()),
     };
     let is_limit = selector.resource.starts_with("limits.");
@@ -92,15 +102,30 @@ pub(crate) fn resource(
 }
 
 fn parse(text: &str) -> Result<Quantity, String> {
-    text.parse().map_err(|error| format!("invalid quantity {text:?}: {error}"))
+    text.parse()
+        .map_err(|error| format!("invalid quantity {text:?}: {error}"))
 }
 
 /// Rounds up, as upstream does; cpu counts in thousandths, everything else in units.
 fn divide(amount: Quantity, divisor: Quantity, name: &str) -> i64 {
     let (amount, divisor) = if name == "cpu" {
-        (amount.millis(), if divisor.is_zero() { 1000 } else { divisor.millis() })
+        (
+            amount.millis(),
+            if divisor.is_zero() {
+                1000
+            } else {
+                divisor.millis()
+            },
+        )
     } else {
-        (amount.units(), if divisor.is_zero() { 1 } else { divisor.units() })
+        (
+            amount.units(),
+            if divisor.is_zero() {
+                1
+            } else {
+                divisor.units()
+            },
+        )
     };
     let divisor = divisor.max(1);
     amount / divisor + i64::from(amount % divisor > 0)
@@ -121,7 +146,11 @@ mod tests {
             "spec": { "nodeName": "node", "serviceAccountName": "sa", "containers": [] },
         }))
         .unwrap();
-        let node = NodeView { host_ip: "1.1.1.1".into(), pod_ip: "2.2.2.2".into(), ..NodeView::default() };
+        let node = NodeView {
+            host_ip: "1.1.1.1".into(),
+            pod_ip: "2.2.2.2".into(),
+            ..NodeView::default()
+        };
         let cases = [
             ("metadata.name", "p"),
             ("metadata.namespace", "n"),
@@ -148,10 +177,15 @@ mod tests {
             "resources": { "limits": { "cpu": "1500m", "memory": "100Mi" }, "requests": { "cpu": "10m" } },
         }))
         .unwrap();
-        let node = NodeView { cpu_millis: 4000, memory_bytes: 1 << 30, ..NodeView::default() };
+        let node = NodeView {
+            cpu_millis: 4000,
+            memory_bytes: 1 << 30,
+            ..NodeView::default()
+        };
         let value = |resource_name: &str, divisor: &str| {
             let selector: ResourceFieldSelector =
-                serde_json::from_value(json!({ "resource": resource_name, "divisor": divisor })).unwrap();
+                serde_json::from_value(json!({ "resource": resource_name, "divisor": divisor }))
+                    .unwrap();
             resource(&container, &node, &selector)
         };
         assert_eq!(value("limits.cpu", "0").unwrap(), "2");

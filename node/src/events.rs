@@ -74,7 +74,9 @@ impl EventRecorder {
             tokio::spawn(writer.run(receiver));
             sender
         };
-        Self { shards: (0..SHARDS).map(shard).collect() }
+        Self {
+            shards: (0..SHARDS).map(shard).collect(),
+        }
     }
 
     /// The recorder for one pod.
@@ -99,7 +101,10 @@ impl EventRecorder {
         regarding.uid.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0);
         let sender = self.shards.get(index).cloned();
-        ObjectEvents { sender, regarding: Arc::new(regarding) }
+        ObjectEvents {
+            sender,
+            regarding: Arc::new(regarding),
+        }
     }
 }
 
@@ -137,8 +142,18 @@ impl ObjectEvents {
     ) {
         let regarding = self.regarding.clone();
         let time = Timestamp::now();
-        let record = Record { regarding, field_path, kind, reason, message, time };
-        let lost = self.sender.as_ref().and_then(|sender| sender.try_send(record).err());
+        let record = Record {
+            regarding,
+            field_path,
+            kind,
+            reason,
+            message,
+            time,
+        };
+        let lost = self
+            .sender
+            .as_ref()
+            .and_then(|sender| sender.try_send(record).err());
         if let Some(error) = lost {
             tracing::debug!(%error, "an event is lost");
         }
@@ -170,7 +185,11 @@ impl Writer {
     }
 
     async fn write(&mut self, record: Record) -> Result<(), kube::Error> {
-        let namespace = record.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = record
+            .regarding
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let key = Key {
             uid: record.regarding.uid.clone(),
@@ -181,7 +200,10 @@ impl Writer {
         if let Some((name, count)) = self.written.get_mut(&key) {
             let time = Time(windlass_api::time::to_seconds(record.time));
             let patch = json!({ "count": *count + 1, "lastTimestamp": time });
-            match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match api
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
                 Ok(_) => {
                     *count += 1;
                     return Ok(());

@@ -110,7 +110,10 @@ impl Images {
     #[must_use]
     pub fn with_transport(transport: Arc<dyn Transport>, store: ContentStore) -> Self {
         let puller = Puller::new(RegistryClient::new(transport), store);
-        Self { puller, resolved: Mutex::default() }
+        Self {
+            puller,
+            resolved: Mutex::default(),
+        }
     }
 
     /// Brings a container's image to this node.
@@ -122,11 +125,18 @@ impl Images {
         request: &ImageRequest,
         events: &ObjectEvents,
     ) -> Result<Arc<ResolvedImage>, StartError> {
-        let ImageRequest { container: name, image, pull_policy } = request;
+        let ImageRequest {
+            container: name,
+            image,
+            pull_policy,
+        } = request;
         let reference = match parse(image) {
             Ok(reference) => reference,
             Err(error) => {
-                let text = format!("Failed to apply default image tag {image:?}: {}", error.message);
+                let text = format!(
+                    "Failed to apply default image tag {image:?}: {}",
+                    error.message
+                );
                 events.container(name, EventType::Warning, EventReason::InspectFailed, text);
                 return Err(error);
             }
@@ -142,9 +152,15 @@ impl Images {
             return Ok(found);
         }
         if policy == PullPolicy::Never {
-            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            let message =
+                format!("Container image {image:?} is not present with pull policy of Never");
             let reason = ContainerReason::ErrImageNeverPull;
-            events.container(name, EventType::Warning, EventReason::Failed, format!("Error: {reason}"));
+            events.container(
+                name,
+                EventType::Warning,
+                EventReason::Failed,
+                format!("Error: {reason}"),
+            );
             return Err(StartError { reason, message });
         }
         self.pull(image, &reference, name, events).await
@@ -192,9 +208,16 @@ impl Images {
                 reference.registry()
             ));
         }
-        let pulled = self.puller.pull(reference).await.map_err(|error| describe(&error))?;
+        let pulled = self
+            .puller
+            .pull(reference)
+            .await
+            .map_err(|error| describe(&error))?;
         let size = pulled.manifest.layers.iter().map(|layer| layer.size).sum();
-        let resolved = self.describe_image(image, &pulled).await.map_err(|error| error.message)?;
+        let resolved = self
+            .describe_image(image, &pulled)
+            .await
+            .map_err(|error| error.message)?;
         Ok((self.remember(reference, resolved), size))
     }
 
@@ -241,7 +264,12 @@ impl Images {
             kind,
             entrypoint: config.entrypoint.unwrap_or_default(),
             cmd: config.cmd.unwrap_or_default(),
-            env: config.env.unwrap_or_default().into_iter().map(split).collect(),
+            env: config
+                .env
+                .unwrap_or_default()
+                .into_iter()
+                .map(split)
+                .collect(),
         })
     }
 
@@ -275,10 +303,12 @@ impl Images {
 }
 
 fn parse(image: &str) -> Result<Reference, StartError> {
-    image.parse().map_err(|error: windlass_oci::reference::ReferenceError| StartError {
-        reason: ContainerReason::InvalidImageName,
-        message: format!("couldn't parse image name {image:?}: {error}"),
-    })
+    image.parse().map_err(
+        |error: windlass_oci::reference::ReferenceError| StartError {
+            reason: ContainerReason::InvalidImageName,
+            message: format!("couldn't parse image name {image:?}: {error}"),
+        },
+    )
 }
 
 /// An error with its causes, since the message is all a reader of the pod's status gets.

@@ -67,5 +67,8 @@ async fn renew(leases: &Api<Lease>, nodes: &Api<Node>, name: &str) -> Result<(),
             ..LeaseSpec::default()
         }),
     };
-    leases.create(&PostParams::default(), &lease).await.map(drop)
+    leases
+        .create(&PostParams::default(), &lease)
+        .await
+        .map(drop)
 }

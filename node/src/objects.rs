@@ -29,14 +29,20 @@ pub(crate) struct ObjectWatches {
 
 impl ObjectWatches {
     pub(crate) fn new(client: &kube::Client) -> Self {
-        Self { config_maps: Watches::new(client), secrets: Watches::new(client) }
+        Self {
+            config_maps: Watches::new(client),
+            secrets: Watches::new(client),
+        }
     }
 }
+
+/// By namespace and name.
+type Entries<K> = HashMap<(String, String), Weak<Watch<K>>>;
 
 /// The watches of one kind.
 pub(crate) struct Watches<K> {
     client: kube::Client,
-    entries: Mutex<HashMap<(String, String), Weak<Watch<K>>>>,
+    entries: Mutex<Entries<K>>,
 }
 
 /// One object, watched as long as a subscription lives.
@@ -70,7 +76,10 @@ where
         + 'static,
 {
     fn new(client: &kube::Client) -> Self {
-        Self { client: client.clone(), entries: Mutex::default() }
+        Self {
+            client: client.clone(),
+            entries: Mutex::default(),
+        }
     }
 
     /// Watches an object until the subscription is dropped.

@@ -30,7 +30,10 @@ pub(crate) struct ServiceLinks {
 
 impl ServiceLinks {
     pub(crate) fn new() -> Self {
-        Self { links: RwLock::default(), synced: watch::Sender::new(false) }
+        Self {
+            links: RwLock::default(),
+            synced: watch::Sender::new(false),
+        }
     }
 
     /// Waits until the Services were listed once. Cancel-safe.
@@ -43,7 +46,9 @@ impl ServiceLinks {
     /// Keeps the links current; never returns.
     pub(crate) async fn run(&self, client: kube::Client) {
         let api: Api<Service> = Api::all(client);
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = watcher(api, watcher::Config::default())
+            .default_backoff()
+            .boxed();
         let mut fresh = BTreeMap::new();
         while let Some(event) = events.next().await {
             match event {
@@ -93,29 +98,42 @@ impl ServiceLinks {
 
 fn key(service: &Service) -> Key {
     let metadata = &service.metadata;
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 /// A Service without an address of its own (headless, ExternalName) has no variables.
 fn link(service: &Service) -> Option<Link> {
     let spec = service.spec.as_ref()?;
-    let address = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
+    let address = spec
+        .cluster_ip
+        .clone()
+        .filter(|ip| !ip.is_empty() && ip != "None")?;
     let ports = spec.ports.iter().flatten().map(|port| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
         (port.name.clone(), port.port, protocol)
     });
-    Some(Link { address, ports: ports.collect() })
+    Some(Link {
+        address,
+        ports: ports.collect(),
+    })
 }
 
 /// Spec: `{SVC}_SERVICE_HOST`, `{SVC}_SERVICE_PORT`, and Docker's link variables.
 fn add_variables(variables: &mut Vec<(String, String)>, name: &str, link: &Link) {
     let prefix = name.to_uppercase().replace('-', "_");
-    let mut add = |suffix: &str, value: String| variables.push((format!("{prefix}_{suffix}"), value));
+    let mut add =
+        |suffix: &str, value: String| variables.push((format!("{prefix}_{suffix}"), value));
     let address = &link.address;
     add("SERVICE_HOST", address.clone());
     if let Some((_, port, protocol)) = link.ports.first() {
         add("SERVICE_PORT", port.to_string());
-        add("PORT", format!("{}://{address}:{port}", protocol.to_lowercase()));
+        add(
+            "PORT",
+            format!("{}://{address}:{port}", protocol.to_lowercase()),
+        );
     }
     for (name, port, protocol) in &link.ports {
         if let Some(name) = name {
@@ -148,10 +166,18 @@ mod tests {
             links.write().insert(key(&service), link(&service).unwrap());
         }
         let names = |namespace| -> Vec<String> {
-            links.variables(namespace).into_iter().map(|(name, _)| name).collect()
+            links
+                .variables(namespace)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect()
         };
         assert_eq!(names(None).len(), 8);
-        assert!(names(None).iter().all(|name| name.starts_with("KUBERNETES_")));
+        assert!(
+            names(None)
+                .iter()
+                .all(|name| name.starts_with("KUBERNETES_"))
+        );
         assert!(names(Some("a")).contains(&"MY_DB_SERVICE_PORT_HTTPS".to_owned()));
         assert!(names(Some("a")).contains(&"MY_DB_PORT_443_TCP_ADDR".to_owned()));
         assert_eq!(names(Some("a")).len(), 16);

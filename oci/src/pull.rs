@@ -240,7 +240,9 @@ impl Puller {
 
 /// The blobs a node needs to run the image here: the layers of a Linux image are its runtime's to pull.
 fn needed(manifest: &ImageManifest) -> Vec<&Descriptor> {
-    std::iter::once(&manifest.config).chain(manifest.wasm_layer()).collect()
+    std::iter::once(&manifest.config)
+        .chain(manifest.wasm_layer())
+        .collect()
 }
 
 fn ref_name(reference: &Reference) -> String {

@@ -39,13 +39,19 @@ pub(super) struct Line<'a> {
 pub(super) fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
-    parts.next().filter(|output| matches!(*output, b"stdout" | b"stderr"))?;
+    parts
+        .next()
+        .filter(|output| matches!(*output, b"stdout" | b"stderr"))?;
     let partial = match parts.next()? {
         b"F" => false,
         b"P" => true,
         _ => return None,
     };
-    Some(Line { time, partial, text: parts.next().unwrap_or_default() })
+    Some(Line {
+        time,
+        partial,
+        text: parts.next().unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
@@ -59,7 +65,10 @@ mod tests {
         format(&mut buffer, time, Output::Stderr, true, b"a b ");
         assert_eq!(buffer, b"2026-01-02T03:04:05.000000006Z stderr P a b \n");
         let line = parse(buffer.trim_ascii_end()).unwrap();
-        assert_eq!((line.time, line.partial), ("2026-01-02T03:04:05.000000006Z", true));
+        assert_eq!(
+            (line.time, line.partial),
+            ("2026-01-02T03:04:05.000000006Z", true)
+        );
         assert_eq!(parse(b"t stdout F ").unwrap().text, b"");
     }
 

@@ -40,7 +40,10 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { file_bytes: 10 << 20, files: 5 }
+        Self {
+            file_bytes: 10 << 20,
+            files: 5,
+        }
     }
 }
 
@@ -60,7 +63,11 @@ impl Logs {
     /// Logs below `root`; made when first written.
     #[must_use]
     pub fn new(root: PathBuf, limits: LogLimits) -> Self {
-        Self(Arc::new(Inner { root, limits, live: Mutex::default() }))
+        Self(Arc::new(Inner {
+            root,
+            limits,
+            live: Mutex::default(),
+        }))
     }
 
     /// Begins the log of one attempt of a container and removes all but the attempt before it.
@@ -133,7 +140,9 @@ impl Logs {
 
     fn pod_directory(&self, pod: &PodIdentity) -> PathBuf {
         // Names come from the API, which allows neither `/` nor `_` in them; a uid is checked there too.
-        self.0.root.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+        self.0
+            .root
+            .join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
     fn directory(&self, pod: &PodIdentity, container: &str) -> PathBuf {
@@ -142,7 +151,9 @@ impl Logs {
 }
 
 fn attempts(directory: &Path) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let numbers = entries.filter_map(|entry| {
         let name = entry.ok()?.file_name();
         name.to_str()?.strip_suffix(".log")?.parse().ok()

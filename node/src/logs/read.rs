@@ -65,8 +65,10 @@ pub(super) fn rotated(path: &Path, number: usize) -> PathBuf {
 
 /// The files of one attempt that exist, oldest first.
 pub(super) fn files_of(path: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        (1..).map(|number| rotated(path, number)).take_while(|path| path.exists()).collect();
+    let mut files: Vec<PathBuf> = (1..)
+        .map(|number| rotated(path, number))
+        .take_while(|path| path.exists())
+        .collect();
     files.reverse();
     if path.exists() {
         files.push(path.to_owned());
@@ -84,58 +86,87 @@ pub(super) async fn open(
     // A live attempt that printed nothing has no file yet.
     let current = match &live {
         Some(sink) => Some(sink.path().clone()),
-        None => attempts.last().map(|attempt| directory.join(format!("{attempt}.log"))),
+        None => attempts
+            .last()
+            .map(|attempt| directory.join(format!("{attempt}.log"))),
     };
     let path = if query.previous {
-        let older = attempts.iter().rev().map(|attempt| directory.join(format!("{attempt}.log")));
+        let older = attempts
+            .iter()
+            .rev()
+            .map(|attempt| directory.join(format!("{attempt}.log")));
         let mut older = older.filter(|path| Some(path) != current.as_ref());
         Some(older.next().ok_or(ReadError::NoPrevious)?)
     } else {
         current
     };
-    let Some(path) = path else { return Ok(Box::pin(futures::stream::empty())) };
+    let Some(path) = path else {
+        return Ok(Box::pin(futures::stream::empty()));
+    };
     let follow = query.follow && !query.previous;
-    let marks = live.filter(|_| follow).map(|sink| sink.marks());
-    let reader = Reader::open(path, marks, query).await?;
-    Ok(Box::pin(futures::stream::try_unfold(reader, |mut reader| async move {
-        Ok(reader.next().await?.map(|bytes| (bytes, reader)))
-    })))
+    let live = live.filter(|sink| *sink.path() == path);
+    let reader = Reader::open(&path, live, follow, query).await?;
+    Ok(Box::pin(futures::stream::try_unfold(
+        reader,
+        |mut reader| async move { Ok(reader.next().await?.map(|bytes| (bytes, reader))) },
+    )))
 }
 
 struct Reader {
-    path: PathBuf,
-    /// Rotated files still to be read, oldest first, opened when the reader was: a rotation meanwhile
-    /// renames but does not lose them.
+    /// Files still to be read, oldest first. They are open already, so a rotation renames but does not
+    /// lose them.
     files: VecDeque<File>,
     file: Option<File>,
-    generation: u64,
-    marks: Option<watch::Receiver<Mark>>,
+    /// What is followed, and how far it was opened.
+    followed: Option<Followed>,
     query: LogQuery,
     pending: BytesMut,
     left: u64,
 }
 
+struct Followed {
+    sink: LogSink,
+    marks: watch::Receiver<Mark>,
+    generation: u64,
+}
+
 impl Reader {
     async fn open(
-        path: PathBuf,
-        marks: Option<watch::Receiver<Mark>>,
+        path: &Path,
+        live: Option<LogSink>,
+        follow: bool,
         query: LogQuery,
     ) -> io::Result<Self> {
-        let generation = marks.as_ref().map_or(0, |marks| marks.borrow().generation);
-        let mut files = VecDeque::new();
-        for path in files_of(&path) {
-            match File::open(path).await {
-                Ok(file) => files.push_back(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        let (generation, opened) = match &live {
+            Some(sink) => {
+                let (mark, files) = sink.open_files()?;
+                (mark.generation, files)
             }
-        }
+            None => {
+                let files = files_of(path).into_iter().map(std::fs::File::open);
+                (0, files.collect::<io::Result<_>>()?)
+            }
+        };
+        let mut files: VecDeque<File> = opened.into_iter().map(File::from_std).collect();
         if let Some(lines) = query.tail_lines {
             seek_tail(&mut files, lines).await?;
         }
+        let followed = live.filter(|_| follow);
+        let followed = followed.map(|sink| Followed {
+            marks: sink.marks(),
+            sink,
+            generation,
+        });
         let left = query.limit_bytes.unwrap_or(u64::MAX);
         let file = files.pop_front();
-        Ok(Self { path, files, file, generation, marks, query, pending: BytesMut::new(), left })
+        Ok(Self {
+            files,
+            file,
+            followed,
+            query,
+            pending: BytesMut::new(),
+            left,
+        })
     }
 
     /// The next piece; `None` at the end.
@@ -159,46 +190,52 @@ impl Reader {
 
     /// Reads more of the open file; `false` at its end.
     async fn read(&mut self) -> io::Result<bool> {
-        let Some(file) = &mut self.file else { return Ok(false) };
+        let Some(file) = &mut self.file else {
+            return Ok(false);
+        };
         self.pending.reserve(BUFFER);
         Ok(file.read_buf(&mut self.pending).await? > 0)
     }
 
     /// Waits for more; `false` when there will be none.
     async fn wait(&mut self) -> io::Result<bool> {
-        let Some(marks) = &mut self.marks else { return Ok(false) };
+        let Some(followed) = &mut self.followed else {
+            return Ok(false);
+        };
         let position = match &mut self.file {
-            Some(file) => file.stream_position().await?,
-            None => 0,
+            Some(file) => Some(file.stream_position().await?),
+            None => None,
         };
         loop {
-            let mark = *marks.borrow_and_update();
-            if mark.generation == self.generation && mark.length > position {
-                if self.file.is_none() {
-                    self.file = open_if_there(&self.path).await?;
-                }
+            let mark = *followed.marks.borrow_and_update();
+            let has_more = mark.length > position.unwrap_or(0);
+            if mark.generation == followed.generation && has_more && position.is_some() {
                 return Ok(true);
             }
-            if mark.generation != self.generation {
-                return self.next_generation(mark.generation).await;
+            if mark.generation != followed.generation || has_more {
+                return self.open_newer();
             }
-            if mark.closed || marks.changed().await.is_err() {
+            if mark.closed || followed.marks.changed().await.is_err() {
                 return Ok(false);
             }
         }
     }
 
-    /// The file was rotated: what was appended to it before is read first.
-    async fn next_generation(&mut self, generation: u64) -> io::Result<bool> {
-        if let Some(file) = self.file.take() {
-            self.files.push_back(file);
-        }
-        let skipped = generation - self.generation - 1;
-        for number in (1..=usize::try_from(skipped).unwrap_or(usize::MAX).min(64)).rev() {
-            self.files.extend(open_if_there(&rotated(&self.path, number)).await?);
-        }
-        self.files.extend(open_if_there(&self.path).await?);
-        self.generation = generation;
+    /// The file was rotated, or the first one begun: what was appended to the open one before is read
+    /// first.
+    fn open_newer(&mut self) -> io::Result<bool> {
+        let Some(followed) = &mut self.followed else {
+            return Ok(false);
+        };
+        let (mark, files) = match self.file.take() {
+            Some(file) => {
+                self.files.push_back(file);
+                followed.sink.open_newer(followed.generation)?
+            }
+            None => followed.sink.open_files()?,
+        };
+        self.files.extend(files.into_iter().map(File::from_std));
+        followed.generation = mark.generation;
         Ok(true)
     }
 
@@ -207,7 +244,9 @@ impl Reader {
         let mut piece = BytesMut::new();
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
             let raw = self.pending.split_to(end + 1);
-            let Some(line) = line::parse(raw.get(..end).unwrap_or_default()) else { continue };
+            let Some(line) = line::parse(raw.get(..end).unwrap_or_default()) else {
+                continue;
+            };
             if !self.query.wants(line.time) {
                 continue;
             }
@@ -228,14 +267,6 @@ impl LogQuery {
     fn wants(&self, time: &str) -> bool {
         let Some(since) = self.since else { return true };
         time.parse::<Timestamp>().is_ok_and(|time| time >= since)
-    }
-}
-
-async fn open_if_there(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path).await {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -294,11 +325,21 @@ mod tests {
     use crate::runtime::PodIdentity;
 
     fn pod() -> PodIdentity {
-        PodIdentity { namespace: "default".into(), name: "a".into(), uid: "1".into() }
+        PodIdentity {
+            namespace: "default".into(),
+            name: "a".into(),
+            uid: "1".into(),
+        }
     }
 
     fn logs(directory: &tempfile::TempDir, file_bytes: u64) -> Logs {
-        Logs::new(directory.path().to_owned(), LogLimits { file_bytes, files: 3 })
+        Logs::new(
+            directory.path().to_owned(),
+            LogLimits {
+                file_bytes,
+                files: 3,
+            },
+        )
     }
 
     async fn text(logs: &Logs, query: LogQuery) -> String {
@@ -317,7 +358,10 @@ mod tests {
         sink.write(Output::Stdout, b"o\nthree");
         assert_eq!(text(&logs, LogQuery::default()).await, "one\nerr\ntwo\n");
         sink.close();
-        assert_eq!(text(&logs, LogQuery::default()).await, "one\nerr\ntwo\nthree");
+        assert_eq!(
+            text(&logs, LogQuery::default()).await,
+            "one\nerr\ntwo\nthree"
+        );
     }
 
     #[tokio::test]
@@ -338,16 +382,29 @@ mod tests {
         for number in 0..6 {
             sink.write(Output::Stdout, format!("line {number}\n").as_bytes());
         }
-        let tail = |lines| LogQuery { tail_lines: Some(lines), ..LogQuery::default() };
+        let tail = |lines| LogQuery {
+            tail_lines: Some(lines),
+            ..LogQuery::default()
+        };
         assert_eq!(text(&logs, tail(0)).await, "");
         assert_eq!(text(&logs, tail(3)).await, "line 3\nline 4\nline 5\n");
         assert_eq!(text(&logs, tail(99)).await.lines().count(), 6);
-        let limited = LogQuery { limit_bytes: Some(8), ..LogQuery::default() };
+        let limited = LogQuery {
+            limit_bytes: Some(8),
+            ..LogQuery::default()
+        };
         assert_eq!(text(&logs, limited).await, "line 0\nl");
         let later = Timestamp::now() + jiff::SignedDuration::from_hours(1);
-        let since = LogQuery { since: Some(later), ..LogQuery::default() };
+        let since = LogQuery {
+            since: Some(later),
+            ..LogQuery::default()
+        };
         assert_eq!(text(&logs, since).await, "");
-        let stamped = LogQuery { timestamps: true, tail_lines: Some(1), ..LogQuery::default() };
+        let stamped = LogQuery {
+            timestamps: true,
+            tail_lines: Some(1),
+            ..LogQuery::default()
+        };
         let stamped = text(&logs, stamped).await;
         let (time, rest) = stamped.split_once(' ').unwrap();
         assert!(time.parse::<Timestamp>().is_ok());
@@ -365,17 +422,28 @@ mod tests {
         let shown = text(&logs, LogQuery::default()).await;
         assert!(shown.ends_with("line 18\nline 19\n"), "{shown}");
         assert!(!shown.contains("line 0\n"));
-        let numbers: Vec<u32> =
-            shown.lines().map(|line| line.trim_start_matches("line ").parse().unwrap()).collect();
+        let numbers: Vec<u32> = shown
+            .lines()
+            .map(|line| line.trim_start_matches("line ").parse().unwrap())
+            .collect();
         assert!(numbers.is_sorted());
     }
 
     #[tokio::test]
     async fn a_follower_sees_every_line_across_rotations_and_ends_with_the_container() {
         let directory = tempfile::tempdir().unwrap();
-        let logs = Logs::new(directory.path().to_owned(), LogLimits { file_bytes: 200, files: 60 });
+        let logs = Logs::new(
+            directory.path().to_owned(),
+            LogLimits {
+                file_bytes: 200,
+                files: 60,
+            },
+        );
         let sink = logs.begin(&pod(), "c", 0);
-        let query = LogQuery { follow: true, ..LogQuery::default() };
+        let query = LogQuery {
+            follow: true,
+            ..LogQuery::default()
+        };
         let following = tokio::spawn({
             let logs = logs.clone();
             async move { text(&logs, query).await }
@@ -394,7 +462,10 @@ mod tests {
     async fn the_previous_attempt_is_kept_and_older_ones_go() {
         let directory = tempfile::tempdir().unwrap();
         let logs = logs(&directory, 1 << 20);
-        let previous = LogQuery { previous: true, ..LogQuery::default() };
+        let previous = LogQuery {
+            previous: true,
+            ..LogQuery::default()
+        };
         assert!(matches!(
             logs.read(&pod(), "c", previous.clone()).await,
             Err(ReadError::NoPrevious)

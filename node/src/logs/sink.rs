@@ -71,7 +71,12 @@ struct State {
 impl LogSink {
     pub(super) fn new(path: PathBuf, limits: LogLimits) -> Self {
         let mark = watch::Sender::new(Mark::default());
-        Self(Arc::new(Inner { path, limits, state: Mutex::default(), mark }))
+        Self(Arc::new(Inner {
+            path,
+            limits,
+            state: Mutex::default(),
+            mark,
+        }))
     }
 
     /// A sink that keeps nothing; for containers nobody asks the logs of.
@@ -103,6 +108,29 @@ impl LogSink {
         state.mark.closed = true;
         state.file = None;
         self.0.mark.send_replace(state.mark);
+    }
+
+    /// The files that exist, oldest first, and the mark that belongs to them.
+    ///
+    /// Opened under the writer's lock: a rotation in between would show a file twice or not at all.
+    pub(super) fn open_files(&self) -> io::Result<(Mark, Vec<File>)> {
+        let state = self.state();
+        let files = super::read::files_of(&self.0.path)
+            .into_iter()
+            .map(File::open);
+        Ok((state.mark, files.collect::<io::Result<_>>()?))
+    }
+
+    /// The files begun after `generation`, oldest first, as far as they are still kept.
+    pub(super) fn open_newer(&self, generation: u64) -> io::Result<(Mark, Vec<File>)> {
+        let state = self.state();
+        let newer = usize::try_from(state.mark.generation - generation).unwrap_or(usize::MAX);
+        let mut paths = super::read::files_of(&self.0.path);
+        let files = paths
+            .split_off(paths.len().saturating_sub(newer))
+            .into_iter()
+            .map(File::open);
+        Ok((state.mark, files.collect::<io::Result<_>>()?))
     }
 
     pub(super) fn path(&self) -> &PathBuf {
@@ -146,7 +174,10 @@ impl LogSink {
             state.mark.length = 0;
         }
         if state.file.is_none() {
-            state.file = Some(self.open()?);
+            let file = self.open()?;
+            // An earlier process may have begun this file.
+            state.mark.length = file.metadata()?.len();
+            state.file = Some(file);
         }
         if let Some(file) = &mut state.file {
             file.write_all(bytes)?;
@@ -175,14 +206,23 @@ impl LogSink {
                 _ => {}
             }
         }
-        if kept == 0 { fs::remove_file(&self.0.path) } else { Ok(()) }
+        if kept == 0 {
+            fs::remove_file(&self.0.path)
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl State {
     fn take(&mut self, output: Output, mut bytes: &[u8]) {
         let time = Timestamp::now();
-        let Self { stdout, stderr, buffer, .. } = self;
+        let Self {
+            stdout,
+            stderr,
+            buffer,
+            ..
+        } = self;
         let pending = match output {
             Output::Stdout => stdout,
             Output::Stderr => stderr,
@@ -205,7 +245,12 @@ impl State {
 
     fn take_rest(&mut self) {
         let time = Timestamp::now();
-        let Self { stdout, stderr, buffer, .. } = self;
+        let Self {
+            stdout,
+            stderr,
+            buffer,
+            ..
+        } = self;
         for (output, pending) in [(Output::Stdout, stdout), (Output::Stderr, stderr)] {
             if !pending.is_empty() {
                 line::format(buffer, time, output, true, pending);

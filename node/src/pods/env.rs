@@ -21,13 +21,37 @@ pub(crate) fn references(container: &Container) -> (BTreeSet<String>, BTreeSet<S
     let mut config_maps = BTreeSet::new();
     let mut secrets = BTreeSet::new();
     for source in container.env_from.iter().flatten() {
-        config_maps.extend(source.config_map_ref.iter().map(|reference| reference.name.clone()));
-        secrets.extend(source.secret_ref.iter().map(|reference| reference.name.clone()));
+        config_maps.extend(
+            source
+                .config_map_ref
+                .iter()
+                .map(|reference| reference.name.clone()),
+        );
+        secrets.extend(
+            source
+                .secret_ref
+                .iter()
+                .map(|reference| reference.name.clone()),
+        );
     }
-    let sources = container.env.iter().flatten().filter_map(|var| var.value_from.as_ref());
+    let sources = container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|var| var.value_from.as_ref());
     for source in sources {
-        config_maps.extend(source.config_map_key_ref.iter().map(|reference| reference.name.clone()));
-        secrets.extend(source.secret_key_ref.iter().map(|reference| reference.name.clone()));
+        config_maps.extend(
+            source
+                .config_map_key_ref
+                .iter()
+                .map(|reference| reference.name.clone()),
+        );
+        secrets.extend(
+            source
+                .secret_key_ref
+                .iter()
+                .map(|reference| reference.name.clone()),
+        );
     }
     (config_maps, secrets)
 }
@@ -47,7 +71,10 @@ impl Environment {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.entries.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.entries
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Replaces `$(NAME)` by its value; a name that is not set stays as it is written.
@@ -92,7 +119,10 @@ fn reference(text: &str) -> Expansion<'_> {
     if let Some(rest) = after.strip_prefix('$') {
         return Expansion::Dollar(rest);
     }
-    match after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+    match after
+        .strip_prefix('(')
+        .and_then(|inner| inner.split_once(')'))
+    {
         Some((name, rest)) => Expansion::Name(name, rest),
         None => Expansion::Dollar(after),
     }
@@ -117,16 +147,21 @@ pub(crate) fn resolve(
         let prefix = source.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &source.config_map_ref {
             let optional = reference.optional.unwrap_or(false);
-            let data = config_map(objects, &reference.name, optional)?.and_then(|map| map.data.as_ref());
+            let data =
+                config_map(objects, &reference.name, optional)?.and_then(|map| map.data.as_ref());
             for (key, value) in data.into_iter().flatten() {
                 environment.set(&format!("{prefix}{key}"), value.clone());
             }
         }
         if let Some(reference) = &source.secret_ref {
             let optional = reference.optional.unwrap_or(false);
-            let data = secret(objects, &reference.name, optional)?.and_then(|secret| secret.data.as_ref());
+            let data =
+                secret(objects, &reference.name, optional)?.and_then(|secret| secret.data.as_ref());
             for (key, value) in data.into_iter().flatten() {
-                environment.set(&format!("{prefix}{key}"), text(&reference.name, key, &value.0)?);
+                environment.set(
+                    &format!("{prefix}{key}"),
+                    text(&reference.name, key, &value.0)?,
+                );
             }
         }
     }
@@ -147,13 +182,18 @@ fn value_of(
     var: &EnvVar,
 ) -> Result<Option<String>, String> {
     let Some(source) = &var.value_from else {
-        return Ok(Some(environment.expand(var.value.as_deref().unwrap_or_default())));
+        return Ok(Some(
+            environment.expand(var.value.as_deref().unwrap_or_default()),
+        ));
     };
     if let Some(reference) = &source.field_ref {
         return downward::field(pod, node, &reference.field_path).map(Some);
     }
     if let Some(reference) = &source.resource_field_ref {
-        let of = reference.container_name.as_deref().unwrap_or(&container.name);
+        let of = reference
+            .container_name
+            .as_deref()
+            .unwrap_or(&container.name);
         let spec = pod.spec.as_ref();
         let found = spec.and_then(|spec| spec.containers.iter().find(|other| other.name == of));
         return downward::resource(found.unwrap_or(container), node, reference).map(Some);
@@ -171,12 +211,16 @@ fn object_value(
         if optional {
             Ok(None)
         } else {
-            Err(format!("couldn't find key {key} in {kind} {namespace}/{name}"))
+            Err(format!(
+                "couldn't find key {key} in {kind} {namespace}/{name}"
+            ))
         }
     };
     if let Some(reference) = &source.config_map_key_ref {
         let optional = reference.optional.unwrap_or(false);
-        let Some(map) = config_map(objects, &reference.name, optional)? else { return Ok(None) };
+        let Some(map) = config_map(objects, &reference.name, optional)? else {
+            return Ok(None);
+        };
         return match map.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(value.clone())),
             None => missing("ConfigMap", &reference.name, &reference.key, optional),
@@ -184,8 +228,14 @@ fn object_value(
     }
     if let Some(reference) = &source.secret_key_ref {
         let optional = reference.optional.unwrap_or(false);
-        let Some(secret) = secret(objects, &reference.name, optional)? else { return Ok(None) };
-        return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
+        let Some(secret) = secret(objects, &reference.name, optional)? else {
+            return Ok(None);
+        };
+        return match secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(&reference.key))
+        {
             Some(value) => text(&reference.name, &reference.key, &value.0).map(Some),
             None => missing("Secret", &reference.name, &reference.key, optional),
         };
@@ -226,7 +276,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn resolve_container(container: serde_json::Value) -> Result<Vec<(String, String)>, String> {
+    fn resolve_container(container: &serde_json::Value) -> Result<Vec<(String, String)>, String> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": "p", "namespace": "n" },
             "spec": { "containers": [container] },
@@ -240,21 +290,30 @@ mod tests {
             )]),
             secrets: BTreeMap::from([(
                 "s".to_owned(),
-                Some(serde_json::from_value(json!({ "data": { "k": "c2VjcmV0", "bin": "/w==" } })).unwrap()),
+                Some(
+                    serde_json::from_value(json!({ "data": { "k": "c2VjcmV0", "bin": "/w==" } }))
+                        .unwrap(),
+                ),
             )]),
         };
-        let node = NodeView { pod_ip: "10.0.0.9".to_owned(), ..NodeView::default() };
+        let node = NodeView {
+            pod_ip: "10.0.0.9".to_owned(),
+            ..NodeView::default()
+        };
         let inherited = vec![("PATH".to_owned(), "/bin".to_owned())];
         resolve(&pod, container, &node, &objects, inherited).map(Environment::into_entries)
     }
 
     fn pairs(entries: &[(&str, &str)]) -> Vec<(String, String)> {
-        entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        entries
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn every_source_is_resolved_in_order() {
-        let found = resolve_container(json!({
+        let found = resolve_container(&json!({
             "name": "c",
             "envFrom": [{ "prefix": "X_", "configMapRef": { "name": "cm" } }],
             "env": [
@@ -282,8 +341,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let cases = [
-            (json!({ "envFrom": [{ "configMapRef": { "name": "no" } }] }), "configmap \"no\" not found"),
-            (json!({ "envFrom": [{ "secretRef": { "name": "no" } }] }), "secret \"no\" not found"),
+            (
+                json!({ "envFrom": [{ "configMapRef": { "name": "no" } }] }),
+                "configmap \"no\" not found",
+            ),
+            (
+                json!({ "envFrom": [{ "secretRef": { "name": "no" } }] }),
+                "secret \"no\" not found",
+            ),
             (
                 json!({ "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "cm", "key": "z" } } }] }),
                 "couldn't find key z in ConfigMap n/cm",
@@ -303,13 +368,13 @@ mod tests {
         ];
         for (mut container, want) in cases {
             container["name"] = json!("c");
-            assert_eq!(resolve_container(container).unwrap_err(), want);
+            assert_eq!(resolve_container(&container).unwrap_err(), want);
         }
     }
 
     #[test]
     fn optional_sources_may_be_missing() {
-        let found = resolve_container(json!({
+        let found = resolve_container(&json!({
             "name": "c",
             "envFrom": [{ "secretRef": { "name": "no", "optional": true } }],
             "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "no", "key": "z", "optional": true } } }],

@@ -28,7 +28,11 @@ pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = (Role, &Contain
         let always = container.restart_policy.as_deref() == Some("Always");
         (if always { Role::Sidecar } else { Role::Init }, container)
     });
-    init.chain(spec.containers.iter().map(|container| (Role::App, container)))
+    init.chain(
+        spec.containers
+            .iter()
+            .map(|container| (Role::App, container)),
+    )
 }
 
 /// Everything observed of one pod.
@@ -177,7 +181,10 @@ impl ContainerFacts {
 
     /// Whether an instance may exist.
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Running { .. } | Phase::Stopping { .. })
+        matches!(
+            self.phase,
+            Phase::Starting | Phase::Running { .. } | Phase::Stopping { .. }
+        )
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -234,7 +241,10 @@ impl PodFacts {
 }
 
 fn find_status<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
-    let all = status.container_statuses.iter().chain(&status.init_container_statuses);
+    let all = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses);
     all.flatten().find(|found| found.name == name)
 }
 
@@ -243,7 +253,9 @@ fn recover(found: &ContainerStatus, role: Role, now: Timestamp) -> ContainerFact
     facts.restart_count = u32::try_from(found.restart_count).unwrap_or(0);
     facts.last = found.last_state.as_ref().and_then(terminated);
     facts.image_id = found.image_id.clone();
-    let Some(state) = &found.state else { return facts };
+    let Some(state) = &found.state else {
+        return facts;
+    };
     let ended = terminated(state).or_else(|| state.running.as_ref().map(|_| lost(found, now)));
     let Some(ended) = ended else { return facts };
     // A pod that gets a new network runs its init containers again, as in a new sandbox.
@@ -257,13 +269,18 @@ fn recover(found: &ContainerStatus, role: Role, now: Timestamp) -> ContainerFact
 }
 
 fn lost(found: &ContainerStatus, now: Timestamp) -> Ended {
-    let running = found.state.as_ref().and_then(|state| state.running.as_ref());
+    let running = found
+        .state
+        .as_ref()
+        .and_then(|state| state.running.as_ref());
     Ended {
         exit_code: 137,
         signal: None,
         reason: ContainerReason::ContainerStatusUnknown.as_str().to_owned(),
         message: "The container could not be located when the node agent started".to_owned(),
-        started_at: running.and_then(|running| running.started_at.as_ref()).map(|time| time.0),
+        started_at: running
+            .and_then(|running| running.started_at.as_ref())
+            .map(|time| time.0),
         finished_at: now,
         container_id: found.container_id.clone(),
     }
@@ -277,7 +294,10 @@ fn terminated(state: &ContainerState) -> Option<Ended> {
         reason: state.reason.clone().unwrap_or_default(),
         message: state.message.clone().unwrap_or_default(),
         started_at: state.started_at.as_ref().map(|time| time.0),
-        finished_at: state.finished_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        finished_at: state
+            .finished_at
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         container_id: state.container_id.clone(),
     })
 }

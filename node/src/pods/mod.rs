@@ -34,9 +34,13 @@ use crate::status::phase::HostFacts;
 
 mod env;
 pub(crate) mod facts;
+#[cfg(test)]
+mod fake_api;
 pub(crate) mod plan;
 mod start;
 mod worker;
+#[cfg(test)]
+mod worker_tests;
 
 use worker::{Desired, PodWorker};
 
@@ -70,22 +74,36 @@ impl KnownPods {
         let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let of_name = pods.values().filter(|pod| {
             let metadata = &pod.metadata;
-            metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == Some(namespace)
+            metadata.name.as_deref() == Some(name)
+                && metadata.namespace.as_deref() == Some(namespace)
         });
-        of_name.min_by_key(|pod| pod.metadata.deletion_timestamp.is_some()).cloned()
+        of_name
+            .min_by_key(|pod| pod.metadata.deletion_timestamp.is_some())
+            .cloned()
     }
 
     /// All pods.
     pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     fn insert(&self, uid: &str, pod: Arc<Pod>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), pod);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.to_owned(), pod);
     }
 
     fn remove(&self, uid: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
@@ -156,10 +174,16 @@ impl Dispatcher {
 
     async fn take_list(&mut self) {
         let pods = self.listed.take().unwrap_or_default();
-        let uids: std::collections::HashSet<&str> =
-            pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
-        let vanished: Vec<String> =
-            self.workers.keys().filter(|uid| !uids.contains(uid.as_str())).cloned().collect();
+        let uids: std::collections::HashSet<&str> = pods
+            .iter()
+            .filter_map(|pod| pod.metadata.uid.as_deref())
+            .collect();
+        let vanished: Vec<String> = self
+            .workers
+            .keys()
+            .filter(|uid| !uids.contains(uid.as_str()))
+            .cloned()
+            .collect();
         for uid in vanished {
             self.vanish(&uid);
         }
@@ -178,9 +202,15 @@ impl Dispatcher {
             tracing::warn!(%error, "logs of earlier pods are left behind");
         }
         let directory = self.context.data_dir.join("pods");
-        let Ok(mut entries) = tokio::fs::read_dir(&directory).await else { return };
+        let Ok(mut entries) = tokio::fs::read_dir(&directory).await else {
+            return;
+        };
         while let Ok(Some(entry)) = entries.next_entry().await {
-            if entry.file_name().to_str().is_some_and(|uid| uids.contains(uid)) {
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|uid| uids.contains(uid))
+            {
                 continue;
             }
             if let Err(error) = tokio::fs::remove_dir_all(entry.path()).await {
@@ -190,7 +220,9 @@ impl Dispatcher {
     }
 
     fn apply(&mut self, mut pod: Pod) {
-        let Some(uid) = pod.metadata.uid.clone() else { return };
+        let Some(uid) = pod.metadata.uid.clone() else {
+            return;
+        };
         // Nobody here reads it, and it is a third of the object.
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
@@ -199,18 +231,29 @@ impl Dispatcher {
             worker.send_modify(|desired| desired.pod = pod);
             return;
         }
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         let ended = matches!(phase, Some("Succeeded" | "Failed"));
         if ended && pod.metadata.deletion_timestamp.is_none() {
             return;
         }
-        let desired = Desired { pod, gone: false, shutdown: false };
+        let desired = Desired {
+            pod,
+            gone: false,
+            shutdown: false,
+        };
         let (sender, receiver) = watch::channel(desired);
         let worker = PodWorker::new(self.context.clone(), receiver);
         self.workers.insert(uid.clone(), sender);
         self.tasks.spawn(async move {
             // A bug in one worker must cost one pod: the next change of the object starts a new one.
-            if std::panic::AssertUnwindSafe(worker.run()).catch_unwind().await.is_err() {
+            if std::panic::AssertUnwindSafe(worker.run())
+                .catch_unwind()
+                .await
+                .is_err()
+            {
                 tracing::error!(uid, "a pod worker panicked");
             }
             uid
@@ -237,7 +280,10 @@ impl Dispatcher {
         }
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN, all_ended).await.is_err() {
-            tracing::warn!(pods = self.tasks.len(), "pods did not end in time and are cut off");
+            tracing::warn!(
+                pods = self.tasks.len(),
+                "pods did not end in time and are cut off"
+            );
         }
     }
 }

@@ -115,7 +115,10 @@ fn ending_grace(pod: &Pod, spec: &PodSpec, facts: &PodFacts) -> Option<Duration>
 }
 
 fn grace_of(spec: &PodSpec) -> Duration {
-    seconds(spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE))
+    seconds(
+        spec.termination_grace_period_seconds
+            .unwrap_or(DEFAULT_GRACE),
+    )
 }
 
 fn seconds(count: i64) -> Duration {
@@ -124,7 +127,10 @@ fn seconds(count: i64) -> Duration {
 
 /// The API says that the pod has ended; nothing brings it back.
 fn was_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
@@ -143,7 +149,9 @@ pub(crate) fn is_done(spec: &PodSpec, facts: &PodFacts) -> bool {
                 && facts.containers.get(&container.name).is_some_and(failed)
         });
     }
-    spec.containers.iter().all(|container| final_end(Role::App, container))
+    spec.containers
+        .iter()
+        .all(|container| final_end(Role::App, container))
 }
 
 /// Whether a container that ended is to be started again.
@@ -164,22 +172,38 @@ fn plan_end(
     grace: Duration,
     now: Timestamp,
 ) {
-    let spent = facts.ending_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+    let spent = facts
+        .ending_since
+        .map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     let grace = grace.saturating_sub(spent.try_into().unwrap_or(Duration::ZERO));
     let active = |(role, container): &(Role, &Container)| {
         let found = facts.containers.get(&container.name);
-        found.is_some_and(ContainerFacts::is_active).then_some((*role, container.name.clone()))
+        found
+            .is_some_and(ContainerFacts::is_active)
+            .then_some((*role, container.name.clone()))
     };
-    let running: Vec<_> = containers(spec).filter_map(|entry| active(&entry)).collect();
-    let (sidecars, others): (Vec<_>, Vec<_>) =
-        running.into_iter().partition(|(role, _)| *role == Role::Sidecar);
-    let to_stop = if others.is_empty() { sidecars.into_iter().last().into_iter().collect() } else { others };
+    let running: Vec<_> = containers(spec)
+        .filter_map(|entry| active(&entry))
+        .collect();
+    let (sidecars, others): (Vec<_>, Vec<_>) = running
+        .into_iter()
+        .partition(|(role, _)| *role == Role::Sidecar);
+    let to_stop = if others.is_empty() {
+        sidecars.into_iter().last().into_iter().collect()
+    } else {
+        others
+    };
     for (_, container) in &to_stop {
-        let stopping = facts.containers.get(container).is_some_and(|found| {
-            matches!(found.phase, Phase::Stopping { .. })
-        });
+        let stopping = facts
+            .containers
+            .get(container)
+            .is_some_and(|found| matches!(found.phase, Phase::Stopping { .. }));
         if !stopping {
-            plan.act(Action::Stop { container: container.clone(), grace, why: String::new() });
+            plan.act(Action::Stop {
+                container: container.clone(),
+                grace,
+                why: String::new(),
+            });
         }
     }
     if !to_stop.is_empty() {
@@ -219,7 +243,9 @@ fn plan_run(plan: &mut Plan, spec: &PodSpec, facts: &PodFacts, now: Timestamp) {
         Setup::Done => {}
     }
     for (role, container) in containers(spec) {
-        let Some(found) = facts.containers.get(&container.name) else { continue };
+        let Some(found) = facts.containers.get(&container.name) else {
+            continue;
+        };
         if role == Role::App && !facts.initialized {
             plan.act(Action::Initialized);
             return;
@@ -250,13 +276,22 @@ fn plan_container(
 ) {
     match &facts.phase {
         Phase::Waiting { retry_at: None, .. } => plan.act(Action::Start(name.to_owned())),
-        Phase::Waiting { reason, since, retry_at: Some(at), .. } => {
+        Phase::Waiting {
+            reason,
+            since,
+            retry_at: Some(at),
+            ..
+        } => {
             plan_retry(plan, name, (*reason, *since, *at), now);
         }
         Phase::Running { .. } => {
             if let Some(why) = &facts.unhealthy {
                 let grace = grace_of(spec);
-                plan.act(Action::Stop { container: name.to_owned(), grace, why: why.clone() });
+                plan.act(Action::Stop {
+                    container: name.to_owned(),
+                    grace,
+                    why: why.clone(),
+                });
             }
         }
         Phase::Ended(ended) if restarts(spec, role, facts) => {
@@ -264,7 +299,10 @@ fn plan_container(
             if until <= now {
                 plan.act(Action::Start(name.to_owned()));
             } else {
-                plan.act(Action::BackOff { container: name.to_owned(), until });
+                plan.act(Action::BackOff {
+                    container: name.to_owned(),
+                    until,
+                });
             }
         }
         Phase::Starting | Phase::Stopping { .. } | Phase::Ended(_) => {}
@@ -284,7 +322,10 @@ fn plan_retry(
     if reason != ContainerReason::ErrImagePull {
         plan.wake(at);
     } else if shown_until <= now {
-        plan.act(Action::BackOff { container: name.to_owned(), until: at });
+        plan.act(Action::BackOff {
+            container: name.to_owned(),
+            until: at,
+        });
     } else {
         plan.wake(at.min(shown_until));
     }
@@ -292,12 +333,18 @@ fn plan_retry(
 
 /// The delay before the next restart; nothing after a long run.
 fn back_off_of(facts: &ContainerFacts) -> Duration {
-    if ran_long(facts) { Duration::ZERO } else { facts.back_off }
+    if ran_long(facts) {
+        Duration::ZERO
+    } else {
+        facts.back_off
+    }
 }
 
 fn ran_long(facts: &ContainerFacts) -> bool {
     facts.ended().is_some_and(|ended| {
-        let ran = ended.started_at.map(|start| ended.finished_at.duration_since(start));
+        let ran = ended
+            .started_at
+            .map(|start| ended.finished_at.duration_since(start));
         ran.is_some_and(|ran| ran >= SignedDuration::try_from(BACK_OFF_RESET).unwrap_or_default())
     })
 }
@@ -322,17 +369,17 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
 
-    fn pod(spec: serde_json::Value) -> Pod {
+    fn pod(spec: &serde_json::Value) -> Pod {
         serde_json::from_value(json!({ "metadata": { "name": "p", "uid": "u" }, "spec": spec }))
             .unwrap()
     }
 
     fn one(policy: &str) -> Pod {
-        pod(json!({ "restartPolicy": policy, "containers": [{ "name": "a" }] }))
+        pod(&json!({ "restartPolicy": policy, "containers": [{ "name": "a" }] }))
     }
 
     fn with_init() -> Pod {
-        pod(json!({
+        pod(&json!({
             "initContainers": [
                 { "name": "i" },
                 { "name": "s", "restartPolicy": "Always" },
@@ -343,7 +390,10 @@ mod tests {
     }
 
     fn ready(pod: &Pod) -> PodFacts {
-        PodFacts { setup: Setup::Done, ..PodFacts::begin(pod, at(0)) }
+        PodFacts {
+            setup: Setup::Done,
+            ..PodFacts::begin(pod, at(0))
+        }
     }
 
     fn running(facts: &mut PodFacts, name: &str) {
@@ -371,7 +421,11 @@ mod tests {
 
     fn stop(name: &str, grace: u64) -> Action {
         let grace = Duration::from_secs(grace);
-        Action::Stop { container: name.to_owned(), grace, why: String::new() }
+        Action::Stop {
+            container: name.to_owned(),
+            grace,
+            why: String::new(),
+        }
     }
 
     #[test]
@@ -411,13 +465,14 @@ mod tests {
 
     #[test]
     fn a_failed_init_container_is_restarted_or_fails_the_pod() {
-        let mut spec = json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] });
-        let pod_always = pod(spec.clone());
+        let mut spec =
+            json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] });
+        let pod_always = pod(&spec);
         let mut facts = ready(&pod_always);
         ended(&mut facts, "i", 1, 1);
         assert_eq!(plan(&pod_always, &facts, at(1)).actions, [start("i")]);
         spec["restartPolicy"] = json!("Never");
-        let pod_never = pod(spec);
+        let pod_never = pod(&spec);
         assert!(is_done(pod_never.spec.as_ref().unwrap(), &facts));
         assert_eq!(plan(&pod_never, &facts, at(1)).actions, [Action::TearDown]);
     }
@@ -434,28 +489,44 @@ mod tests {
         ];
         for (policy, exit_code, restarted) in cases {
             let pod = one(policy);
-            let mut facts = PodFacts { initialized: true, ..ready(&pod) };
+            let mut facts = PodFacts {
+                initialized: true,
+                ..ready(&pod)
+            };
             ended(&mut facts, "a", exit_code, 1);
-            let want = if restarted { start("a") } else { Action::TearDown };
-            assert_eq!(plan(&pod, &facts, at(1)).actions, [want], "{policy} {exit_code}");
+            let want = if restarted {
+                start("a")
+            } else {
+                Action::TearDown
+            };
+            assert_eq!(
+                plan(&pod, &facts, at(1)).actions,
+                [want],
+                "{policy} {exit_code}"
+            );
         }
     }
 
     #[test]
     fn restarts_back_off_and_a_long_run_starts_over() {
-        let delays: Vec<u64> = std::iter::successors(Some(Duration::ZERO), |delay| {
-            Some(next_back_off(*delay))
-        })
-        .map(|delay| delay.as_secs())
-        .take(8)
-        .collect();
+        let delays: Vec<u64> =
+            std::iter::successors(Some(Duration::ZERO), |delay| Some(next_back_off(*delay)))
+                .map(|delay| delay.as_secs())
+                .take(8)
+                .collect();
         assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300]);
 
         let pod = one("Always");
-        let mut facts = PodFacts { initialized: true, ..ready(&pod) };
+        let mut facts = PodFacts {
+            initialized: true,
+            ..ready(&pod)
+        };
         facts.containers.get_mut("a").unwrap().back_off = Duration::from_secs(40);
         ended(&mut facts, "a", 1, 5);
-        let wait = Action::BackOff { container: "a".to_owned(), until: at(45) };
+        let wait = Action::BackOff {
+            container: "a".to_owned(),
+            until: at(45),
+        };
         assert_eq!(plan(&pod, &facts, at(5)).actions, [wait]);
         assert_eq!(plan(&pod, &facts, at(45)).actions, [start("a")]);
         ended(&mut facts, "a", 1, 600);
@@ -465,7 +536,10 @@ mod tests {
     #[test]
     fn a_failed_pull_shows_its_error_and_then_its_back_off() {
         let pod = one("Always");
-        let mut facts = PodFacts { initialized: true, ..ready(&pod) };
+        let mut facts = PodFacts {
+            initialized: true,
+            ..ready(&pod)
+        };
         let waiting = |reason| Phase::Waiting {
             reason,
             message: String::new(),
@@ -474,7 +548,10 @@ mod tests {
         };
         facts.containers.get_mut("a").unwrap().phase = waiting(ContainerReason::ErrImagePull);
         assert_eq!(plan(&pod, &facts, at(0)).wake_at, Some(at(2)));
-        let wait = Action::BackOff { container: "a".to_owned(), until: at(10) };
+        let wait = Action::BackOff {
+            container: "a".to_owned(),
+            until: at(10),
+        };
         assert_eq!(plan(&pod, &facts, at(2)).actions, [wait]);
         facts.containers.get_mut("a").unwrap().phase = waiting(ContainerReason::ImagePullBackOff);
         assert_eq!(plan(&pod, &facts, at(2)).wake_at, Some(at(10)));
@@ -484,12 +561,19 @@ mod tests {
     #[test]
     fn an_unhealthy_container_is_killed_once() {
         let pod = one("Always");
-        let mut facts = PodFacts { initialized: true, ..ready(&pod) };
+        let mut facts = PodFacts {
+            initialized: true,
+            ..ready(&pod)
+        };
         running(&mut facts, "a");
         let why = "Container a failed liveness probe, will be restarted".to_owned();
         facts.containers.get_mut("a").unwrap().unhealthy = Some(why.clone());
         let grace = Duration::from_secs(30);
-        let kill = Action::Stop { container: "a".to_owned(), grace, why };
+        let kill = Action::Stop {
+            container: "a".to_owned(),
+            grace,
+            why,
+        };
         assert_eq!(plan(&pod, &facts, at(1)).actions, [kill]);
         facts.containers.get_mut("a").unwrap().phase = Phase::Stopping { since: at(0) };
         assert_eq!(plan(&pod, &facts, at(1)).actions, []);
@@ -501,12 +585,18 @@ mod tests {
         pod.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(10)));
         pod.metadata.deletion_grace_period_seconds = Some(7);
-        let mut facts = PodFacts { initialized: true, ..ready(&pod) };
+        let mut facts = PodFacts {
+            initialized: true,
+            ..ready(&pod)
+        };
         for name in ["s", "a", "b"] {
             running(&mut facts, name);
         }
         facts.ending_since = Some(at(0));
-        assert_eq!(plan(&pod, &facts, at(2)).actions, [stop("a", 5), stop("b", 5)]);
+        assert_eq!(
+            plan(&pod, &facts, at(2)).actions,
+            [stop("a", 5), stop("b", 5)]
+        );
         facts.containers.get_mut("a").unwrap().phase = Phase::Stopping { since: at(0) };
         facts.containers.get_mut("b").unwrap().phase = Phase::Stopping { since: at(0) };
         assert_eq!(plan(&pod, &facts, at(2)).actions, []);
@@ -523,12 +613,21 @@ mod tests {
 
     #[test]
     fn the_deadline_fails_the_pod() {
-        let pod = pod(json!({ "activeDeadlineSeconds": 60, "containers": [{ "name": "a" }] }));
-        let mut facts = PodFacts { initialized: true, ..ready(&pod) };
+        let pod = pod(&json!({ "activeDeadlineSeconds": 60, "containers": [{ "name": "a" }] }));
+        let mut facts = PodFacts {
+            initialized: true,
+            ..ready(&pod)
+        };
         running(&mut facts, "a");
         assert_eq!(plan(&pod, &facts, at(1)).wake_at, Some(at(60)));
         let actions = plan(&pod, &facts, at(60)).actions;
-        assert!(matches!(actions.as_slice(), [Action::Fail { reason: "DeadlineExceeded", .. }]));
+        assert!(matches!(
+            actions.as_slice(),
+            [Action::Fail {
+                reason: "DeadlineExceeded",
+                ..
+            }]
+        ));
         facts.failed = Some(("DeadlineExceeded", String::new()));
         assert_eq!(plan(&pod, &facts, at(60)).actions, [stop("a", 30)]);
     }
@@ -554,11 +653,18 @@ mod tests {
             }],
         }))
         .unwrap();
-        let facts = PodFacts { initialized: true, setup: Setup::Done, ..PodFacts::begin(&pod, at(9)) };
+        let facts = PodFacts {
+            initialized: true,
+            setup: Setup::Done,
+            ..PodFacts::begin(&pod, at(9))
+        };
         assert_eq!(facts.containers["a"].restart_count, 3);
         assert_eq!(facts.containers["a"].ended().unwrap().exit_code, 137);
         assert_eq!(plan(&pod, &facts, at(9)).actions, [start("a")]);
-        let never = Pod { spec: one("Never").spec, ..pod };
+        let never = Pod {
+            spec: one("Never").spec,
+            ..pod
+        };
         assert_eq!(plan(&never, &facts, at(9)).actions, [Action::TearDown]);
     }
 }

@@ -47,12 +47,17 @@ pub(super) struct StartedContainer {
 impl StartRequest {
     /// Pulls, resolves and starts. Dropping it mid-way leaves nothing running.
     pub(super) async fn start(self) -> Result<StartedContainer, StartError> {
-        let image = self.context.images.resolve(&ImageRequest::from(&self.container), &self.events).await?;
+        let image = self
+            .context
+            .images
+            .resolve(&ImageRequest::from(&self.container), &self.events)
+            .await?;
         let result = self.start_image(&image).await;
         if let Err(error) = &result {
             let text = format!("Error: {}", error.message);
             let name = &self.container.name;
-            self.events.container(name, EventType::Warning, EventReason::Failed, text);
+            self.events
+                .container(name, EventType::Warning, EventReason::Failed, text);
         }
         result
     }
@@ -70,10 +75,14 @@ impl StartRequest {
         let spec = self.spec(image.clone(), environment, termination_message);
         let spec = spec.map_err(StartError::config)?;
         let text = format!("Created container: {name}");
-        self.events.container(name, EventType::Normal, EventReason::Created, text);
-        let started = runtime.start(spec, self.network.clone(), self.logs.clone()).await?;
+        self.events
+            .container(name, EventType::Normal, EventReason::Created, text);
+        let started = runtime
+            .start(spec, self.network.clone(), self.logs.clone())
+            .await?;
         let text = format!("Started container {name}");
-        self.events.container(name, EventType::Normal, EventReason::Started, text);
+        self.events
+            .container(name, EventType::Normal, EventReason::Started, text);
         Ok(StartedContainer {
             instance: started.into(),
             image_id: image_id(image),
@@ -88,7 +97,9 @@ impl StartRequest {
         let hostname = spec.and_then(|spec| spec.hostname.clone());
         let hostname = hostname.unwrap_or_else(|| self.identity.name.clone());
         inherited.push(("HOSTNAME".to_owned(), hostname));
-        let links = spec.and_then(|spec| spec.enable_service_links).unwrap_or(true);
+        let links = spec
+            .and_then(|spec| spec.enable_service_links)
+            .unwrap_or(true);
         let namespace = links.then_some(self.identity.namespace.as_str());
         inherited.extend(self.context.service_links.variables(namespace));
         env::resolve(&self.pod, &self.container, &self.node, &objects, inherited)
@@ -120,12 +131,16 @@ impl StartRequest {
         termination_message: TerminationMessage,
     ) -> Result<ContainerSpec, String> {
         let container = &self.container;
-        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let limits = container
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.limits.as_ref());
         let memory = limit(limits, "memory")?;
         let cpu = limit(limits, "cpu")?;
         let mounts = container.volume_mounts.iter().flatten();
-        let mounts: Result<Vec<_>, _> =
-            mounts.map(|mount| self.mount(mount, &environment)).collect();
+        let mounts: Result<Vec<_>, _> = mounts
+            .map(|mount| self.mount(mount, &environment))
+            .collect();
         Ok(ContainerSpec {
             pod: self.identity.clone(),
             name: container.name.clone(),
@@ -145,7 +160,10 @@ impl StartRequest {
 
     fn mount(&self, mount: &VolumeMount, environment: &Environment) -> Result<Mount, String> {
         let source = self.volumes.source(&mount.name).ok_or_else(|| {
-            format!("volumeMount {:?} names a volume the pod does not have", mount.name)
+            format!(
+                "volumeMount {:?} names a volume the pod does not have",
+                mount.name
+            )
         })?;
         let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
             (Some(path), _) if !path.is_empty() => Some(path.clone()),
@@ -155,7 +173,10 @@ impl StartRequest {
         if let Some(path) = &sub_path
             && (path.starts_with('/') || path.split('/').any(|part| part == ".."))
         {
-            return Err(format!("subPath {path:?} of volume {:?} leaves the volume", mount.name));
+            return Err(format!(
+                "subPath {path:?} of volume {:?} leaves the volume",
+                mount.name
+            ));
         }
         Ok(Mount {
             volume: mount.name.clone(),
@@ -175,9 +196,9 @@ impl StartRequest {
             }
             tokio::fs::write(&host, b"").await
         };
-        write.await.map_err(|error| {
-            StartError::create(format!("make {}: {error}", host.display()))
-        })?;
+        write
+            .await
+            .map_err(|error| StartError::create(format!("make {}: {error}", host.display())))?;
         let path = self.container.termination_message_path.clone();
         let path = path.unwrap_or_else(|| "/dev/termination-log".to_owned());
         Ok(TerminationMessage { path, host })
@@ -186,7 +207,9 @@ impl StartRequest {
 
 /// `imageID` of a container status: the repository with the digest that was resolved.
 fn image_id(image: &ResolvedImage) -> String {
-    let reference = image.reference.parse::<windlass_oci::reference::Reference>();
+    let reference = image
+        .reference
+        .parse::<windlass_oci::reference::Reference>();
     reference.map_or_else(
         |_| image.digest.to_string(),
         |reference| reference.with_digest(image.digest.clone()).to_string(),
@@ -200,19 +223,30 @@ pub(super) fn pod_directory(data_dir: &Path, pod: &PodIdentity) -> PathBuf {
 
 /// Where a container's termination message is on disk.
 pub(super) fn termination_file(data_dir: &Path, pod: &PodIdentity, container: &str) -> PathBuf {
-    pod_directory(data_dir, pod).join("containers").join(container).join("termination-log")
+    pod_directory(data_dir, pod)
+        .join("containers")
+        .join(container)
+        .join("termination-log")
 }
 
 /// Spec: `command` replaces the image's entrypoint and drops its cmd; `args` replaces its cmd.
 ///
 /// A wasm artifact names no program, so the container's name stands in for it.
-fn arguments(container: &Container, image: &ResolvedImage, environment: &Environment) -> Vec<String> {
+fn arguments(
+    container: &Container,
+    image: &ResolvedImage,
+    environment: &Environment,
+) -> Vec<String> {
     let expand = |list: &[String]| -> Vec<String> {
         list.iter().map(|text| environment.expand(text)).collect()
     };
     let command = container.command.as_deref().unwrap_or_default();
     let args = container.args.as_deref().unwrap_or_default();
-    let mut all = if command.is_empty() { image.entrypoint.clone() } else { expand(command) };
+    let mut all = if command.is_empty() {
+        image.entrypoint.clone()
+    } else {
+        expand(command)
+    };
     if args.is_empty() && command.is_empty() {
         all.extend(image.cmd.iter().cloned());
     }
@@ -227,7 +261,9 @@ fn limit(
     limits: Option<&BTreeMap<String, WireQuantity>>,
     name: &str,
 ) -> Result<Option<Quantity>, String> {
-    let Some(text) = limits.and_then(|limits| limits.get(name)) else { return Ok(None) };
+    let Some(text) = limits.and_then(|limits| limits.get(name)) else {
+        return Ok(None);
+    };
     let parsed = text.0.parse::<Quantity>();
     let parsed = parsed.map_err(|error| format!("limit {name}: {:?}: {error}", text.0))?;
     Ok((!parsed.is_zero()).then_some(parsed))
@@ -271,16 +307,18 @@ mod tests {
 
     #[test]
     fn command_and_args_replace_the_images_own() {
-        let cases: [(&[&str], &[&str], &[&str], &[&str], &[&str]); 6] = [
-            (&["e"], &["c"], &[], &[], &["e", "c"]),
-            (&["e"], &["c"], &["x"], &[], &["x"]),
-            (&["e"], &["c"], &[], &["y"], &["e", "y"]),
-            (&["e"], &["c"], &["x"], &["y"], &["x", "y"]),
-            (&[], &[], &[], &["y"], &["name", "y"]),
-            (&[], &[], &[], &[], &["name"]),
+        type Strings = &'static [&'static str];
+        let cases: [[Strings; 5]; 6] = [
+            [&["e"], &["c"], &[], &[], &["e", "c"]],
+            [&["e"], &["c"], &["x"], &[], &["x"]],
+            [&["e"], &["c"], &[], &["y"], &["e", "y"]],
+            [&["e"], &["c"], &["x"], &["y"], &["x", "y"]],
+            [&[], &[], &[], &["y"], &["name", "y"]],
+            [&[], &[], &[], &[], &["name"]],
         ];
-        for (entrypoint, cmd, command, args, want) in cases {
-            let strings = |list: &[&str]| Some(list.iter().map(|text| (*text).to_owned()).collect());
+        for [entrypoint, cmd, command, args, want] in cases {
+            let strings =
+                |list: &[&str]| Some(list.iter().map(|text| (*text).to_owned()).collect());
             let container = Container {
                 name: "name".to_owned(),
                 command: strings(command),
@@ -294,6 +332,8 @@ mod tests {
 
     #[test]
     fn the_image_id_is_by_digest() {
-        assert!(image_id(&image(&[], &[])).starts_with("registry.windlass.local/default/a@sha256:"));
+        assert!(
+            image_id(&image(&[], &[])).starts_with("registry.windlass.local/default/a@sha256:")
+        );
     }
 }

@@ -56,10 +56,26 @@ pub(super) struct Desired {
 /// What a worker's tasks report.
 enum Message {
     SetUp(Result<Surroundings, (EventReason, String)>),
-    Started { name: String, start: u64, container: StartedContainer },
-    StartFailed { name: String, start: u64, error: StartError },
-    Exited { name: String, start: u64, exit: ExitStatus },
-    Probed { name: String, start: u64, verdict: Verdict },
+    Started {
+        name: String,
+        start: u64,
+        container: StartedContainer,
+    },
+    StartFailed {
+        name: String,
+        start: u64,
+        error: StartError,
+    },
+    Exited {
+        name: String,
+        start: u64,
+        exit: ExitStatus,
+    },
+    Probed {
+        name: String,
+        start: u64,
+        verdict: Verdict,
+    },
     Deleted(Result<(), kube::Error>),
 }
 
@@ -167,12 +183,20 @@ impl PodWorker {
         match action {
             Action::SetUp => self.set_up(pod),
             Action::Start(name) => self.start(pod, &name, now),
-            Action::Stop { container, grace, why } => self.stop(&container, grace, &why),
+            Action::Stop {
+                container,
+                grace,
+                why,
+            } => self.stop(&container, grace, &why),
             Action::BackOff { container, until } => self.back_off(&container, until, now),
             Action::Initialized => self.facts.initialized = true,
             Action::TearDown => self.tear_down(),
             Action::Fail { reason, message } => {
-                self.events.record(EventType::Normal, EventReason::DeadlineExceeded, message.clone());
+                self.events.record(
+                    EventType::Normal,
+                    EventReason::DeadlineExceeded,
+                    message.clone(),
+                );
                 self.facts.failed = Some((reason, message));
                 self.facts.ending_since = Some(now);
             }
@@ -191,7 +215,13 @@ impl PodWorker {
         let pod = self.pod.borrow().clone();
         let in_api = pod.status.clone().unwrap_or_default();
         let old: &PodStatus = self.publisher.reported().unwrap_or(&in_api);
-        let status = phase::status(&pod, old, &self.facts, &self.context.host, self.context.clock.now());
+        let status = phase::status(
+            &pod,
+            old,
+            &self.facts,
+            &self.context.host,
+            self.context.clock.now(),
+        );
         self.publisher.publish(status);
     }
 
@@ -246,7 +276,11 @@ impl PodWorker {
     async fn observe(&mut self, message: Message) {
         match message {
             Message::SetUp(result) => self.observe_set_up(result),
-            Message::Started { name, start, container } => self.observe_start(&name, start, container),
+            Message::Started {
+                name,
+                start,
+                container,
+            } => self.observe_start(&name, start, container),
             Message::StartFailed { name, start, error } => {
                 if self.is_current(&name, start) {
                     self.observe_failure(&name, error);
@@ -257,7 +291,11 @@ impl PodWorker {
                     self.observe_exit(&name, exit).await;
                 }
             }
-            Message::Probed { name, start, verdict } => {
+            Message::Probed {
+                name,
+                start,
+                verdict,
+            } => {
                 if self.is_current(&name, start) {
                     self.observe_verdict(&name, verdict);
                 }
@@ -267,7 +305,9 @@ impl PodWorker {
     }
 
     fn is_current(&self, name: &str, start: u64) -> bool {
-        self.instances.get(name).is_some_and(|instance| instance.start == start)
+        self.instances
+            .get(name)
+            .is_some_and(|instance| instance.start == start)
     }
 
     // Set-up and its end
@@ -334,8 +374,15 @@ impl PodWorker {
         let sender = self.sender.clone();
         self.delete_task = Some(OwnedTask::spawn(async move {
             let uid = Some(uid);
-            let preconditions = Some(Preconditions { uid, resource_version: None });
-            let parameters = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
+            let preconditions = Some(Preconditions {
+                uid,
+                resource_version: None,
+            });
+            let parameters = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions,
+                ..DeleteParams::default()
+            };
             let result = api.delete(&name, &parameters).await.map(drop);
             if result.as_ref().is_err_and(|error| !is_gone(error)) {
                 tokio::time::sleep(DELETE_RETRY).await;
@@ -385,12 +432,19 @@ impl PodWorker {
             attempt,
             network: surroundings.network.clone(),
             volumes: surroundings.volumes.clone(),
-            node: self.context.node_view(surroundings.network.ip().to_string()),
+            node: self
+                .context
+                .node_view(surroundings.network.ip().to_string()),
             logs: logs.clone(),
             events: self.events.clone(),
         };
         tracing::debug!(pod = self.identity.name, container = name, attempt, %now, "start");
-        let task = OwnedTask::spawn(run_container(request, name.to_owned(), start, self.sender.clone()));
+        let task = OwnedTask::spawn(run_container(
+            request,
+            name.to_owned(),
+            start,
+            self.sender.clone(),
+        ));
         let instance = Instance {
             start,
             logs,
@@ -409,8 +463,11 @@ impl PodWorker {
         let now = self.context.clock.now();
         let pod = self.pod.borrow().clone();
         let spec = pod.spec.as_ref();
-        let container = spec.and_then(|spec| containers(spec).find(|(_, found)| found.name == name));
-        let Some((_, container)) = container else { return };
+        let container =
+            spec.and_then(|spec| containers(spec).find(|(_, found)| found.name == name));
+        let Some((_, container)) = container else {
+            return;
+        };
         if let Some(facts) = self.facts.containers.get_mut(name) {
             facts.phase = Phase::Running { since: now };
             facts.start_failures = 0;
@@ -433,7 +490,9 @@ impl PodWorker {
     fn observe_failure(&mut self, name: &str, error: StartError) {
         let now = self.context.clock.now();
         self.end_instance(name);
-        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
         let is_image = matches!(
             error.reason,
             ContainerReason::ErrImagePull
@@ -463,10 +522,16 @@ impl PodWorker {
         }
         if self.facts.shutdown && exit.exit_code == 0 {
             // Not the container's own success: after a restart of the agent it runs again.
-            exit = ExitStatus { exit_code: 143, message: "the node agent stopped".to_owned(), ..exit };
+            exit = ExitStatus {
+                exit_code: 143,
+                message: "the node agent stopped".to_owned(),
+                ..exit
+            };
         }
         let now = self.context.clock.now();
-        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
         let started_at = match facts.phase {
             Phase::Running { since } | Phase::Stopping { since } => since,
             _ => now,
@@ -483,20 +548,31 @@ impl PodWorker {
     }
 
     fn stop(&mut self, name: &str, grace: Duration, why: &str) {
-        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
         let Phase::Running { since } = facts.phase else {
             // It was still being started: there is nothing to wait for.
             let now = self.context.clock.now();
             let restart_count = facts.restart_count;
             let last = facts.last.take();
-            *facts = ContainerFacts { restart_count, last, ..ContainerFacts::new(now) };
+            *facts = ContainerFacts {
+                restart_count,
+                last,
+                ..ContainerFacts::new(now)
+            };
             self.end_instance(name);
             return;
         };
         facts.phase = Phase::Stopping { since };
         facts.ready = false;
-        let text = if why.is_empty() { format!("Stopping container {name}") } else { why.to_owned() };
-        self.events.container(name, EventType::Normal, EventReason::Killing, text);
+        let text = if why.is_empty() {
+            format!("Stopping container {name}")
+        } else {
+            why.to_owned()
+        };
+        self.events
+            .container(name, EventType::Normal, EventReason::Killing, text);
         if let Some(instance) = self.instances.get_mut(name) {
             instance.probes.clear();
             instance.stop(grace);
@@ -513,34 +589,61 @@ impl PodWorker {
     }
 
     fn back_off(&mut self, name: &str, until: Timestamp, now: Timestamp) {
-        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
         let (reason, message, event) = match &facts.phase {
             Phase::Ended(_) => {
                 let delay = facts.back_off.as_secs();
-                let PodIdentity { namespace, name: pod, uid } = &self.identity;
+                let PodIdentity {
+                    namespace,
+                    name: pod,
+                    uid,
+                } = &self.identity;
                 let of_pod = format!("{pod}_{namespace}({uid})");
                 (
                     ContainerReason::CrashLoopBackOff,
-                    format!("back-off {} restarting failed container={name} pod={of_pod}", go_duration(delay)),
+                    format!(
+                        "back-off {} restarting failed container={name} pod={of_pod}",
+                        go_duration(delay)
+                    ),
                     format!("Back-off restarting failed container {name} in pod {of_pod}"),
                 )
             }
-            Phase::Waiting { reason, message, .. } => {
+            Phase::Waiting {
+                reason, message, ..
+            } => {
                 let pod = self.pod.borrow();
                 let mut all = pod.spec.iter().flat_map(containers);
                 let image = all.find(|(_, container)| container.name == name);
-                let image = image.and_then(|(_, container)| container.image.clone()).unwrap_or_default();
+                let image = image
+                    .and_then(|(_, container)| container.image.clone())
+                    .unwrap_or_default();
                 let text = format!("Back-off pulling image {image:?}");
-                (ContainerReason::ImagePullBackOff, format!("{text}: {reason}: {message}"), text)
+                (
+                    ContainerReason::ImagePullBackOff,
+                    format!("{text}: {reason}: {message}"),
+                    text,
+                )
             }
             _ => return,
         };
         if let Phase::Ended(ended) = &facts.phase {
             facts.last = Some(ended.clone());
         }
-        facts.phase = Phase::Waiting { reason, message, since: now, retry_at: Some(until) };
-        let kind = if reason == ContainerReason::CrashLoopBackOff { EventType::Warning } else { EventType::Normal };
-        self.events.container(name, kind, EventReason::BackOff, event);
+        facts.phase = Phase::Waiting {
+            reason,
+            message,
+            since: now,
+            retry_at: Some(until),
+        };
+        let kind = if reason == ContainerReason::CrashLoopBackOff {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
+        self.events
+            .container(name, kind, EventReason::BackOff, event);
     }
 
     // Probes
@@ -565,7 +668,11 @@ impl PodWorker {
             };
             let (name, sender) = (container.name.clone(), self.sender.clone());
             let verdict = move |verdict| {
-                let _ = sender.send(Message::Probed { name: name.clone(), start, verdict });
+                let _ = sender.send(Message::Probed {
+                    name: name.clone(),
+                    start,
+                    verdict,
+                });
             };
             let events = self.events.clone();
             let task = probes::run(*purpose, probe.clone(), target, events, verdict);
@@ -574,7 +681,9 @@ impl PodWorker {
     }
 
     fn observe_verdict(&mut self, name: &str, verdict: Verdict) {
-        let Some(facts) = self.facts.containers.get_mut(name) else { return };
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
         if !facts.is_running() {
             return;
         }
@@ -598,9 +707,11 @@ impl PodWorker {
         let pod = self.pod.borrow();
         for (_, container) in pod.spec.iter().flat_map(containers) {
             if container.lifecycle.is_some() {
-                let text = "lifecycle hooks are not supported yet by this node; they are not called";
+                let text =
+                    "lifecycle hooks are not supported yet by this node; they are not called";
                 let reason = EventReason::NotSupported;
-                self.events.container(&container.name, EventType::Warning, reason, text);
+                self.events
+                    .container(&container.name, EventType::Warning, reason, text);
             }
         }
     }
@@ -666,7 +777,10 @@ async fn set_up(
         directory,
     });
     match volumes.await {
-        Ok(volumes) => Ok(Surroundings { network, volumes: Arc::new(volumes) }),
+        Ok(volumes) => Ok(Surroundings {
+            network,
+            volumes: Arc::new(volumes),
+        }),
         Err(error) => {
             network.tear_down();
             Err((EventReason::FailedMount, error.to_string()))
@@ -689,7 +803,11 @@ async fn run_container(
         }
     };
     let instance = container.instance.clone();
-    let _ = sender.send(Message::Started { name: name.clone(), start, container });
+    let _ = sender.send(Message::Started {
+        name: name.clone(),
+        start,
+        container,
+    });
     let exit = instance.wait().await;
     let _ = sender.send(Message::Exited { name, start, exit });
 }
@@ -707,12 +825,18 @@ fn is_gone(error: &kube::Error) -> bool {
 
 /// `first`, doubled for each failure before, at most `longest`.
 fn grown(first: Duration, failures: u32, longest: Duration) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+    first
+        .saturating_mul(2_u32.saturating_pow(failures))
+        .min(longest)
 }
 
 /// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
 fn go_duration(seconds: u64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
 }
 
 impl NodeContext {

@@ -27,9 +27,10 @@ impl Prober for HttpGet {
         };
         match get(target, action).await {
             Ok(status) if status.is_success() || status.is_redirection() => Outcome::Success,
-            Ok(status) => {
-                Outcome::Failure(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
-            }
+            Ok(status) => Outcome::Failure(format!(
+                "HTTP probe failed with statuscode: {}",
+                status.as_u16()
+            )),
             Err(message) => Outcome::Failure(message),
         }
     }
@@ -41,7 +42,11 @@ async fn get(target: &Target, action: &HTTPGetAction) -> Result<StatusCode, Stri
     }
     let address = address_of(target, action.host.as_deref(), &action.port)?;
     let path = action.path.as_deref().unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         format!("Get \"http://{address}{path}\": {what}: {error}")
     };
@@ -55,7 +60,10 @@ async fn get(target: &Target, action: &HTTPGetAction) -> Result<StatusCode, Stri
         let _ = connection.await;
     });
     let request = request(action, address, &path).map_err(|error| failed("request", &error))?;
-    let response = sender.send_request(request).await.map_err(|error| failed("read", &error))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| failed("read", &error))?;
     Ok(response.status())
 }
 
@@ -66,7 +74,10 @@ fn request(
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
     let mut builder = Request::get(path);
     let headers = action.http_headers.iter().flatten();
-    let names: Vec<String> = headers.clone().map(|found| found.name.to_lowercase()).collect();
+    let names: Vec<String> = headers
+        .clone()
+        .map(|found| found.name.to_lowercase())
+        .collect();
     if !names.iter().any(|name| name == "host") {
         builder = builder.header(header::HOST, address.to_string());
     }

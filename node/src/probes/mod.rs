@@ -60,13 +60,20 @@ impl Target {
             IntOrString::String(name) => {
                 let mut ports = self.container.ports.iter().flatten();
                 let named = ports.find(|port| port.name.as_deref() == Some(name));
-                named.map(|port| port.container_port).or_else(|| name.parse().ok())
+                named
+                    .map(|port| port.container_port)
+                    .or_else(|| name.parse().ok())
             }
         };
         number
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0)
-            .ok_or_else(|| format!("couldn't find port {port:?} of container {}", self.container.name))
+            .ok_or_else(|| {
+                format!(
+                    "couldn't find port {port:?} of container {}",
+                    self.container.name
+                )
+            })
     }
 }
 
@@ -113,7 +120,10 @@ struct Counter {
 impl Counter {
     fn new(purpose: Purpose, probe: &Probe) -> Self {
         let count = |value: Option<i32>, default: u32| {
-            value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
+            value
+                .and_then(|value| u32::try_from(value).ok())
+                .filter(|value| *value > 0)
+                .unwrap_or(default)
         };
         Self {
             purpose,
@@ -127,9 +137,17 @@ impl Counter {
 
     /// Takes one outcome; answers a verdict if this one made a difference.
     fn count(&mut self, success: bool, container: &str) -> Option<Verdict> {
-        self.run = if self.last_success == Some(success) { self.run.saturating_add(1) } else { 1 };
+        self.run = if self.last_success == Some(success) {
+            self.run.saturating_add(1)
+        } else {
+            1
+        };
         self.last_success = Some(success);
-        let threshold = if success { self.success_threshold } else { self.failure_threshold };
+        let threshold = if success {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         if self.run < threshold {
             return None;
         }
@@ -195,12 +213,18 @@ pub(crate) async fn run(
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    let value = value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
+    let value = value
+        .and_then(|value| u64::try_from(value).ok())
+        .filter(|value| *value > 0);
     Duration::from_secs(value.unwrap_or(default))
 }
 
 fn delay(value: Option<i32>) -> Duration {
-    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
+    Duration::from_secs(
+        value
+            .and_then(|value| u64::try_from(value).ok())
+            .unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -214,22 +238,34 @@ mod tests {
             ..Probe::default()
         };
         let mut counter = Counter::new(purpose, &probe);
-        outcomes.iter().map(|success| counter.count(*success, "c")).collect()
+        outcomes
+            .iter()
+            .map(|success| counter.count(*success, "c"))
+            .collect()
     }
 
     #[test]
     fn readiness_changes_at_its_thresholds_and_only_then() {
         let found = verdicts(
             Purpose::Readiness,
-            &[true, true, true, false, false, true, false, false, false, false],
+            &[
+                true, true, true, false, false, true, false, false, false, false,
+            ],
         );
-        let at: Vec<_> = found.iter().enumerate().filter_map(|(at, v)| v.clone().map(|v| (at, v))).collect();
+        let at: Vec<_> = found
+            .iter()
+            .enumerate()
+            .filter_map(|(at, v)| v.clone().map(|v| (at, v)))
+            .collect();
         assert_eq!(at, [(1, Verdict::Ready(true)), (8, Verdict::Ready(false))]);
     }
 
     #[test]
     fn liveness_kills_after_failures_in_a_row() {
-        let found = verdicts(Purpose::Liveness, &[true, false, false, true, false, false, false]);
+        let found = verdicts(
+            Purpose::Liveness,
+            &[true, false, false, true, false, false, false],
+        );
         assert!(found[..6].iter().all(Option::is_none));
         let text = "Container c failed liveness probe, will be restarted".to_owned();
         assert_eq!(found[6], Some(Verdict::Unhealthy(text)));
@@ -237,7 +273,10 @@ mod tests {
 
     #[test]
     fn startup_passes_or_kills() {
-        assert_eq!(verdicts(Purpose::Startup, &[true, true])[1], Some(Verdict::Started));
+        assert_eq!(
+            verdicts(Purpose::Startup, &[true, true])[1],
+            Some(Verdict::Started)
+        );
         assert!(matches!(
             verdicts(Purpose::Startup, &[false, false, false])[2],
             Some(Verdict::Unhealthy(_))

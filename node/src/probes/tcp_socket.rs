@@ -37,7 +37,9 @@ pub(super) fn address_of(
     port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString,
 ) -> Result<SocketAddr, String> {
     let ip = match host.filter(|host| !host.is_empty()) {
-        Some(host) => host.parse().map_err(|_| format!("host {host:?} is not an IP address"))?,
+        Some(host) => host
+            .parse()
+            .map_err(|_| format!("host {host:?} is not an IP address"))?,
         None => target.pod_ip,
     };
     Ok(SocketAddr::new(ip, target.port(port)?))

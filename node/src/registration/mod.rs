@@ -78,19 +78,28 @@ fn pods_for(memory: i64) -> u32 {
 }
 
 fn file(path: &str) -> String {
-    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn meminfo(name: &str) -> Option<i64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes << 10)
 }
 
 fn os_image(os_release: &str) -> String {
-    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned())
+    let name = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(
+        || std::env::consts::OS.to_owned(),
+        |name| name.trim_matches('"').to_owned(),
+    )
 }
 
 /// What a Node is registered with.
@@ -124,7 +133,9 @@ impl Registration {
             ("kubernetes.io/os", info.operating_system.as_str()),
             ("kubernetes.io/arch", info.architecture.as_str()),
         ];
-        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let own = own
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
         self.labels.clone().into_iter().chain(own).collect()
     }
 
@@ -149,7 +160,9 @@ impl Registration {
             allocatable: Some(resources),
             conditions: Some(conditions(old, now)),
             daemon_endpoints: Some(NodeDaemonEndpoints {
-                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.daemon_port) }),
+                kubelet_endpoint: Some(DaemonEndpoint {
+                    port: i32::from(self.daemon_port),
+                }),
             }),
             node_info: Some(info),
             runtime_handlers: Some(
@@ -166,19 +179,43 @@ impl Registration {
     }
 
     fn addresses(&self) -> Vec<NodeAddress> {
-        let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-        let ips = self.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
-        ips.chain([address("Hostname", self.name.clone())]).collect()
+        let address = |kind: &str, address: String| NodeAddress {
+            type_: kind.to_owned(),
+            address,
+        };
+        let ips = self
+            .addresses
+            .iter()
+            .map(|ip| address("InternalIP", ip.to_string()));
+        ips.chain([address("Hostname", self.name.clone())])
+            .collect()
     }
 }
 
 fn conditions(old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let pressure = |kind, reason, message| (kind, "False", reason, message);
     [
-        pressure("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        pressure("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        pressure("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        pressure(
+            "MemoryPressure",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        pressure(
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        pressure(
+            "PIDPressure",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        (
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status",
+        ),
     ]
     .into_iter()
     .map(|(kind, status, reason, message)| {
@@ -235,7 +272,9 @@ pub(crate) async fn run(
 }
 
 fn learn_pod_cidr(node: &Node, network: &Network) {
-    let Some(text) = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()) else { return };
+    let Some(text) = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()) else {
+        return;
+    };
     match text.parse() {
         Ok(cidr) => network.set_pod_cidr(cidr),
         Err(error) => tracing::error!(%error, text, "the Node's podCIDR is malformed"),
@@ -254,20 +293,27 @@ async fn try_register(api: &Api<Node>, registration: &Registration) -> Result<()
     let name = &registration.name;
     let node = match api.get_opt(name).await? {
         Some(node) => node,
-        None => match api.create(&PostParams::default(), &registration.node()).await {
+        None => match api
+            .create(&PostParams::default(), &registration.node())
+            .await
+        {
             Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await?,
             created => created?,
         },
     };
     let labels = registration.labels();
     let present = node.metadata.labels.clone().unwrap_or_default();
-    if labels.iter().any(|(key, value)| present.get(key) != Some(value)) {
+    if labels
+        .iter()
+        .any(|(key, value)| present.get(key) != Some(value))
+    {
         let patch = Patch::Strategic(json!({ "metadata": { "labels": labels } }));
         api.patch(name, &PatchParams::default(), &patch).await?;
     }
     let status = registration.status(node.status.as_ref(), Timestamp::now());
     let patch = Patch::Strategic(json!({ "status": status }));
-    api.patch_status(name, &PatchParams::default(), &patch).await?;
+    api.patch_status(name, &PatchParams::default(), &patch)
+        .await?;
     Ok(())
 }
 
@@ -292,7 +338,10 @@ mod tests {
     #[test]
     fn a_condition_keeps_its_transition_time_while_it_holds() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let old = NodeStatus { conditions: Some(conditions(None, at(1))), ..NodeStatus::default() };
+        let old = NodeStatus {
+            conditions: Some(conditions(None, at(1))),
+            ..NodeStatus::default()
+        };
         for condition in conditions(Some(&old), at(9)) {
             assert_eq!(condition.last_transition_time, Some(Time(at(1))));
             assert_eq!(condition.last_heartbeat_time, Some(Time(at(9))));

@@ -7,9 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{
-    ContainerSpec, ExitStatus, ImageKind, RunningContainer, Runtime, StartError, Usage,
-};
+use super::{ContainerSpec, ExitStatus, ImageKind, RunningContainer, Runtime, StartError, Usage};
 use crate::logs::{LogSink, Output};
 use crate::network::PodNetwork;
 
@@ -96,10 +94,16 @@ impl Runtime for FakeRuntime {
         if let Some(error) = state.failures.get(&spec.name) {
             return Err(error.clone());
         }
-        logs.write(Output::Stdout, format!("{} started\n", spec.name).as_bytes());
-        let exit = state.scripts.get(&spec.name).map(|code| ExitStatus::exited(*code));
+        logs.write(
+            Output::Stdout,
+            format!("{} started\n", spec.name).as_bytes(),
+        );
+        let exit = state
+            .scripts
+            .get(&spec.name)
+            .map(|code| ExitStatus::exited(*code));
         let sender = watch::Sender::new(exit);
-        state.running.insert(spec.name.clone(), sender.clone());
+        state.running.insert(spec.name, sender.clone());
         Ok(Box::new(FakeContainer(sender)))
     }
 }
@@ -117,7 +121,11 @@ impl RunningContainer for FakeContainer {
     }
 
     async fn stop(&self, grace: Duration) {
-        let status = if grace.is_zero() { ExitStatus::killed("killed") } else { ExitStatus::exited(0) };
+        let status = if grace.is_zero() {
+            ExitStatus::killed("killed")
+        } else {
+            ExitStatus::exited(0)
+        };
         self.0.send_if_modified(|known| {
             let first = known.is_none();
             if first {
@@ -129,5 +137,31 @@ impl RunningContainer for FakeContainer {
 
     fn usage(&self) -> Usage {
         Usage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::suite::{self, Subject};
+
+    struct Fake;
+
+    #[async_trait]
+    impl Subject for Fake {
+        async fn endless(&self) -> Arc<dyn RunningContainer> {
+            Arc::new(FakeContainer(watch::Sender::new(None)))
+        }
+
+        async fn exiting(&self, exit_code: i32) -> Arc<dyn RunningContainer> {
+            Arc::new(FakeContainer(watch::Sender::new(Some(ExitStatus::exited(
+                exit_code,
+            )))))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_fake_keeps_what_every_runtime_promises() {
+        suite::run(&Fake).await;
     }
 }

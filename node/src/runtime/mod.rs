@@ -100,13 +100,23 @@ impl ExitStatus {
     /// An ordinary end with this code.
     #[must_use]
     pub fn exited(exit_code: i32) -> Self {
-        Self { exit_code, signal: None, oom_killed: false, message: String::new() }
+        Self {
+            exit_code,
+            signal: None,
+            oom_killed: false,
+            message: String::new(),
+        }
     }
 
     /// An end forced from outside, with the exit code of SIGKILL.
     #[must_use]
     pub fn killed(message: impl Into<String>) -> Self {
-        Self { exit_code: 137, signal: None, oom_killed: false, message: message.into() }
+        Self {
+            exit_code: 137,
+            signal: None,
+            oom_killed: false,
+            message: message.into(),
+        }
     }
 
     /// The reason Kubernetes shows for this end: `Completed`, `Error` or `OOMKilled`.
@@ -270,19 +280,28 @@ impl StartError {
     /// The container can't be made from its configuration (`CreateContainerConfigError`).
     #[must_use]
     pub fn config(message: impl Into<String>) -> Self {
-        Self { reason: ContainerReason::CreateContainerConfigError, message: message.into() }
+        Self {
+            reason: ContainerReason::CreateContainerConfigError,
+            message: message.into(),
+        }
     }
 
     /// The container can't be made from its image (`CreateContainerError`): not wasm, a missing import.
     #[must_use]
     pub fn create(message: impl Into<String>) -> Self {
-        Self { reason: ContainerReason::CreateContainerError, message: message.into() }
+        Self {
+            reason: ContainerReason::CreateContainerError,
+            message: message.into(),
+        }
     }
 
     /// The container was made but can't run (`RunContainerError`): its port is taken, it trapped at start.
     #[must_use]
     pub fn run(message: impl Into<String>) -> Self {
-        Self { reason: ContainerReason::RunContainerError, message: message.into() }
+        Self {
+            reason: ContainerReason::RunContainerError,
+            message: message.into(),
+        }
     }
 }
 
@@ -311,6 +330,9 @@ impl Runtimes {
 
 impl std::fmt::Debug for Runtimes {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_list().entries(self.0.iter().map(|runtime| runtime.handler())).finish()
+        formatter
+            .debug_list()
+            .entries(self.0.iter().map(|runtime| runtime.handler()))
+            .finish()
     }
 }

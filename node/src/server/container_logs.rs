@@ -46,7 +46,8 @@ impl Parameters {
     fn query(&self, now: Timestamp) -> Result<LogQuery, String> {
         let since_seconds: Option<i64> = number("sinceSeconds", self.since_seconds.as_deref())?;
         let since_time = self.since_time.as_deref().map(|text| {
-            text.parse::<Timestamp>().map_err(|error| format!("sinceTime: {text:?}: {error}"))
+            text.parse::<Timestamp>()
+                .map_err(|error| format!("sinceTime: {text:?}: {error}"))
         });
         let since_seconds = since_seconds.map(|seconds| now - SignedDuration::from_secs(seconds));
         Ok(LogQuery {
@@ -69,8 +70,11 @@ fn flag(name: &str, text: Option<&str>) -> Result<bool, String> {
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, String> {
-    text.map(|text| text.parse().map_err(|_| format!("{name}: {text:?} is not a number")))
-        .transpose()
+    text.map(|text| {
+        text.parse()
+            .map_err(|_| format!("{name}: {text:?} is not a number"))
+    })
+    .transpose()
 }
 
 pub(super) async fn serve(
@@ -83,7 +87,11 @@ pub(super) async fn serve(
         Err(message) => return (StatusCode::BAD_REQUEST, message).into_response(),
     };
     let Some(pod) = state.pods.find(&namespace, &name) else {
-        return (StatusCode::NOT_FOUND, format!("pod \"{namespace}/{name}\" not found\n")).into_response();
+        return (
+            StatusCode::NOT_FOUND,
+            format!("pod \"{namespace}/{name}\" not found\n"),
+        )
+            .into_response();
     };
     if !has_container(&pod, &container) {
         let text = format!("container {container:?} is not valid for pod {name:?}");
@@ -94,14 +102,15 @@ pub(super) async fn serve(
         && let Some(reason) = waiting_reason(&pod, &container)
         && state.logs.attempts(&identity, &container).is_empty()
     {
-        let text =
-            format!("container {container:?} in pod {name:?} is waiting to start: {reason}");
+        let text = format!("container {container:?} in pod {name:?} is waiting to start: {reason}");
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     match state.logs.read(&identity, &container, query).await {
-        Ok(stream) => {
-            ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response()
-        }
+        Ok(stream) => (
+            [(header::CONTENT_TYPE, "text/plain")],
+            Body::from_stream(stream),
+        )
+            .into_response(),
         Err(ReadError::NoPrevious) => {
             let text =
                 format!("previous terminated container {container:?} in pod {name:?} not found");
@@ -109,7 +118,11 @@ pub(super) async fn serve(
         }
         Err(ReadError::Io(error)) => {
             tracing::error!(%error, namespace, name, container, "read log");
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("read log: {error}")).into_response()
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("read log: {error}"),
+            )
+                .into_response()
         }
     }
 }
@@ -118,13 +131,20 @@ fn has_container(pod: &Pod, name: &str) -> bool {
     let spec = pod.spec.as_ref();
     spec.is_some_and(|spec| {
         let init = spec.init_containers.iter().flatten();
-        spec.containers.iter().chain(init).any(|container| container.name == name)
+        spec.containers
+            .iter()
+            .chain(init)
+            .any(|container| container.name == name)
     })
 }
 
 fn waiting_reason(pod: &Pod, name: &str) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let mut all = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .flatten();
     let found: &ContainerStatus = all.find(|found| found.name == name)?;
     found.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }

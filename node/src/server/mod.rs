@@ -55,7 +55,11 @@ impl DaemonServer {
     pub(crate) async fn bind(address: SocketAddr, tls: &DaemonTls) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let acceptor = TlsAcceptor::from(tls.server_config());
-        Ok(Self { listener, acceptor, allowed: tls.allowed() })
+        Ok(Self {
+            listener,
+            acceptor,
+            allowed: tls.allowed(),
+        })
     }
 
     /// Where it listens.
@@ -69,7 +73,9 @@ impl DaemonServer {
         let connections = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { break };
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                break;
+            };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
@@ -83,8 +89,12 @@ impl DaemonServer {
                     continue;
                 }
             };
-            let connection =
-                serve_connection(stream, self.acceptor.clone(), self.allowed.clone(), service.clone());
+            let connection = serve_connection(
+                stream,
+                self.acceptor.clone(),
+                self.allowed.clone(),
+                service.clone(),
+            );
             let stop = stop.clone();
             connections.spawn(async move {
                 tokio::select! {
@@ -111,7 +121,10 @@ async fn serve_connection(
         Err(_) => return tracing::debug!("daemon endpoint: handshake timed out"),
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    if !certificates.first().is_some_and(|certificate| allowed.admits(certificate)) {
+    if !certificates
+        .first()
+        .is_some_and(|certificate| allowed.admits(certificate))
+    {
         return tracing::warn!("daemon endpoint: a client that is not the API server was refused");
     }
     let served = auto::Builder::new(TokioExecutor::new())
@@ -126,7 +139,10 @@ fn router(state: DaemonState) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs::serve))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(container_logs::serve),
+        )
         .route("/exec/{*path}", any(|| not_offered("exec")))
         .route("/attach/{*path}", any(|| not_offered("attach")))
         .route("/portForward/{*path}", any(|| not_offered("portForward")))
@@ -140,7 +156,10 @@ async fn not_offered(what: &str) -> Response {
 
 async fn pods(State(state): State<DaemonState>) -> Response {
     let items = state.pods.all().iter().map(|pod| (**pod).clone()).collect();
-    let list = List { items, ..List::default() };
+    let list = List {
+        items,
+        ..List::default()
+    };
     match serde_json::to_vec(&list) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -72,14 +72,18 @@ impl DaemonTls {
         client_ca_pem: &[u8],
         client_names: Vec<String>,
     ) -> Result<Self, TlsError> {
-        let serving = Arc::new(Serving(ArcSwap::from_pointee(certified(certificate_pem, key_pem)?)));
+        let serving = Arc::new(Serving(ArcSwap::from_pointee(certified(
+            certificate_pem,
+            key_pem,
+        )?)));
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
         for certificate in certificates("client CA", client_ca_pem)? {
             roots.add(certificate)?;
         }
         let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
@@ -88,7 +92,11 @@ impl DaemonTls {
         let mut names = client_names;
         names.push(API_SERVER_CLIENT.to_owned());
         let allowed = Arc::new(AllowedClients { names });
-        Ok(Self { config: Arc::new(config), serving, allowed })
+        Ok(Self {
+            config: Arc::new(config),
+            serving,
+            allowed,
+        })
     }
 
     /// Serves new connections with another certificate.
@@ -96,7 +104,9 @@ impl DaemonTls {
     /// # Errors
     /// The PEM texts can't be used; the old certificate stays.
     pub fn replace(&self, certificate_pem: &[u8], key_pem: &[u8]) -> Result<(), TlsError> {
-        self.serving.0.store(Arc::new(certified(certificate_pem, key_pem)?));
+        self.serving
+            .0
+            .store(Arc::new(certified(certificate_pem, key_pem)?));
         Ok(())
     }
 
@@ -112,10 +122,16 @@ impl DaemonTls {
 impl AllowedClients {
     /// Whether a certificate (already verified) is one of the API server's.
     pub(super) fn admits(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+            return false;
+        };
         let subject = certificate.subject();
-        let mut groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-        let mut names = subject.iter_common_name().filter_map(|name| name.as_str().ok());
+        let mut groups = subject
+            .iter_organization()
+            .filter_map(|group| group.as_str().ok());
+        let mut names = subject
+            .iter_common_name()
+            .filter_map(|name| name.as_str().ok());
         groups.any(|group| group == ADMIN_GROUP)
             || names.any(|name| self.names.iter().any(|allowed| allowed == name))
     }
@@ -123,9 +139,15 @@ impl AllowedClients {
 
 fn certified(certificate_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, TlsError> {
     let chain = certificates("serving certificate", certificate_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|source| TlsError::Pem { what: "serving key", source })?;
-    Ok(CertifiedKey::from_der(chain, key, &ring::default_provider())?)
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|source| TlsError::Pem {
+        what: "serving key",
+        source,
+    })?;
+    Ok(CertifiedKey::from_der(
+        chain,
+        key,
+        &ring::default_provider(),
+    )?)
 }
 
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -141,16 +163,22 @@ mod tests {
     fn certificate(name: &str, group: Option<&str>) -> CertificateDer<'static> {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut parameters = rcgen::CertificateParams::default();
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         if let Some(group) = group {
-            parameters.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+            parameters
+                .distinguished_name
+                .push(rcgen::DnType::OrganizationName, group);
         }
         parameters.self_signed(&key).unwrap().der().clone()
     }
 
     #[test]
     fn only_the_api_server_is_let_in() {
-        let allowed = AllowedClients { names: vec![API_SERVER_CLIENT.to_owned()] };
+        let allowed = AllowedClients {
+            names: vec![API_SERVER_CLIENT.to_owned()],
+        };
         assert!(allowed.admits(&certificate(API_SERVER_CLIENT, None)));
         assert!(allowed.admits(&certificate("admin", Some(ADMIN_GROUP))));
         assert!(!allowed.admits(&certificate("system:node:a", Some("system:nodes"))));

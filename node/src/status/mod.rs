@@ -103,7 +103,9 @@ impl StatusPublisher {
             self.dirty = false;
             self.in_flight = self.wanted.as_ref().map(|status| self.patch(status));
         }
-        let Some(in_flight) = &mut self.in_flight else { return std::future::pending().await };
+        let Some(in_flight) = &mut self.in_flight else {
+            return std::future::pending().await;
+        };
         let result = in_flight.await;
         self.in_flight = None;
         self.answered(result)
@@ -134,8 +136,13 @@ impl StatusPublisher {
         let (api, name, uid) = (self.api.clone(), self.name.clone(), self.uid.clone());
         let body = patch_body(&uid, status);
         Box::pin(async move {
-            let params = PatchParams { field_manager: Some("kubelet".to_owned()), ..PatchParams::default() };
-            api.patch_status(&name, &params, &Patch::Strategic(body?)).await.map(drop)
+            let params = PatchParams {
+                field_manager: Some("kubelet".to_owned()),
+                ..PatchParams::default()
+            };
+            api.patch_status(&name, &params, &Patch::Strategic(body?))
+                .await
+                .map(drop)
         })
     }
 }
@@ -163,6 +170,9 @@ mod tests {
         .unwrap();
         let body = patch_body("u", &status).unwrap();
         assert_eq!(body["metadata"]["uid"], "u");
-        assert_eq!(body["status"]["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.1.0.2" }]));
+        assert_eq!(
+            body["status"]["podIPs"],
+            json!([{ "$patch": "replace" }, { "ip": "10.1.0.2" }])
+        );
     }
 }

@@ -26,7 +26,9 @@ pub(crate) fn status(
     host: &HostFacts,
     now: Timestamp,
 ) -> PodStatus {
-    let Some(spec) = &pod.spec else { return PodStatus::default() };
+    let Some(spec) = &pod.spec else {
+        return PodStatus::default();
+    };
     let phase = phase(pod, spec, old, facts);
     let ips = facts.pod_ip.map(|ip| ip.to_string());
     let (reason, message) = match &facts.failed {
@@ -46,13 +48,17 @@ pub(crate) fn status(
         container_statuses: statuses(|role| role == Role::App),
         init_container_statuses: statuses(|role| role != Role::App),
         host_ip: Some(host.host_ip.clone()),
-        host_ips: Some(vec![HostIP { ip: host.host_ip.clone() }]),
+        host_ips: Some(vec![HostIP {
+            ip: host.host_ip.clone(),
+        }]),
         pod_ip: ips.clone(),
         pod_ips: ips.map(|ip| vec![PodIP { ip }]),
         start_time: Some(Time(whole_second(facts.start_time))),
-        qos_class: Some(old.qos_class.clone().unwrap_or_else(|| {
-            format!("{:?}", pod_resources::qos_class(spec))
-        })),
+        qos_class: Some(
+            old.qos_class
+                .clone()
+                .unwrap_or_else(|| format!("{:?}", pod_resources::qos_class(spec))),
+        ),
         observed_generation: pod.metadata.generation,
         reason,
         message,
@@ -68,7 +74,11 @@ fn phase(pod: &Pod, spec: &PodSpec, old: &PodStatus, facts: &PodFacts) -> &'stat
         _ => {}
     }
     if facts.failed.is_some() {
-        return if facts.any_active() { "Running" } else { "Failed" };
+        return if facts.any_active() {
+            "Running"
+        } else {
+            "Failed"
+        };
     }
     let ending = pod.metadata.deletion_timestamp.is_some();
     if facts.any_active() || !(ending || crate::pods::plan::is_done(spec, facts)) {
@@ -90,10 +100,17 @@ fn live_phase(spec: &PodSpec, facts: &PodFacts) -> &'static str {
         })
     };
     let ran_before = |container: &Container| {
-        facts.containers.get(&container.name).is_some_and(|found| found.ended().is_some())
+        facts
+            .containers
+            .get(&container.name)
+            .is_some_and(|found| found.ended().is_some())
     };
     let pending_init = !facts.initialized && !spec.containers.iter().any(ran_before);
-    if pending_init || spec.containers.iter().any(waits) { "Pending" } else { "Running" }
+    if pending_init || spec.containers.iter().any(waits) {
+        "Pending"
+    } else {
+        "Running"
+    }
 }
 
 fn container_status(container: &Container, facts: &PodFacts) -> ContainerStatus {
@@ -130,15 +147,20 @@ fn state(found: &ContainerFacts, facts: &PodFacts) -> ContainerState {
         ..ContainerState::default()
     };
     match &found.phase {
-        Phase::Waiting { reason: ContainerReason::ContainerCreating, .. }
-            if facts.setup == Setup::Done && !facts.initialized =>
-        {
+        Phase::Waiting {
+            reason: ContainerReason::ContainerCreating,
+            ..
+        } if facts.setup == Setup::Done && !facts.initialized => {
             waiting(ContainerReason::PodInitializing, "")
         }
-        Phase::Waiting { reason, message, .. } => waiting(*reason, message),
+        Phase::Waiting {
+            reason, message, ..
+        } => waiting(*reason, message),
         Phase::Starting => waiting(ContainerReason::ContainerCreating, ""),
         Phase::Running { since } | Phase::Stopping { since } => ContainerState {
-            running: Some(ContainerStateRunning { started_at: Some(Time(whole_second(*since))) }),
+            running: Some(ContainerStateRunning {
+                started_at: Some(Time(whole_second(*since))),
+            }),
             ..ContainerState::default()
         },
         Phase::Ended(ended) => terminated(ended),
@@ -172,8 +194,13 @@ fn conditions(
     let (containers_ready, why) = containers_ready(spec, facts, phase);
     let gates_missing = missing_gates(pod, spec);
     let ready = containers_ready && gates_missing.is_none();
-    let ready_why = if containers_ready { gates_missing } else { why.clone() };
-    let initialized_why = (!facts.initialized && phase != "Succeeded").then(|| init_why(spec, facts));
+    let ready_why = if containers_ready {
+        gates_missing
+    } else {
+        why.clone()
+    };
+    let initialized_why =
+        (!facts.initialized && phase != "Succeeded").then(|| init_why(spec, facts));
     [
         ("PodReadyToStartContainers", sandbox, None),
         ("Initialized", initialized_why.is_none(), initialized_why),
@@ -218,13 +245,18 @@ fn init_why(spec: &PodSpec, facts: &PodFacts) -> (&'static str, String) {
             Role::App => false,
         }
     });
-    let names: Vec<&str> = incomplete.map(|(_, container)| container.name.as_str()).collect();
+    let names: Vec<&str> = incomplete
+        .map(|(_, container)| container.name.as_str())
+        .collect();
     let message = format!("containers with incomplete status: [{}]", names.join(" "));
     ("ContainersNotInitialized", message)
 }
 
 fn missing_gates(pod: &Pod, spec: &PodSpec) -> Why {
-    let present = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let present = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     let holds = |kind: &str| {
         let mut all = present.into_iter().flatten();
         all.any(|found| found.type_ == kind && found.status == "True")
@@ -232,7 +264,12 @@ fn missing_gates(pod: &Pod, spec: &PodSpec) -> Why {
     let gates = spec.readiness_gates.iter().flatten();
     let missing: Vec<String> = gates
         .filter(|gate| !holds(&gate.condition_type))
-        .map(|gate| format!("the status of pod readiness gate {:?} is not \"True\", but False", gate.condition_type))
+        .map(|gate| {
+            format!(
+                "the status of pod readiness gate {:?} is not \"True\", but False",
+                gate.condition_type
+            )
+        })
         .collect();
     (!missing.is_empty()).then(|| ("ReadinessGatesNotReady", missing.join("; ")))
 }
@@ -245,8 +282,14 @@ fn condition(
     now: Timestamp,
 ) -> PodCondition {
     let status = if holds { "True" } else { "False" };
-    let old = old.conditions.iter().flatten().find(|old| old.type_ == kind);
-    let kept = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
+    let old = old
+        .conditions
+        .iter()
+        .flatten()
+        .find(|old| old.type_ == kind);
+    let kept = old
+        .filter(|old| old.status == status)
+        .and_then(|old| old.last_transition_time.clone());
     let (reason, message) = match why {
         Some((reason, message)) => (Some(reason.to_owned()), Some(message)),
         None => (None, None),
@@ -289,11 +332,19 @@ mod tests {
     }
 
     fn status(pod: &Pod, facts: &PodFacts, host: &HostFacts, now: Timestamp) -> PodStatus {
-        super::status(pod, &pod.status.clone().unwrap_or_default(), facts, host, now)
+        super::status(
+            pod,
+            &pod.status.clone().unwrap_or_default(),
+            facts,
+            host,
+            now,
+        )
     }
 
     fn host() -> HostFacts {
-        HostFacts { host_ip: "10.0.0.1".to_owned() }
+        HostFacts {
+            host_ip: "10.0.0.1".to_owned(),
+        }
     }
 
     fn end(exit_code: i32) -> Ended {
@@ -309,7 +360,10 @@ mod tests {
     }
 
     fn facts(pod: &Pod, init: Option<i32>, app: Phase) -> PodFacts {
-        let mut facts = PodFacts { setup: Setup::Done, ..PodFacts::begin(pod, at(0)) };
+        let mut facts = PodFacts {
+            setup: Setup::Done,
+            ..PodFacts::begin(pod, at(0))
+        };
         if let Some(exit_code) = init {
             facts.containers.get_mut("i").unwrap().phase = Phase::Ended(end(exit_code));
             facts.initialized = exit_code == 0;
@@ -365,10 +419,15 @@ mod tests {
         facts.containers.get_mut("a").unwrap().ready = false;
         let find = |pod: &Pod, facts: &PodFacts| {
             let all = status(pod, facts, &host(), at(2)).conditions.unwrap();
-            all.into_iter().find(|condition| condition.type_ == "Ready").unwrap()
+            all.into_iter()
+                .find(|condition| condition.type_ == "Ready")
+                .unwrap()
         };
         let ready = find(&pod, &facts);
-        assert_eq!(ready.message.unwrap(), "containers with unready status: [a]");
+        assert_eq!(
+            ready.message.unwrap(),
+            "containers with unready status: [a]"
+        );
         facts.containers.get_mut("a").unwrap().ready = true;
         pod.spec.as_mut().unwrap().readiness_gates =
             serde_json::from_value(json!([{ "conditionType": "example.com/g" }])).unwrap();

@@ -27,12 +27,23 @@ impl VolumeType for EmptyDir {
         tokio::fs::create_dir_all(&path)
             .await
             .map_err(|error| format!("make {}: {error}", path.display()))?;
-        let limit = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
+        let limit = volume
+            .empty_dir
+            .as_ref()
+            .and_then(|source| source.size_limit.as_ref());
         let size_limit = limit
-            .map(|limit| limit.0.parse::<Quantity>().map_err(|error| error.to_string()))
+            .map(|limit| {
+                limit
+                    .0
+                    .parse::<Quantity>()
+                    .map_err(|error| error.to_string())
+            })
             .transpose()?
             .and_then(|limit| u64::try_from(limit.units()).ok())
             .filter(|limit| *limit > 0);
-        Ok(Mounted { source: MountSource::Host { path, size_limit }, _updater: None })
+        Ok(Mounted {
+            source: MountSource::Host { path, size_limit },
+            _updater: None,
+        })
     }
 }

@@ -91,7 +91,10 @@ pub(crate) async fn set_up(context: VolumeContext) -> Result<PodVolumes, VolumeE
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
     let mut mounted = BTreeMap::new();
     for volume in volumes.into_iter().flatten() {
-        let failed = |message| VolumeError { volume: volume.name.clone(), message };
+        let failed = |message| VolumeError {
+            volume: volume.name.clone(),
+            message,
+        };
         let kind = VOLUMES.iter().find(|kind| kind.claims(volume));
         let kind = kind.ok_or_else(|| failed(unsupported(volume)))?;
         let set_up = kind.set_up(&context, volume).await.map_err(failed)?;

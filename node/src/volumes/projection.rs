@@ -56,8 +56,19 @@ impl VolumeType for ConfigMapVolume {
     ) -> Result<Mounted, String> {
         let source = volume.config_map.clone().unwrap_or_default();
         let (items, name, optional) = (source.items, source.name, source.optional);
-        let config_map = Some(ConfigMapProjection { items, name, optional });
-        set_up(context, vec![VolumeProjection { config_map, ..VolumeProjection::default() }]).await
+        let config_map = Some(ConfigMapProjection {
+            items,
+            name,
+            optional,
+        });
+        set_up(
+            context,
+            vec![VolumeProjection {
+                config_map,
+                ..VolumeProjection::default()
+            }],
+        )
+        .await
     }
 }
 
@@ -75,8 +86,19 @@ impl VolumeType for SecretVolume {
         let source = volume.secret.clone().unwrap_or_default();
         let name = source.secret_name.unwrap_or_default();
         let (items, optional) = (source.items, source.optional);
-        let secret = Some(SecretProjection { items, name, optional });
-        set_up(context, vec![VolumeProjection { secret, ..VolumeProjection::default() }]).await
+        let secret = Some(SecretProjection {
+            items,
+            name,
+            optional,
+        });
+        set_up(
+            context,
+            vec![VolumeProjection {
+                secret,
+                ..VolumeProjection::default()
+            }],
+        )
+        .await
     }
 }
 
@@ -93,7 +115,14 @@ impl VolumeType for DownwardApiVolume {
     ) -> Result<Mounted, String> {
         let items = volume.downward_api.clone().and_then(|source| source.items);
         let downward_api = Some(DownwardAPIProjection { items });
-        set_up(context, vec![VolumeProjection { downward_api, ..VolumeProjection::default() }]).await
+        set_up(
+            context,
+            vec![VolumeProjection {
+                downward_api,
+                ..VolumeProjection::default()
+            }],
+        )
+        .await
     }
 }
 
@@ -108,7 +137,10 @@ impl VolumeType for ProjectedVolume {
         context: &Arc<VolumeContext>,
         volume: &Volume,
     ) -> Result<Mounted, String> {
-        let sources = volume.projected.as_ref().and_then(|source| source.sources.clone());
+        let sources = volume
+            .projected
+            .as_ref()
+            .and_then(|source| source.sources.clone());
         set_up(context, sources.unwrap_or_default()).await
     }
 }
@@ -133,14 +165,28 @@ impl Subscriptions {
         let pod = context.pod.borrow();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let objects = &context.objects;
-        let config_maps = projections.iter().filter_map(|source| source.config_map.as_ref());
-        let secrets = projections.iter().filter_map(|source| source.secret.as_ref());
+        let config_maps = projections
+            .iter()
+            .filter_map(|source| source.config_map.as_ref());
+        let secrets = projections
+            .iter()
+            .filter_map(|source| source.secret.as_ref());
         Self {
             config_maps: config_maps
-                .map(|map| (map.name.clone(), objects.config_maps.subscribe(namespace, &map.name)))
+                .map(|map| {
+                    (
+                        map.name.clone(),
+                        objects.config_maps.subscribe(namespace, &map.name),
+                    )
+                })
                 .collect(),
             secrets: secrets
-                .map(|secret| (secret.name.clone(), objects.secrets.subscribe(namespace, &secret.name)))
+                .map(|secret| {
+                    (
+                        secret.name.clone(),
+                        objects.secrets.subscribe(namespace, &secret.name),
+                    )
+                })
                 .collect(),
         }
     }
@@ -148,10 +194,14 @@ impl Subscriptions {
     /// Waits until every object is known and takes them.
     async fn read(&self, inputs: &mut Inputs) -> Result<(), String> {
         for (name, watch) in &self.config_maps {
-            inputs.config_maps.insert(name.clone(), first(watch, "configmap", name).await?);
+            inputs
+                .config_maps
+                .insert(name.clone(), first(watch, "configmap", name).await?);
         }
         for (name, watch) in &self.secrets {
-            inputs.secrets.insert(name.clone(), first(watch, "secret", name).await?);
+            inputs
+                .secrets
+                .insert(name.clone(), first(watch, "secret", name).await?);
         }
         Ok(())
     }
@@ -171,10 +221,15 @@ impl Subscriptions {
 
 async fn first<K>(watch: &Watch<K>, kind: &str, name: &str) -> Result<Option<Arc<K>>, String> {
     let mut changes = watch.changes();
-    let known = tokio::time::timeout(FIRST_VALUE, changes.wait_for(|known: &Known<K>| known.is_some()));
+    let known = tokio::time::timeout(
+        FIRST_VALUE,
+        changes.wait_for(|known: &Known<K>| known.is_some()),
+    );
     match known.await {
         Ok(Ok(known)) => Ok(known.clone().flatten()),
-        _ => Err(format!("failed to sync {kind} {name:?}: timed out waiting for the API server")),
+        _ => Err(format!(
+            "failed to sync {kind} {name:?}: timed out waiting for the API server"
+        )),
     }
 }
 
@@ -187,7 +242,12 @@ async fn set_up(
     subscriptions.read(&mut inputs).await?;
     let refresh = request_tokens(context, &projections, &mut inputs).await?;
     let pod = context.pod.borrow().clone();
-    let tree = Arc::new(MemoryTree::new(render(&projections, &pod, context, &inputs)?));
+    let tree = Arc::new(MemoryTree::new(render(
+        &projections,
+        &pod,
+        context,
+        &inputs,
+    )?));
     let updater = Updater {
         context: context.clone(),
         projections,
@@ -197,7 +257,10 @@ async fn set_up(
         refresh,
     };
     let updater = Some(OwnedTask::spawn(updater.run()));
-    Ok(Mounted { source: MountSource::Memory(tree), _updater: updater })
+    Ok(Mounted {
+        source: MountSource::Memory(tree),
+        _updater: updater,
+    })
 }
 
 /// Keeps one volume's tree current.
@@ -246,7 +309,12 @@ impl Updater {
     async fn update(&mut self) -> Result<(), String> {
         self.subscriptions.read(&mut self.inputs).await?;
         let pod = self.context.pod.borrow().clone();
-        self.tree.replace(render(&self.projections, &pod, &self.context, &self.inputs)?);
+        self.tree.replace(render(
+            &self.projections,
+            &pod,
+            &self.context,
+            &self.inputs,
+        )?);
         Ok(())
     }
 }
@@ -258,7 +326,10 @@ async fn request_tokens(
     inputs: &mut Inputs,
 ) -> Result<Option<Instant>, String> {
     let mut refresh: Option<Instant> = None;
-    for source in projections.iter().filter_map(|source| source.service_account_token.as_ref()) {
+    for source in projections
+        .iter()
+        .filter_map(|source| source.service_account_token.as_ref())
+    {
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let token = request_token(context, source, seconds).await?;
         inputs.tokens.insert(source.path.clone(), token);
@@ -276,7 +347,10 @@ async fn request_token(
 ) -> Result<String, String> {
     let pod = context.pod.borrow().clone();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref());
     let account = account.unwrap_or("default");
     let request = TokenRequest {
         spec: TokenRequestSpec {
@@ -292,9 +366,14 @@ async fn request_token(
         ..TokenRequest::default()
     };
     let api: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
-    let answer = api.create_token_request(account, &PostParams::default(), &request).await;
+    let answer = api
+        .create_token_request(account, &PostParams::default(), &request)
+        .await;
     let answer = answer.map_err(|error| format!("failed to fetch token: {error}"))?;
-    let token = answer.status.map(|status| status.token).filter(|token| !token.is_empty());
+    let token = answer
+        .status
+        .map(|status| status.token)
+        .filter(|token| !token.is_empty());
     token.ok_or_else(|| "failed to fetch token: the API server answered without one".to_owned())
 }
 
@@ -308,24 +387,35 @@ fn render(
     let mut files = BTreeMap::new();
     for source in projections {
         if let Some(source) = &source.config_map {
-            let found = inputs.config_maps.get(&source.name).and_then(Option::as_ref);
+            let found = inputs
+                .config_maps
+                .get(&source.name)
+                .and_then(Option::as_ref);
             let data = found.map(|map| config_map_data(map));
-            add_object(&mut files, &Object {
-                kind: "configmap",
-                name: &source.name,
-                items: source.items.as_deref(),
-                optional: source.optional.unwrap_or(false),
-            }, data)?;
+            add_object(
+                &mut files,
+                &Object {
+                    kind: "configmap",
+                    name: &source.name,
+                    items: source.items.as_deref(),
+                    optional: source.optional.unwrap_or(false),
+                },
+                data,
+            )?;
         }
         if let Some(source) = &source.secret {
             let found = inputs.secrets.get(&source.name).and_then(Option::as_ref);
             let data = found.map(|secret| secret_data(secret));
-            add_object(&mut files, &Object {
-                kind: "secret",
-                name: &source.name,
-                items: source.items.as_deref(),
-                optional: source.optional.unwrap_or(false),
-            }, data)?;
+            add_object(
+                &mut files,
+                &Object {
+                    kind: "secret",
+                    name: &source.name,
+                    items: source.items.as_deref(),
+                    optional: source.optional.unwrap_or(false),
+                },
+                data,
+            )?;
         }
         if let Some(source) = &source.downward_api {
             for file in source.items.iter().flatten() {
@@ -337,7 +427,10 @@ fn render(
             files.insert(source.path.clone(), Bytes::from(token));
         }
         if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
-            return Err("projected sources clusterTrustBundle and podCertificate are not supported yet".to_owned());
+            return Err(
+                "projected sources clusterTrustBundle and podCertificate are not supported yet"
+                    .to_owned(),
+            );
         }
     }
     MemoryNode::from_files(files).map_err(|error| error.to_string())
@@ -363,7 +456,8 @@ fn config_map_data(map: &ConfigMap) -> Data {
 
 fn secret_data(secret: &Secret) -> Data {
     let data = secret.data.iter().flatten();
-    data.map(|(key, value)| (key.clone(), Bytes::from(value.0.clone()))).collect()
+    data.map(|(key, value)| (key.clone(), Bytes::from(value.0.clone())))
+        .collect()
 }
 
 fn add_object(files: &mut Data, object: &Object<'_>, data: Option<Data>) -> Result<(), String> {
@@ -383,7 +477,13 @@ fn add_object(files: &mut Data, object: &Object<'_>, data: Option<Data>) -> Resu
                 files.insert(item.path.clone(), value.clone());
             }
             None if object.optional => {}
-            None => return Err(format!("references non-existent {} key: {}", key_kind(object.kind), item.key)),
+            None => {
+                return Err(format!(
+                    "references non-existent {} key: {}",
+                    key_kind(object.kind),
+                    item.key
+                ));
+            }
         }
     }
     Ok(())
@@ -417,7 +517,12 @@ mod tests {
     use serde_json::json;
 
     fn object<'a>(items: Option<&'a [KeyToPath]>, optional: bool) -> Object<'a> {
-        Object { kind: "configmap", name: "cm", items, optional }
+        Object {
+            kind: "configmap",
+            name: "cm",
+            items,
+            optional,
+        }
     }
 
     fn data() -> Option<Data> {
@@ -434,7 +539,11 @@ mod tests {
         add_object(&mut files, &object(None, false), data()).unwrap();
         assert_eq!(files.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(files["c"], Bytes::from_static(b"\xff"));
-        let items = [KeyToPath { key: "a".into(), path: "dir/x".into(), mode: None }];
+        let items = [KeyToPath {
+            key: "a".into(),
+            path: "dir/x".into(),
+            mode: None,
+        }];
         let mut files = Data::new();
         add_object(&mut files, &object(Some(&items), false), data()).unwrap();
         assert_eq!(files.keys().collect::<Vec<_>>(), ["dir/x"]);
@@ -442,10 +551,17 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_an_error_unless_optional() {
-        let items = [KeyToPath { key: "z".into(), path: "z".into(), mode: None }];
+        let items = [KeyToPath {
+            key: "z".into(),
+            path: "z".into(),
+            mode: None,
+        }];
         let mut files = Data::new();
         let missing_key = add_object(&mut files, &object(Some(&items), false), data());
-        assert_eq!(missing_key.unwrap_err(), "references non-existent config key: z");
+        assert_eq!(
+            missing_key.unwrap_err(),
+            "references non-existent config key: z"
+        );
         let missing = add_object(&mut files, &object(None, false), None);
         assert_eq!(missing.unwrap_err(), "configmap \"cm\" not found");
         add_object(&mut files, &object(Some(&items), true), data()).unwrap();

@@ -314,7 +314,9 @@ async fn collect(body: Body, limit: usize, what: &str) -> Result<Bytes, ClientEr
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(ClientError::Transport)?;
         if collected.len() + chunk.len() > limit {
-            return Err(ClientError::Protocol(format!("{what}: larger than {limit} bytes")));
+            return Err(ClientError::Protocol(format!(
+                "{what}: larger than {limit} bytes"
+            )));
         }
         collected.extend_from_slice(&chunk);
     }
