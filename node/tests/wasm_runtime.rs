@@ -201,6 +201,28 @@ async fn an_http_component_is_served_on_its_pods_address() {
 }
 
 #[tokio::test]
+async fn a_component_of_wasi_0_3_is_served_the_same_way() {
+    let node = Node::new();
+    let file = some!(built::guest("web3"));
+    let (spec, pod) = (spec(file, ImageKind::Component), node.pod());
+    let container = node.start(&spec, &pod).await.unwrap();
+    let address = SocketAddr::new(pod.ip(), 8080);
+    for _ in 0..3 {
+        assert_eq!(
+            node.http(address, "/").await,
+            (200, "hello from 0.3".to_owned())
+        );
+    }
+    container.stop(Duration::from_secs(30)).await;
+    assert_eq!(container.wait().await, ExitStatus::exited(0));
+    assert_eq!(
+        container.usage().memory_bytes,
+        0,
+        "no instance is left behind"
+    );
+}
+
+#[tokio::test]
 async fn an_http_component_without_ports_listens_on_8080() {
     let node = Node::new();
     let (mut spec, pod) = (some!(web(1)), node.pod());
