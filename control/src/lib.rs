@@ -1,12 +1,25 @@
 //! The Windlass control plane: API server, store, controllers, scheduler, PKI.
+//!
+//! [`ControlPlane`] starts and stops all of it. `registry` and `store` hold the objects, `server` speaks
+//! the Kubernetes API, `controllers` and `scheduler` are clients of it like any other.
 
 pub mod admission;
+mod bootstrap;
+mod config;
+mod control_plane;
+pub mod controllers;
 pub mod identity;
+mod images;
+pub mod kubeconfig;
 pub mod patch;
 pub mod pki;
 pub mod registry;
+pub mod scheduler;
 pub mod server;
 pub mod store;
+
+pub use config::Config;
+pub use control_plane::{ControlPlane, NODE_CLIENT, StartError};
 
 /// The Kubernetes version whose API this is.
 pub const VERSION: &str = "v1.35.0";

@@ -1,0 +1,135 @@
+//! Controllers: each makes one thing about the cluster true, as an ordinary client of the API.
+//!
+//! 1. [`run`] starts one shared informer per kind and one task per row of [`CONTROLLERS`].
+//! 2. A controller subscribes to informers; a change becomes a key on its work queue.
+//! 3. A worker takes the key, reads the caches, asks its pure `plan` what to do and does it through the
+//!    API under the controller's own user. An error puts the key back with growing delay.
+//!
+//! Invariants: a wake-up carries a key, never data; every field has one writer; nothing polls, timers
+//! run only towards a due time. To add a controller: a file, a line in the table, a row in
+//! `server/authz.rs`.
+
+pub mod runtime;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use runtime::informers::Informers;
+use runtime::recorder::Recorder;
+
+/// The user that shared informers read as.
+pub const INFORMER_USER: &str = "system:kube-controller-manager";
+
+const FIRST_RESTART: Duration = Duration::from_millis(200);
+const LAST_RESTART: Duration = Duration::from_secs(30);
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Its holder connects to the API.
+    Client,
+    /// Its holder is connected to.
+    Server,
+}
+
+/// Signs certificate requests with the cluster's authority.
+pub trait Signer: Send + Sync {
+    /// Signs `request`, a PKCS#10 request in PEM whose subject and names were checked, for `life` at
+    /// most; answers the certificate in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with the request, in words for its author.
+    fn sign(&self, request: &str, life: Duration, usage: Usage) -> Result<String, String>;
+}
+
+/// What controllers are told about the cluster.
+#[derive(Clone)]
+pub struct ControllersConfig {
+    /// Network that nodes' pod networks are cut from: address and prefix length.
+    pub pod_network: (Ipv4Addr, u8),
+    /// Prefix length of a node's pod network.
+    pub node_cidr_bits: u8,
+    /// Network of Service addresses.
+    pub service_network: (Ipv4Addr, u8),
+    /// The cluster authority's certificate in PEM, published in every namespace.
+    pub ca_certificate: String,
+    /// Signs certificates of nodes.
+    pub signer: Arc<dyn Signer>,
+}
+
+/// What a controller is started with.
+#[derive(Clone)]
+struct Context {
+    client: Client,
+    informers: Arc<Informers>,
+    recorder: Recorder,
+    config: Arc<ControllersConfig>,
+    stop: CancellationToken,
+}
+
+type Start = fn(Context) -> BoxFuture<'static, ()>;
+
+/// A row of the table.
+struct Controller {
+    name: &'static str,
+    /// Who it acts as; its rights are in `server/authz.rs`.
+    user: &'static str,
+    start: Start,
+}
+
+/// Every controller.
+const CONTROLLERS: &[Controller] = &[];
+
+/// Runs all controllers until `stop`. `clients` gives a client that acts as the user of that name.
+pub async fn run(
+    clients: impl Fn(&str) -> Client,
+    config: ControllersConfig,
+    stop: CancellationToken,
+) {
+    let informers = Arc::new(Informers::new(&clients(INFORMER_USER)));
+    let config = Arc::new(config);
+    let mut tasks = JoinSet::new();
+    informers.start(&mut tasks, &stop);
+    for controller in CONTROLLERS {
+        let client = clients(controller.user);
+        let recorder = Recorder::start(client.clone(), controller.name, &mut tasks, stop.clone());
+        let context = Context {
+            client,
+            informers: Arc::clone(&informers),
+            recorder,
+            config: Arc::clone(&config),
+            stop: stop.clone(),
+        };
+        tasks.spawn(supervise(controller.name, controller.start, context));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a part of the controllers failed");
+        }
+    }
+}
+
+/// Runs a controller, again and again should it fail: everything it needs it reads anew.
+async fn supervise(name: &'static str, start: Start, context: Context) {
+    let stop = context.stop.clone();
+    let mut delay = FIRST_RESTART;
+    while !stop.is_cancelled() {
+        let mut task = JoinSet::new();
+        task.spawn(start(context.clone()));
+        let Some(Err(error)) = task.join_next().await else {
+            return;
+        };
+        tracing::error!(controller = name, %error, ?delay, "controller failed; it is started again");
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+        delay = (delay * 2).min(LAST_RESTART);
+    }
+}

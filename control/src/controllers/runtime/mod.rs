@@ -1,0 +1,12 @@
+//! What controllers and the scheduler are built from: informers, work queues, events, ownership.
+
+pub mod expectations;
+pub mod informer;
+pub mod informers;
+pub mod key;
+pub mod metadata;
+pub mod ownership;
+pub mod pod;
+pub mod recorder;
+pub mod work_queue;
+pub mod worker;
