@@ -34,13 +34,9 @@ use crate::status::phase::HostFacts;
 
 mod env;
 pub(crate) mod facts;
-#[cfg(test)]
-mod fake_api;
 pub(crate) mod plan;
 mod start;
 mod worker;
-#[cfg(test)]
-mod worker_tests;
 
 use worker::{Desired, PodWorker};
 
@@ -92,7 +88,7 @@ impl KnownPods {
             .collect()
     }
 
-    fn insert(&self, uid: &str, pod: Arc<Pod>) {
+    pub(crate) fn insert(&self, uid: &str, pod: Arc<Pod>) {
         self.0
             .write()
             .unwrap_or_else(PoisonError::into_inner)

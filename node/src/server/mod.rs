@@ -165,3 +165,163 @@ async fn pods(State(state): State<DaemonState>) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http_body_util::{BodyExt, Empty};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use serde_json::json;
+
+    use super::*;
+    use crate::logs::{LogLimits, Output};
+    use crate::pods::NodeContext;
+
+    type Ca = CertifiedIssuer<'static, KeyPair>;
+
+    fn authority() -> Ca {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(DnType::CommonName, "ca");
+        CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn issue(ca: &Ca, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let certificate = parameters.signed_by(&key, ca).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    struct World {
+        ca: Ca,
+        address: SocketAddr,
+        _directory: tempfile::TempDir,
+        _stop: tokio_util::sync::DropGuard,
+    }
+
+    async fn world() -> World {
+        let ca = authority();
+        let (certificate, key) = issue(&ca, "node");
+        let tls = DaemonTls::new(
+            certificate.as_bytes(),
+            key.as_bytes(),
+            ca.pem().as_bytes(),
+            Vec::new(),
+        );
+        let daemon = DaemonServer::bind(([127, 0, 0, 1], 0).into(), &tls.unwrap())
+            .await
+            .unwrap();
+        let address = daemon.local_addr().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::new(directory.path().to_owned(), LogLimits::default());
+        let pods = KnownPods::default();
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": { "name": "p", "namespace": "default", "uid": "u" },
+            "spec": { "containers": [{ "name": "a" }] },
+        }))
+        .unwrap();
+        logs.begin(&NodeContext::identity(&pod), "a", 0)
+            .write(Output::Stdout, b"one\ntwo\n");
+        pods.insert("u", Arc::new(pod));
+        let stop = CancellationToken::new();
+        tokio::spawn(daemon.serve(DaemonState { pods, logs }, stop.clone()));
+        World {
+            ca,
+            address,
+            _directory: directory,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    impl World {
+        async fn get(&self, client: &str, path: &str) -> Result<(StatusCode, String), String> {
+            let (certificate, key) = issue(&self.ca, client);
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(self.ca.der().clone()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                )
+                .unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let stream = TcpStream::connect(self.address).await.unwrap();
+            let name = ServerName::from(self.address.ip());
+            let stream = connector
+                .connect(name, stream)
+                .await
+                .map_err(|e| e.to_string())?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                    .await
+                    .map_err(|e| e.to_string())?;
+            tokio::spawn(connection);
+            let request = Request::get(path).header(header::HOST, "node");
+            let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|e| e.to_string())?;
+            let status = response.status();
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(|e| e.to_string())?
+                .to_bytes();
+            Ok((status, String::from_utf8(body.to_vec()).unwrap()))
+        }
+    }
+
+    const API_SERVER: &str = "kube-apiserver-kubelet-client";
+
+    #[tokio::test]
+    async fn the_api_server_reads_logs_and_nobody_else() {
+        let world = world().await;
+        let path = "/containerLogs/default/p/a?tailLines=1";
+        assert_eq!(
+            world.get(API_SERVER, path).await.unwrap(),
+            (StatusCode::OK, "two\n".to_owned())
+        );
+        assert!(world.get("system:node:other", path).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_not_offered_is_said() {
+        let world = world().await;
+        let cases = [
+            ("/healthz", 200, "ok"),
+            (
+                "/containerLogs/default/no/a",
+                404,
+                "pod \"default/no\" not found",
+            ),
+            (
+                "/containerLogs/default/p/no",
+                400,
+                "container \"no\" is not valid for pod \"p\"",
+            ),
+            ("/containerLogs/default/p/a?tailLines=x", 400, "tailLines"),
+            (
+                "/containerLogs/default/p/a?previous=true",
+                400,
+                "previous terminated container",
+            ),
+            ("/exec/default/p/a", 501, "exec is not supported yet"),
+            ("/pods", 200, "\"uid\":\"u\""),
+        ];
+        for (path, want, part) in cases {
+            let (status, body) = world.get(API_SERVER, path).await.unwrap();
+            assert_eq!(status.as_u16(), want, "{path}");
+            assert!(body.contains(part), "{path}: {body}");
+        }
+    }
+}

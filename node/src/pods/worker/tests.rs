@@ -14,15 +14,15 @@ use windlass_oci::push::push_wasm;
 use windlass_oci::registry::client::{RegistryClient, RouterTransport};
 use windlass_oci::registry::server::{Access, Authorize, Denied, Limits, router};
 
-use super::NodeContext;
 use super::fake_api::FakeApi;
-use super::worker::{Desired, PodWorker};
+use super::{Desired, PodWorker};
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::images::Images;
 use crate::logs::{LogLimits, LogQuery, Logs};
 use crate::network::{Network, NetworkConfig};
 use crate::objects::ObjectWatches;
+use crate::pods::NodeContext;
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
@@ -483,4 +483,32 @@ async fn logs_are_kept_and_the_agent_stops_its_pods() {
         .unwrap();
     assert_eq!(state.exit_code, 143);
     world.worker.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_termination_message_is_the_files_or_the_end_of_the_log() {
+    let mut spec = one("Never");
+    spec["containers"][0]["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    let message = |status: &PodStatus| {
+        let state = container(status).state.clone().unwrap();
+        state.terminated.unwrap().message.unwrap()
+    };
+    let world = World::new(&spec).await;
+    world.until_running().await;
+    world.runtime.exit("a", ExitStatus::exited(1));
+    let ended = world
+        .until("failed", |status| phase(status) == "Failed")
+        .await;
+    assert_eq!(message(&ended), "a started\n");
+
+    let world = World::new(&spec).await;
+    world.until_running().await;
+    let started = world.runtime.starts();
+    let file = &started[0].termination_message.as_ref().unwrap().host;
+    std::fs::write(file, "x".repeat(9999)).unwrap();
+    world.runtime.exit("a", ExitStatus::exited(1));
+    let ended = world
+        .until("failed", |status| phase(status) == "Failed")
+        .await;
+    assert_eq!(message(&ended), "x".repeat(4096));
 }

@@ -1,0 +1,394 @@
+//! What a pod worker does about single containers: start, watch, probe, end, back off.
+//!
+//! Invariant: an [`Instance`] is in the worker's table exactly while its container is starting, running or
+//! stopping; taking it out drops the instance and with it everything that was started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::mpsc;
+
+use super::{Instance, Message, PodWorker, grown, termination};
+use crate::events::EventType;
+use crate::pods::facts::{ContainerFacts, Ended, Phase, containers};
+use crate::pods::plan;
+use crate::pods::start::{self, StartRequest, StartedContainer};
+use crate::probes::{self, Purpose, Target, Verdict};
+use crate::runtime::{ExitStatus, PodIdentity, StartError};
+use crate::status::reason::{ContainerReason, EventReason};
+use crate::tasks::OwnedTask;
+
+const START_RETRY: Duration = Duration::from_secs(2);
+const MAX_START_RETRY: Duration = Duration::from_secs(60);
+
+impl PodWorker {
+    pub(super) fn start(&mut self, pod: &Arc<Pod>, name: &str, now: Timestamp) {
+        let Some((_, container)) = pod
+            .spec
+            .iter()
+            .flat_map(containers)
+            .find(|(_, container)| container.name == name)
+        else {
+            return;
+        };
+        let (Some(surroundings), Some(facts)) =
+            (&self.surroundings, self.facts.containers.get_mut(name))
+        else {
+            return;
+        };
+        begin_attempt(facts);
+        let attempt = facts.restart_count;
+        let start = self.next_start;
+        self.next_start += 1;
+        let logs = self.context.logs.begin(&self.identity, name, attempt);
+        let request = StartRequest {
+            context: self.context.clone(),
+            pod: pod.clone(),
+            identity: self.identity.clone(),
+            container: container.clone(),
+            attempt,
+            network: surroundings.network.clone(),
+            volumes: surroundings.volumes.clone(),
+            node: self
+                .context
+                .node_view(surroundings.network.ip().to_string()),
+            logs: logs.clone(),
+            events: self.events.clone(),
+        };
+        tracing::debug!(pod = self.identity.name, container = name, attempt, %now, "start");
+        let task = OwnedTask::spawn(run_container(
+            request,
+            name.to_owned(),
+            start,
+            self.sender.clone(),
+        ));
+        let instance = Instance {
+            start,
+            logs,
+            container: None,
+            _task: task,
+            probes: Vec::new(),
+            stopping: None,
+        };
+        self.instances.insert(name.to_owned(), instance);
+    }
+
+    pub(super) fn observe_start(&mut self, name: &str, start: u64, started: StartedContainer) {
+        if !self.is_current(name, start) {
+            return;
+        }
+        let now = self.context.clock.now();
+        let pod = self.pod.borrow().clone();
+        let spec = pod.spec.as_ref();
+        let container =
+            spec.and_then(|spec| containers(spec).find(|(_, found)| found.name == name));
+        let Some((_, container)) = container else {
+            return;
+        };
+        if let Some(facts) = self.facts.containers.get_mut(name) {
+            facts.phase = Phase::Running { since: now };
+            facts.start_failures = 0;
+            facts.image_id = started.image_id;
+            facts.container_id = Some(started.container_id);
+            facts.started = container.startup_probe.is_none();
+            facts.ready = container.readiness_probe.is_none();
+            facts.unhealthy = None;
+        }
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.container = Some(started.instance);
+        }
+        if container.startup_probe.is_some() {
+            self.probe(container, start, &[Purpose::Startup]);
+        } else {
+            self.probe(container, start, &[Purpose::Liveness, Purpose::Readiness]);
+        }
+    }
+
+    pub(super) fn observe_failure(&mut self, name: &str, error: StartError) {
+        let now = self.context.clock.now();
+        self.end_instance(name);
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
+        let is_image = matches!(
+            error.reason,
+            ContainerReason::ErrImagePull
+                | ContainerReason::InvalidImageName
+                | ContainerReason::ErrImageNeverPull
+        );
+        let (first, longest) = if is_image {
+            (plan::INITIAL_BACK_OFF, plan::MAX_BACK_OFF)
+        } else {
+            (START_RETRY, MAX_START_RETRY)
+        };
+        let delay = grown(first, facts.start_failures, longest);
+        facts.start_failures += 1;
+        facts.phase = Phase::Waiting {
+            reason: error.reason,
+            message: error.message,
+            since: now,
+            retry_at: Some(now + delay),
+        };
+    }
+
+    pub(super) async fn observe_exit(&mut self, name: &str, mut exit: ExitStatus) {
+        self.end_instance(name);
+        let policy = self.termination_policy(name);
+        let found = termination::Source {
+            file: start::termination_file(&self.context.data_dir, &self.identity, name),
+            logs: &self.context.logs,
+            pod: &self.identity,
+            container: name,
+        };
+        if let Some(message) = found.message(&exit, policy.as_deref()).await {
+            exit.message = message;
+        }
+        if self.facts.shutdown && exit.exit_code == 0 {
+            // Not the container's own success: after a restart of the agent it runs again.
+            exit = ExitStatus {
+                exit_code: 143,
+                message: "the node agent stopped".to_owned(),
+                ..exit
+            };
+        }
+        let now = self.context.clock.now();
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
+        let started_at = match facts.phase {
+            Phase::Running { since } | Phase::Stopping { since } => since,
+            _ => now,
+        };
+        let ended = Ended::new(exit, started_at, now, facts.container_id.clone());
+        facts.phase = Phase::Ended(ended);
+        (facts.started, facts.ready, facts.unhealthy) = (false, false, None);
+    }
+
+    fn termination_policy(&self, name: &str) -> Option<String> {
+        let pod = self.pod.borrow();
+        let mut all = pod.spec.iter().flat_map(containers);
+        let (_, container) = all.find(|(_, container)| container.name == name)?;
+        container.termination_message_policy.clone()
+    }
+
+    fn end_instance(&mut self, name: &str) {
+        if let Some(instance) = self.instances.remove(name) {
+            instance.logs.close();
+        }
+    }
+
+    pub(super) fn stop(&mut self, name: &str, grace: Duration, why: &str) {
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
+        let Phase::Running { since } = facts.phase else {
+            // It was still being started: there is nothing to wait for.
+            let now = self.context.clock.now();
+            let restart_count = facts.restart_count;
+            let last = facts.last.take();
+            *facts = ContainerFacts {
+                restart_count,
+                last,
+                ..ContainerFacts::new(now)
+            };
+            self.end_instance(name);
+            return;
+        };
+        facts.phase = Phase::Stopping { since };
+        facts.ready = false;
+        let text = if why.is_empty() {
+            format!("Stopping container {name}")
+        } else {
+            why.to_owned()
+        };
+        self.events
+            .container(name, EventType::Normal, EventReason::Killing, text);
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.probes.clear();
+            instance.stop(grace);
+        }
+    }
+
+    /// Ends at once what was still given time.
+    pub(super) fn force_stops(&mut self) {
+        for instance in self.instances.values_mut() {
+            if instance.stopping.is_some() {
+                instance.stop(Duration::ZERO);
+            }
+        }
+    }
+
+    pub(super) fn back_off(&mut self, name: &str, until: Timestamp, now: Timestamp) {
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
+        let (reason, message, event) = match &facts.phase {
+            Phase::Ended(_) => {
+                let delay = facts.back_off.as_secs();
+                let PodIdentity {
+                    namespace,
+                    name: pod,
+                    uid,
+                } = &self.identity;
+                let of_pod = format!("{pod}_{namespace}({uid})");
+                (
+                    ContainerReason::CrashLoopBackOff,
+                    format!(
+                        "back-off {} restarting failed container={name} pod={of_pod}",
+                        go_duration(delay)
+                    ),
+                    format!("Back-off restarting failed container {name} in pod {of_pod}"),
+                )
+            }
+            Phase::Waiting {
+                reason, message, ..
+            } => {
+                let pod = self.pod.borrow();
+                let mut all = pod.spec.iter().flat_map(containers);
+                let image = all.find(|(_, container)| container.name == name);
+                let image = image
+                    .and_then(|(_, container)| container.image.clone())
+                    .unwrap_or_default();
+                let text = format!("Back-off pulling image {image:?}");
+                (
+                    ContainerReason::ImagePullBackOff,
+                    format!("{text}: {reason}: {message}"),
+                    text,
+                )
+            }
+            _ => return,
+        };
+        if let Phase::Ended(ended) = &facts.phase {
+            facts.last = Some(ended.clone());
+        }
+        facts.phase = Phase::Waiting {
+            reason,
+            message,
+            since: now,
+            retry_at: Some(until),
+        };
+        let kind = if reason == ContainerReason::CrashLoopBackOff {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
+        self.events
+            .container(name, kind, EventReason::BackOff, event);
+    }
+
+    fn probe(&mut self, container: &Container, start: u64, purposes: &[Purpose]) {
+        let (Some(surroundings), Some(instance)) =
+            (&self.surroundings, self.instances.get_mut(&container.name))
+        else {
+            return;
+        };
+        for purpose in purposes {
+            let probe = match purpose {
+                Purpose::Startup => &container.startup_probe,
+                Purpose::Liveness => &container.liveness_probe,
+                Purpose::Readiness => &container.readiness_probe,
+            };
+            let Some(probe) = probe else { continue };
+            let target = Target {
+                network: self.context.network.host(),
+                pod_ip: surroundings.network.ip(),
+                container: container.clone(),
+            };
+            let (name, sender) = (container.name.clone(), self.sender.clone());
+            let verdict = move |verdict| {
+                let _ = sender.send(Message::Probed {
+                    name: name.clone(),
+                    start,
+                    verdict,
+                });
+            };
+            let events = self.events.clone();
+            let task = probes::run(*purpose, probe.clone(), target, events, verdict);
+            instance.probes.push(OwnedTask::spawn(task));
+        }
+    }
+
+    pub(super) fn observe_verdict(&mut self, name: &str, verdict: Verdict) {
+        let Some(facts) = self.facts.containers.get_mut(name) else {
+            return;
+        };
+        if !facts.is_running() {
+            return;
+        }
+        match verdict {
+            Verdict::Ready(ready) => facts.ready = ready,
+            Verdict::Unhealthy(why) => facts.unhealthy = Some(why),
+            Verdict::Started => {
+                facts.started = true;
+                let pod = self.pod.borrow().clone();
+                let mut all = pod.spec.iter().flat_map(containers);
+                let found = all.find(|(_, container)| container.name == name);
+                let start = self.instances.get(name).map(|instance| instance.start);
+                if let (Some((_, container)), Some(start)) = (found, start) {
+                    self.probe(container, start, &[Purpose::Liveness, Purpose::Readiness]);
+                }
+            }
+        }
+    }
+}
+
+impl Instance {
+    fn stop(&mut self, grace: Duration) {
+        if let Some(container) = self.container.clone() {
+            self.stopping = Some(OwnedTask::spawn(async move { container.stop(grace).await }));
+        }
+    }
+}
+
+/// The facts of a container that is about to be started, for the first time or again.
+fn begin_attempt(facts: &mut ContainerFacts) {
+    let is_restart = match &facts.phase {
+        Phase::Ended(_) => true,
+        Phase::Waiting { reason, .. } => *reason == ContainerReason::CrashLoopBackOff,
+        _ => false,
+    };
+    if is_restart {
+        facts.back_off = plan::back_off_after_restart(facts);
+        facts.restart_count += 1;
+    }
+    if let Phase::Ended(ended) = &facts.phase {
+        facts.last = Some(ended.clone());
+    }
+    facts.phase = Phase::Starting;
+    (facts.started, facts.ready, facts.unhealthy) = (false, false, None);
+}
+
+/// The task of one start: ends with the container.
+async fn run_container(
+    request: StartRequest,
+    name: String,
+    start: u64,
+    sender: mpsc::UnboundedSender<Message>,
+) {
+    let container = match request.start().await {
+        Ok(container) => container,
+        Err(error) => {
+            let _ = sender.send(Message::StartFailed { name, start, error });
+            return;
+        }
+    };
+    let instance = container.instance.clone();
+    let _ = sender.send(Message::Started {
+        name: name.clone(),
+        start,
+        container,
+    });
+    let exit = instance.wait().await;
+    let _ = sender.send(Message::Exited { name, start, exit });
+}
+
+/// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
+fn go_duration(seconds: u64) -> String {
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
+}
