@@ -1,2 +1,86 @@
-//! The `windlass` binary.
-fn main() {}
+//! The `windlass` binary: one file per subcommand in `cmd/`.
+//!
+//! `up` is `server` and `agent` in one process with the manifests applied; the three share their code.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's).
+
+mod apply;
+mod cmd;
+mod connection;
+mod data_dir;
+mod logging;
+mod node;
+mod object_files;
+mod output;
+mod readiness;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A WebAssembly-first orchestrator that speaks the Kubernetes API.
+#[derive(Debug, Parser)]
+#[command(
+    name = "windlass",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    /// What to log, such as `info` or `windlass_control=debug`; also from WINDLASS_LOG.
+    #[arg(long, global = true, value_name = "FILTER", env = "WINDLASS_LOG")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a control plane and a node in this process, and apply manifests to it.
+    Up(cmd::up::Args),
+    /// Run the control plane alone.
+    Server(cmd::server::Args),
+    /// Run a node agent that joins a server.
+    Agent(cmd::agent::Args),
+    /// Apply manifests to a running server.
+    Apply(cmd::apply::Args),
+    /// Push a WebAssembly component to the server's image registry.
+    Push(cmd::push::Args),
+    /// Manage the tokens with which nodes join.
+    Token(cmd::token::Args),
+    /// Print the kubeconfig of a server on this machine.
+    Kubeconfig(cmd::kubeconfig::Args),
+    /// Print versions.
+    Version(cmd::version::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log.as_deref());
+    let outcome = match cli.command {
+        Command::Up(args) => run(cmd::up::run(args)),
+        Command::Server(args) => run(cmd::server::run(args)),
+        Command::Agent(args) => run(cmd::agent::run(args)),
+        Command::Apply(args) => run(cmd::apply::run(args)),
+        Command::Push(args) => run(cmd::push::run(args)),
+        Command::Token(args) => run(cmd::token::run(args)),
+        Command::Kubeconfig(args) => cmd::kubeconfig::run(&args),
+        Command::Version(args) => cmd::version::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command on the system runtime: API, agent and proxies. Guests have a runtime of their own.
+fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
+}

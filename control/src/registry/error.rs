@@ -122,6 +122,9 @@ pub enum ApiError {
     /// The body exceeds the limit, in bytes.
     #[error("Request entity too large: limit is {0}")]
     TooLarge(usize),
+    /// A patch that would make too much work.
+    #[error("{0}")]
+    PatchTooLarge(String),
     /// History or snapshot is gone.
     #[error("{message}")]
     Expired {

@@ -88,6 +88,7 @@ impl Registry {
                 warnings,
             })
         };
+        crate::patch::managed_fields::restore_times(&old, &mut new);
         if new == old {
             return Ok(done(entry.bytes.clone()));
         }

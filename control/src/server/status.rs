@@ -113,7 +113,9 @@ fn code_and_reason(error: &ApiError) -> (StatusCode, &'static str) {
         ApiError::MethodNotAllowed { .. } => (C::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         ApiError::NotAcceptable(_) => (C::NOT_ACCEPTABLE, "NotAcceptable"),
         ApiError::UnsupportedMediaType(_) => (C::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-        ApiError::TooLarge(_) => (C::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+        ApiError::TooLarge(_) | ApiError::PatchTooLarge(_) => {
+            (C::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+        }
         ApiError::Expired { .. } => (C::GONE, "Expired"),
         ApiError::ResourceVersionTooLarge { .. } | ApiError::Timeout(_) => {
             (C::GATEWAY_TIMEOUT, "Timeout")

@@ -124,7 +124,8 @@ pub(super) fn generic(
 
 fn unpatched(error: PatchError) -> ApiError {
     match error {
-        PatchError::Malformed(text) | PatchError::TooLarge(text) => ApiError::BadRequest(text),
+        PatchError::Malformed(text) => ApiError::BadRequest(text),
+        PatchError::TooLarge(text) => ApiError::PatchTooLarge(text),
         PatchError::DoesNotFit(text) => ApiError::UnprocessablePatch(text),
     }
 }

@@ -1,0 +1,118 @@
+//! Objects that every cluster has: system namespaces, the Service of the API itself, and what a joining
+//! node reads. Made through the API like everything else, and again after somebody removed them.
+
+use std::net::SocketAddr;
+
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const MANAGER: &str = "kube-apiserver";
+
+/// Makes sure that the objects are there and say `address`.
+///
+/// # Errors
+/// When the API refuses, which means that it does not work.
+pub(crate) async fn ensure(
+    client: &Client,
+    config: &Config,
+    address: SocketAddr,
+    ca_certificate: &str,
+) -> Result<(), kube::Error> {
+    for namespace in NAMESPACES {
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        apply(client, "namespaces", None, &object).await?;
+    }
+    apply(client, "services", Some("default"), &service(config)).await?;
+    apply(client, "endpoints", Some("default"), &endpoints(address)).await?;
+    apply(client, "endpointslices", Some("default"), &slice(address)).await?;
+    let info = cluster_info(address, ca_certificate);
+    apply(client, "configmaps", Some("kube-public"), &info).await
+}
+
+/// Applies one object as the API server itself.
+async fn apply(
+    client: &Client,
+    plural: &str,
+    namespace: Option<&str>,
+    object: &Value,
+) -> Result<(), kube::Error> {
+    let text = |field: &str| {
+        object
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (group, version) = text("apiVersion")
+        .split_once('/')
+        .unwrap_or(("", text("apiVersion")));
+    let gvk = GroupVersionKind::gvk(group, version, text("kind"));
+    let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let name = object
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(object))
+        .await
+        .map(drop)
+}
+
+fn service(config: &Config) -> Value {
+    let address = config.api_service_address().to_string();
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        },
+    })
+}
+
+fn endpoints(address: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": address.ip().to_string()}],
+            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn slice(address: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+    })
+}
+
+fn cluster_info(address: SocketAddr, ca_certificate: &str) -> Value {
+    let kubeconfig = crate::kubeconfig::anonymous(&format!("https://{address}"), ca_certificate);
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+        "data": {"kubeconfig": kubeconfig},
+    })
+}

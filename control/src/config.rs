@@ -1,0 +1,51 @@
+//! What a control plane is started with.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::registry::Pools;
+use crate::store::Retention;
+
+/// What a control plane is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Where the API is served; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Further names and addresses by which clients reach the API.
+    pub names: Vec<String>,
+    /// What is handed out to Services.
+    pub pools: Pools,
+    /// Network that nodes' pod networks are cut from.
+    pub pod_network: (Ipv4Addr, u8),
+    /// Size of a node's pod network.
+    pub node_bits: u8,
+    /// How much history is kept.
+    pub retention: Retention,
+    /// Whether the store forgets everything with the process.
+    pub in_memory: bool,
+}
+
+impl Config {
+    /// The defaults over `data_dir`.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443),
+            names: Vec::new(),
+            pools: Pools::default(),
+            pod_network: (Ipv4Addr::new(10, 128, 0, 0), 10),
+            node_bits: 18,
+            retention: Retention::default(),
+            in_memory: false,
+        }
+    }
+
+    /// The address of Service `kubernetes`: the first of the service network.
+    #[must_use]
+    pub fn api_service_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.pools.service_network.0) + 1)
+    }
+}

@@ -1,0 +1,257 @@
+//! The composition root: every long-running part of the control plane, each named once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::identity::{MASTERS, UserInfo};
+use crate::pki::service_account::Tokens;
+use crate::pki::{Authority, PkiError};
+use crate::registry::kinds::KINDS;
+use crate::registry::{NotInSchema, Registry};
+use crate::server::connect::NodeConnector;
+use crate::server::listener::{self, ListenError};
+use crate::server::{ApiServer, Parts, in_process};
+use crate::store::backend::{Backend, BackendError};
+use crate::store::local::LocalStore;
+use crate::store::memory::MemoryBackend;
+use crate::store::redb::RedbBackend;
+use crate::store::transform::Plain;
+use crate::store::{Retention, Store};
+use crate::{bootstrap, images, kubeconfig};
+
+/// How often history beyond the retention is dropped.
+const COMPACT_EVERY: Duration = Duration::from_secs(30);
+/// The user name of the API server when it connects to nodes.
+pub const NODE_CLIENT: &str = "kube-apiserver-kubelet-client";
+
+/// Why a control plane did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("data directory {path}: {source}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: PkiError,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] BackendError),
+    /// Certificates cannot be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The image registry's directory cannot be used.
+    #[error("image registry: {0}")]
+    Images(#[from] windlass_oci::content_store::ContentError),
+    /// The API cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// TLS to node agents cannot be set up.
+    #[error("set up TLS to nodes: {0}")]
+    NodeTls(#[from] rustls::Error),
+    /// The table of kinds and the schema disagree; a bug.
+    #[error(transparent)]
+    Kinds(#[from] NotInSchema),
+    /// The first objects cannot be made.
+    #[error("make the cluster's first objects: {0}")]
+    Bootstrap(#[source] Box<kube::Error>),
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    config: Config,
+    server: Arc<ApiServer>,
+    authority: Arc<Authority>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    parts: JoinSet<()>,
+}
+
+impl ControlPlane {
+    /// Starts everything; returns once the API serves and the cluster's first objects are there.
+    ///
+    /// # Errors
+    /// What the user has to mend: a directory in use, a port taken.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        crate::pki::files::make_directory(&config.data_dir).map_err(|source| {
+            StartError::DataDir {
+                path: config.data_dir.clone(),
+                source,
+            }
+        })?;
+        let store = open_store(&config).await?;
+        let pki = config.data_dir.join("pki");
+        let authority = Arc::new(Authority::load_or_create(&pki)?);
+        let tokens = Arc::new(Tokens::load_or_create(&pki)?);
+        let kinds = KINDS.iter().map(|kind| kind());
+        let registry = Arc::new(Registry::new(
+            Arc::clone(&store),
+            kinds,
+            config.pools.clone(),
+        )?);
+        let client_identity = authority.client(NODE_CLIENT, &[MASTERS])?;
+        let server = ApiServer::new(Parts {
+            registry,
+            tokens,
+            nodes: NodeConnector::new(&authority, &client_identity)?,
+            images: Some(images::routes(&config.data_dir.join("registry")).await?),
+        });
+        let listener = listener::bind(config.listen).await?;
+        let bind_error = |source| ListenError::Bind {
+            address: config.listen,
+            source,
+        };
+        let address = listener.local_addr().map_err(bind_error)?;
+        let serving = authority.serving("kube-apiserver", serving_names(&config, address))?;
+        let tls = listener::tls_config(&authority, &serving)?;
+        let mut plane = Self {
+            config,
+            server,
+            authority,
+            address,
+            stop: CancellationToken::new(),
+            parts: JoinSet::new(),
+        };
+        let serve = listener::serve(listener, tls, Arc::clone(&plane.server), plane.stop.clone());
+        plane.parts.spawn(serve);
+        plane
+            .parts
+            .spawn(compact(store, plane.config.retention, plane.stop.clone()));
+        plane.bootstrap().await?;
+        plane.start_controllers();
+        plane.server.set_ready();
+        Ok(plane)
+    }
+
+    async fn bootstrap(&self) -> Result<(), StartError> {
+        let client = self.client(UserInfo::authenticated("system:apiserver", &[MASTERS]));
+        let ca = self.authority.certificate();
+        bootstrap::ensure(&client, &self.config, self.advertised(), ca)
+            .await
+            .map_err(|error| StartError::Bootstrap(Box::new(error)))
+    }
+
+    fn start_controllers(&mut self) {}
+
+    /// Where clients on this machine reach the API.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.advertised()
+    }
+
+    /// The listening address, with an address that can be connected to in place of "any".
+    fn advertised(&self) -> SocketAddr {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.address.port())
+    }
+
+    /// The authority everything in the cluster trusts.
+    #[must_use]
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// The API server, for requests that need no socket.
+    #[must_use]
+    pub fn server(&self) -> &Arc<ApiServer> {
+        &self.server
+    }
+
+    /// A client of this process that acts for `user`.
+    #[must_use]
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        in_process::client(&self.server, user)
+    }
+
+    /// A kubeconfig with which a user may do everything.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made.
+    pub fn admin_kubeconfig(&self) -> Result<String, PkiError> {
+        let identity = self.authority.client("kubernetes-admin", &[MASTERS])?;
+        let server = format!("https://{}", self.advertised());
+        let ca = self.authority.certificate();
+        Ok(kubeconfig::for_identity(
+            &server,
+            ca,
+            "kubernetes-admin",
+            &identity,
+        ))
+    }
+
+    /// Stops everything in order and returns once the data file is closed.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.parts.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the control plane failed");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ControlPlane({})", self.address)
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let (path, in_memory) = (config.data_dir.join("store.redb"), config.in_memory);
+    let open = move || {
+        let backend: Box<dyn Backend> = if in_memory {
+            Box::new(MemoryBackend::default())
+        } else {
+            Box::new(RedbBackend::open(&path)?)
+        };
+        LocalStore::open(backend, Box::new(Plain))
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    let store = opened.map_err(|error| BackendError::Io(error.to_string()))??;
+    Ok(Arc::new(store))
+}
+
+fn serving_names(config: &Config, address: SocketAddr) -> Vec<String> {
+    let mut names: Vec<String> = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .into();
+    names.push(config.api_service_address().to_string());
+    names.push(address.ip().to_string());
+    names.extend(config.names.iter().cloned());
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+async fn compact(store: Arc<dyn Store>, retention: Retention, stop: CancellationToken) {
+    let mut every = tokio::time::interval(COMPACT_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        if let Err(error) = store.compact(retention).await {
+            tracing::warn!(%error, "compact history");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `windlass agent`: a node that joins a server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use windlass_node::registration::bootstrap::{self, JoinRequest, JoinToken, NodeCertificates};
+use windlass_node::server::tls::DaemonTls;
+
+use crate::cmd::server::interrupted;
+use crate::data_dir::DataDir;
+use crate::node::{self, NodeConfig, NodeOptions};
+use crate::output;
+
+/// Arguments of `windlass agent`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The API server to join, such as https://10.0.0.1:6443.
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// File with the token that `windlass token create` printed; read until the node has joined.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Address at which the server and other nodes reach this node; its daemon endpoint listens there.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// Port of the daemon endpoint; 0 picks one.
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    port: u16,
+    /// Address on which NodePorts are opened; none are opened by default, so that several agents may
+    /// share a machine.
+    #[arg(long, value_name = "ADDR")]
+    node_port_address: Option<IpAddr>,
+    #[command(flatten)]
+    node: NodeOptions,
+    #[command(flatten)]
+    data_dir: DataDir,
+}
+
+/// Joins and runs until interrupted.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let name = args.node.name()?;
+    let data_dir = args.data_dir.path()?;
+    let request = JoinRequest {
+        server: args.server.clone(),
+        node_name: name.clone(),
+        addresses: vec![args.address],
+        directory: data_dir.join("pki"),
+    };
+    let certificates = join(&request, &args.token_file).await?;
+    let tls = DaemonTls::new(
+        certificates.serving.certificate_pem.as_bytes(),
+        certificates.serving.key_pem.as_bytes(),
+        certificates.ca_pem.as_bytes(),
+        Vec::new(),
+    )?;
+    let agent = node::build(NodeConfig {
+        client: certificates.client(&request)?,
+        name: name.clone(),
+        data_dir,
+        tls: tls.clone(),
+        listen: SocketAddr::new(args.address, args.port),
+        node_ports: args.node_port_address,
+        api_server: api_address(&args.server).await?,
+    });
+    let agent = agent.await?;
+    let stop = CancellationToken::new();
+    let mut registered = agent.registered();
+    let renewal = tokio::spawn(renew(request, certificates, tls));
+    let running = tokio::spawn(agent.run(stop.clone()));
+    registered.wait_for(|registered| *registered).await?;
+    output::step(&format!("node {name} has joined {}", args.server));
+    interrupted().await?;
+    output::step("stopping pods");
+    stop.cancel();
+    running.await?;
+    renewal.abort();
+    Ok(())
+}
+
+/// Takes the certificates of an earlier start, or asks for new ones with the token.
+async fn join(request: &JoinRequest, token_file: &PathBuf) -> anyhow::Result<NodeCertificates> {
+    if let Some(found) = bootstrap::load(&request.directory)? {
+        return Ok(found);
+    }
+    let text = std::fs::read_to_string(token_file)
+        .with_context(|| format!("read the token file {}", token_file.display()))?;
+    let token: JoinToken = text.parse()?;
+    let joined = bootstrap::bootstrap(request, &token).await;
+    joined.with_context(|| format!("join {}", request.server))
+}
+
+/// Replaces certificates before they end. A new client certificate is used from the next start on; the
+/// old one still has a third of its life by then.
+async fn renew(request: JoinRequest, mut current: NodeCertificates, tls: DaemonTls) {
+    const RETRY: std::time::Duration = std::time::Duration::from_secs(3600);
+    loop {
+        let due = current
+            .renew_at()
+            .map(|at| at.duration_since(Timestamp::now()));
+        let wait = due
+            .ok()
+            .and_then(|due| due.try_into().ok())
+            .unwrap_or_default();
+        tokio::time::sleep(wait).await;
+        match bootstrap::renew(&request, &current).await {
+            Ok(renewed) => {
+                let serving = &renewed.serving;
+                let replaced = tls.replace(
+                    serving.certificate_pem.as_bytes(),
+                    serving.key_pem.as_bytes(),
+                );
+                if let Err(error) = replaced {
+                    tracing::error!(%error, "the renewed serving certificate cannot be used");
+                }
+                current = renewed;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "renew the node's certificates");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// The address behind the server's URL, for the Service `kubernetes` of this node's pods.
+async fn api_address(server: &str) -> anyhow::Result<Option<SocketAddr>> {
+    let uri: http::Uri = server
+        .parse()
+        .with_context(|| format!("server URL {server:?}"))?;
+    let host = uri
+        .host()
+        .with_context(|| format!("server URL {server:?} has no host"))?;
+    let port = uri.port_u16().unwrap_or(443);
+    let mut found = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await?;
+    Ok(found.next())
+}

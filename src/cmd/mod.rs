@@ -1,0 +1,10 @@
+//! Subcommands, one file each: `Args` for clap and `run`.
+
+pub(crate) mod agent;
+pub(crate) mod apply;
+pub(crate) mod kubeconfig;
+pub(crate) mod push;
+pub(crate) mod server;
+pub(crate) mod token;
+pub(crate) mod up;
+pub(crate) mod version;

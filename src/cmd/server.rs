@@ -1,0 +1,71 @@
+//! `windlass server`: the control plane alone.
+
+use std::net::SocketAddr;
+
+use windlass_control::{Config, ControlPlane};
+
+use crate::data_dir::{DataDir, kubeconfig_in};
+use crate::output;
+
+/// Arguments of `windlass server`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    data_dir: DataDir,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+}
+
+/// Where the API is served.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Listen {
+    /// Address and port of the API; port 0 picks one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub(crate) listen: SocketAddr,
+    /// A further name or address by which clients reach the API; may be given several times.
+    #[arg(long = "tls-san", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Runs until interrupted.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let plane = start(&args.data_dir, &args.listen).await?;
+    output::step(&format!("the API serves at https://{}", plane.address()));
+    print_kubeconfig(&args.data_dir)?;
+    interrupted().await?;
+    output::step("stopping");
+    plane.shutdown().await;
+    Ok(())
+}
+
+/// Starts a control plane and writes its kubeconfig.
+pub(crate) async fn start(data_dir: &DataDir, listen: &Listen) -> anyhow::Result<ControlPlane> {
+    let directory = data_dir.path()?;
+    let mut config = Config::new(directory.clone());
+    config.listen = listen.listen;
+    config.names.clone_from(&listen.names);
+    let plane = ControlPlane::start(config).await?;
+    let kubeconfig = plane.admin_kubeconfig()?;
+    windlass_control::pki::files::write(&kubeconfig_in(&directory), &kubeconfig)?;
+    Ok(plane)
+}
+
+/// Prints the line that makes kubectl use this cluster.
+pub(crate) fn print_kubeconfig(data_dir: &DataDir) -> anyhow::Result<()> {
+    output::line(&format!(
+        "export KUBECONFIG={}",
+        data_dir.kubeconfig()?.display()
+    ));
+    Ok(())
+}
+
+/// Returns on the first Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! `windlass up`: everything in one process.
+//!
+//! 1. Start the control plane; from then on kubectl works.
+//! 2. Start the node, whose client is the server itself, without a socket.
+//! 3. Apply the object files, wait until the workloads are ready, print how to reach them.
+//! 4. Run until interrupted; stop the pods with their grace, then the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jiff::SignedDuration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use windlass_control::ControlPlane;
+use windlass_control::identity::{MASTERS, NODES, UserInfo};
+use windlass_node::server::tls::DaemonTls;
+
+use crate::apply::{Applied, Applier, Options, in_order};
+use crate::cmd::server::{self, Listen, interrupted};
+use crate::data_dir::DataDir;
+use crate::node::{self, NodeConfig, NodeOptions};
+use crate::{object_files, output, readiness};
+
+/// Arguments of `windlass up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// File or directory with objects to apply, or `-` for standard input; may be given several times.
+    #[arg(short, long = "filename", value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    node: NodeOptions,
+    /// How long to wait for the workloads, such as `30s`; 0s does not wait.
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    wait: SignedDuration,
+}
+
+/// A node running in this process.
+struct Node {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Node {
+    async fn shutdown(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        Ok(self.running.await?)
+    }
+}
+
+/// Runs until interrupted.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let files = object_files::read(&args.files)?;
+    let started = Instant::now();
+    let plane = server::start(&args.data_dir, &args.listen).await?;
+    took(
+        &format!("the API serves at https://{}", plane.address()),
+        started,
+    );
+    server::print_kubeconfig(&args.data_dir)?;
+    let node = match start_node(&args, &plane).await {
+        Ok(node) => node,
+        Err(error) => {
+            plane.shutdown().await;
+            return Err(error);
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = serve(&args, &plane, files) => outcome,
+        interrupt = interrupted() => interrupt,
+    };
+    output::step("stopping pods");
+    node.shutdown().await?;
+    plane.shutdown().await;
+    outcome
+}
+
+/// Applies the files and then waits for the interrupt, which cuts this short at any point.
+async fn serve(
+    args: &Args,
+    plane: &ControlPlane,
+    files: Vec<object_files::FileObject>,
+) -> anyhow::Result<()> {
+    let client = plane.client(UserInfo::authenticated("kubernetes-admin", &[MASTERS]));
+    let started = Instant::now();
+    let applied = apply(client.clone(), files).await?;
+    if !applied.is_empty() {
+        took(&format!("applied {} objects", applied.len()), started);
+        let limit = Duration::try_from(args.wait).context("--wait must not be negative")?;
+        if !limit.is_zero() {
+            let started = Instant::now();
+            readiness::wait(&client, &applied, limit).await?;
+            took("everything is ready", started);
+        }
+        let host = plane.address().ip().to_string();
+        for url in readiness::urls(&client, &applied, &host).await? {
+            output::line(&url);
+        }
+    }
+    std::future::pending().await
+}
+
+async fn apply(
+    client: kube::Client,
+    files: Vec<object_files::FileObject>,
+) -> anyhow::Result<Vec<Applied>> {
+    let options = Options {
+        namespace: "default".into(),
+        force: false,
+        dry_run: false,
+    };
+    let mut applier = Applier::new(client, options);
+    let mut applied = Vec::new();
+    for file in in_order(files) {
+        let one = applier.apply(file).await?;
+        output::step(&format!("{} {}", one.name, one.outcome));
+        applied.push(one);
+    }
+    Ok(applied)
+}
+
+async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
+    let started = Instant::now();
+    let name = args.node.name()?;
+    let user = format!("system:node:{name}");
+    let address = plane.address().ip();
+    let names = vec![name.clone(), address.to_string()];
+    let serving = plane.authority().serving(&user, names)?;
+    let ca = plane.authority().certificate().as_bytes();
+    let tls = DaemonTls::new(
+        serving.certificate.as_bytes(),
+        serving.key.as_bytes(),
+        ca,
+        Vec::new(),
+    )?;
+    let agent = node::build(NodeConfig {
+        client: plane.client(UserInfo::authenticated(user, &[NODES])),
+        name: name.clone(),
+        data_dir: node::directory_in(&args.data_dir.path()?),
+        tls,
+        listen: SocketAddr::new(address, 0),
+        node_ports: Some(args.listen.listen.ip()),
+        api_server: Some(plane.address()),
+    });
+    let agent = agent.await?;
+    let mut registered = agent.registered();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(agent.run(stop.clone()));
+    registered
+        .wait_for(|registered| *registered)
+        .await
+        .context("the node agent ended")?;
+    took(&format!("node {name} is registered"), started);
+    Ok(Node { stop, running })
+}
+
+fn took(what: &str, since: Instant) {
+    output::step(&format!("{what} ({} ms)", since.elapsed().as_millis()));
+}

@@ -1,0 +1,99 @@
+//! The node agent as this binary runs it: with the wasm runtime, and the same for `up` and `agent`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustls::{ClientConfig, RootCertStore};
+use windlass_node::NodeAgent;
+use windlass_node::network::{Network, NetworkConfig};
+use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
+use windlass_node::server::tls::DaemonTls;
+
+/// What differs between nodes.
+pub(crate) struct NodeConfig {
+    /// The node, to the API server.
+    pub(crate) client: kube::Client,
+    /// Name of the Node.
+    pub(crate) name: String,
+    /// Where images, logs and volumes are kept.
+    pub(crate) data_dir: PathBuf,
+    /// Certificates of the daemon endpoint.
+    pub(crate) tls: DaemonTls,
+    /// Where the daemon endpoint listens.
+    pub(crate) listen: SocketAddr,
+    /// Where NodePorts are opened, if at all.
+    pub(crate) node_ports: Option<IpAddr>,
+    /// The API server, for Service `kubernetes`.
+    pub(crate) api_server: Option<SocketAddr>,
+}
+
+/// Options of a node that `up` and `agent` share.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NodeOptions {
+    /// Name of the node [default: this machine's host name].
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+}
+
+impl NodeOptions {
+    /// The name given, or the machine's.
+    pub(crate) fn name(&self) -> anyhow::Result<String> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.clone());
+        }
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("find this machine's host name; give a name with --node-name")?;
+        Ok(name.trim().to_lowercase())
+    }
+}
+
+/// Builds the agent.
+pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
+    let wasm = WasmConfig {
+        cache: config.data_dir.join("compiled"),
+        engine: EngineConfig::default(),
+        tls: Some(guest_tls()?),
+    };
+    let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
+    let network = Network::new(NetworkConfig {
+        cluster_cidr: Some("10.128.0.0/10".parse()?),
+        api_server: config.api_server,
+        ..NetworkConfig::default()
+    });
+    let mut builder = NodeAgent::builder()
+        .client(config.client)
+        .name(config.name)
+        .data_dir(config.data_dir)
+        .listen(config.listen)
+        .tls(config.tls)
+        .network(network)
+        .runtime(Arc::new(runtime));
+    if let Some(address) = config.node_ports {
+        builder = builder.node_ports(address);
+    }
+    Ok(builder.build().await?)
+}
+
+/// TLS for requests that guests make, trusting what this machine trusts.
+fn guest_tls() -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        tracing::debug!(%error, "a root certificate of this machine cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Where a node keeps its data when it shares the server's directory.
+pub(crate) fn directory_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("node")
+}
