@@ -4,5 +4,6 @@
 //! cluster's registry through the connection its caller gives it.
 
 pub mod client;
+mod error;
 pub mod server;
 mod upload;

@@ -24,8 +24,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
+use super::error::{RegistryError, json_body};
 use super::upload::{Upload, Uploads};
-use crate::content_store::{BlobWriter, ContentError, ContentStore};
+use crate::content_store::{BlobWriter, ContentStore};
 use crate::digest::{Algorithm, Digest};
 use crate::manifest::{Descriptor, Manifest};
 use crate::reference::{is_repository, is_tag};
@@ -650,114 +651,12 @@ fn created(location: &str, digest: &Digest) -> Result<Response, RegistryError> {
     Ok((StatusCode::CREATED, headers).into_response())
 }
 
-fn json_body(value: &serde_json::Value) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        value.to_string(),
-    )
-        .into_response()
-}
-
 /// The value of a query parameter; digests and tags need only `%3A` decoded.
 fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     query?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name).then(|| value.replace("%3A", ":").replace("%3a", ":"))
     })
-}
-
-/// Everything that can be answered but success, in the specification's codes.
-#[derive(Debug, thiserror::Error)]
-enum RegistryError {
-    #[error("page not found")]
-    NotFound,
-    #[error("the operation is unsupported")]
-    Unsupported,
-    #[error("invalid repository name {0:?}: want NAMESPACE/NAME")]
-    NameInvalid(String),
-    #[error("repository {0:?} not known to registry")]
-    NameUnknown(String),
-    #[error("manifest {0} unknown")]
-    ManifestUnknown(String),
-    #[error("manifest invalid: {0}")]
-    ManifestInvalid(String),
-    #[error("manifest references the unknown blob {0}")]
-    ManifestBlobUnknown(Digest),
-    #[error("blob {0} unknown to repository")]
-    BlobUnknown(Digest),
-    #[error("blob upload unknown to registry")]
-    UploadUnknown,
-    #[error("provided digest did not match uploaded content")]
-    DigestInvalid,
-    #[error("content is larger than {0} bytes")]
-    TooLarge(u64),
-    #[error("too many uploads in progress")]
-    TooManyUploads,
-    #[error("the request body was interrupted")]
-    BodyInterrupted,
-    #[error("authentication required")]
-    Unauthenticated,
-    #[error("{0}")]
-    Forbidden(String),
-    #[error("content store failed")]
-    Store(#[source] ContentError),
-}
-
-impl From<Denied> for RegistryError {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Unauthenticated => Self::Unauthenticated,
-            Denied::Forbidden(message) => Self::Forbidden(message),
-        }
-    }
-}
-
-impl From<ContentError> for RegistryError {
-    fn from(error: ContentError) -> Self {
-        match error {
-            ContentError::DigestMismatch { .. } => Self::DigestInvalid,
-            ContentError::TooLarge { limit } => Self::TooLarge(limit),
-            ContentError::InvalidName(name) => Self::NameInvalid(name),
-            other => Self::Store(other),
-        }
-    }
-}
-
-impl RegistryError {
-    fn code(&self) -> (StatusCode, &'static str) {
-        match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
-            Self::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
-            Self::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
-            Self::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
-            Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
-            Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
-            Self::ManifestBlobUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
-            Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
-            Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
-            Self::DigestInvalid => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
-            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
-            Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
-            Self::BodyInterrupted => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
-            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "DENIED"),
-            Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
-        }
-    }
-}
-
-impl IntoResponse for RegistryError {
-    fn into_response(self) -> Response {
-        if let Self::Store(error) = &self {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "registry content store"
-            );
-        }
-        let (status, code) = self.code();
-        let body = json!({ "errors": [{ "code": code, "message": self.to_string() }] });
-        (status, json_body(&body)).into_response()
-    }
 }
 
 #[cfg(test)]
