@@ -9,6 +9,7 @@
 //! run only towards a due time. To add a controller: a file, a line in the table, a row in
 //! `server/authz.rs`.
 
+mod replica_set;
 pub mod runtime;
 
 use std::net::Ipv4Addr;
@@ -84,7 +85,11 @@ struct Controller {
 }
 
 /// Every controller.
-const CONTROLLERS: &[Controller] = &[];
+const CONTROLLERS: &[Controller] = &[Controller {
+    name: "replicaset-controller",
+    user: "system:serviceaccount:kube-system:replicaset-controller",
+    start: replica_set::start,
+}];
 
 /// Runs all controllers until `stop`. `clients` gives a client that acts as the user of that name.
 pub async fn run(

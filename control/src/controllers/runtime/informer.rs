@@ -124,7 +124,10 @@ pub struct Subscription<C: Cached> {
 impl<C: Cached> Drop for Subscription<C> {
     fn drop(&mut self) {
         let id = self.id;
-        self.informer.subscribers().list.retain(|(own, _)| *own != id);
+        self.informer
+            .subscribers()
+            .list
+            .retain(|(own, _)| *own != id);
     }
 }
 
@@ -183,7 +186,10 @@ where
                 let gone: Vec<_> = {
                     let state = self.read();
                     let known = state.objects.keys();
-                    known.filter(|key| !listed.contains(*key)).cloned().collect()
+                    known
+                        .filter(|key| !listed.contains(*key))
+                        .cloned()
+                        .collect()
                 };
                 gone.iter().for_each(|key| self.remove(key));
                 listed.clear();
@@ -210,7 +216,10 @@ impl<C: Cached> Informer<C> {
             state.put(key, &new)
         };
         // Another object under the same name: the old one's end is news of its own.
-        if let Some(old) = old.as_ref().filter(|old| old.metadata().uid() != new.metadata().uid()) {
+        if let Some(old) = old
+            .as_ref()
+            .filter(|old| old.metadata().uid() != new.metadata().uid())
+        {
             subscribers.tell(Change {
                 old: Some(old),
                 new: None,
@@ -283,7 +292,9 @@ impl<C: Cached> Informer<C> {
     pub fn by(&self, index: &Index) -> Vec<Arc<C>> {
         let state = self.read();
         let found = state.index.get(index);
-        found.map(|found| found.values().cloned().collect()).unwrap_or_default()
+        found
+            .map(|found| found.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// How much is found under `index`.
@@ -301,7 +312,9 @@ impl<C: Cached> Informer<C> {
     }
 
     fn subscribers(&self) -> MutexGuard<'_, Subscribers<C>> {
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

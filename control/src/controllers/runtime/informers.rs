@@ -5,9 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
@@ -67,10 +65,7 @@ impl Informers {
             endpoint_slices: Informer::new(Api::all(client.clone()), all()),
             endpoints: Informer::new(Api::all(client.clone()), all()),
             nodes: Informer::new(Api::all(client.clone()), all()),
-            node_leases: Informer::new(
-                Api::namespaced(client.clone(), "kube-node-lease"),
-                all(),
-            ),
+            node_leases: Informer::new(Api::namespaced(client.clone(), "kube-node-lease"), all()),
             namespaces: Informer::new(Api::all(client.clone()), all()),
             default_accounts: Informer::new(Api::all(client.clone()), named("default")),
             root_cas: Informer::new(Api::all(client.clone()), named(ROOT_CA)),

@@ -97,11 +97,7 @@ impl Metadata for ObjectMeta {
 
 /// A reference by which `owner` manages an object.
 #[must_use]
-pub fn controller_reference(
-    api_version: &str,
-    kind: &str,
-    owner: &ObjectMeta,
-) -> OwnerReference {
+pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
     OwnerReference {
         api_version: api_version.to_owned(),
         kind: kind.to_owned(),

@@ -1,5 +1,6 @@
 //! What controllers and the scheduler are built from: informers, work queues, events, ownership.
 
+pub mod clock;
 pub mod expectations;
 pub mod informer;
 pub mod informers;

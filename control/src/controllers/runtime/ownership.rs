@@ -117,7 +117,9 @@ where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
     let name = object.metadata().name();
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    let patched = api
+        .patch(name, &PatchParams::default(), &Patch::Strategic(patch))
+        .await;
     Ok(unless_gone(patched)?.is_some())
 }
 
@@ -163,7 +165,10 @@ mod tests {
         assert_eq!(names(&claims.owned), ["mine", "mine-going"]);
         assert_eq!(names(&claims.adopt), ["orphan"]);
         assert_eq!(names(&claims.release), ["mine-relabelled"]);
-        owner = serde_json::from_value(json!({"uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z"})).unwrap();
+        owner = serde_json::from_value(
+            json!({"uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+        )
+        .unwrap();
         let claims = claim(&owner, &selector, candidates());
         assert!(claims.adopt.is_empty() && claims.release.is_empty());
     }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::clock;
 use super::informer::{Cached, Index, standard_index};
 use super::metadata::Metadata;
 
@@ -72,8 +73,9 @@ impl Pod {
         if min_ready <= 0 {
             return Ok(());
         }
-        let span = jiff::SignedDuration::from_secs(min_ready.into());
-        let due = self.ready_since.and_then(|since| since.checked_add(span).ok());
+        let due = self
+            .ready_since
+            .map(|since| clock::after(since, min_ready.into()));
         match due {
             Some(due) if due <= now => Ok(()),
             due => Err(due),
@@ -88,10 +90,16 @@ impl Cached for Pod {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+        let ready = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "Ready");
         let restarts = status.container_statuses.iter().flatten();
-        let mut addresses: Vec<_> =
-            status.pod_ips.into_iter().flatten().map(|address| address.ip).collect();
+        let mut addresses: Vec<_> = status
+            .pod_ips
+            .into_iter()
+            .flatten()
+            .map(|address| address.ip)
+            .collect();
         if addresses.is_empty() {
             addresses.extend(status.pod_ip);
         }
@@ -101,11 +109,23 @@ impl Cached for Pod {
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
             ports: spec.containers.into_iter().flat_map(ports).collect(),
-            tolerations: spec.tolerations.into_iter().flatten().filter(is_no_execute).collect(),
+            tolerations: spec
+                .tolerations
+                .into_iter()
+                .flatten()
+                .filter(is_no_execute)
+                .collect(),
             phase: status.phase.unwrap_or_default(),
-            ready: ready.as_ref().is_some_and(|condition| condition.status == "True"),
-            ready_since: ready.and_then(|condition| condition.last_transition_time).map(|t| t.0),
-            restarts: restarts.map(|status| status.restart_count).max().unwrap_or(0),
+            ready: ready
+                .as_ref()
+                .is_some_and(|condition| condition.status == "True"),
+            ready_since: ready
+                .and_then(|condition| condition.last_transition_time)
+                .map(|t| t.0),
+            restarts: restarts
+                .map(|status| status.restart_count)
+                .max()
+                .unwrap_or(0),
             addresses,
         }
     }

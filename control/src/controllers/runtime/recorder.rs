@@ -195,7 +195,9 @@ impl Writer {
         };
         let last = windlass_api::time::format_seconds(said.at);
         let patch = json!({"count": count, "lastTimestamp": last});
-        let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let patched = api
+            .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
         if let Err(error) = &patched
             && is_not_found(error)
         {
@@ -216,7 +218,12 @@ fn event_name(component: &str, said: &Said) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let digits: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let name = said.about.name.as_deref().unwrap_or_default();
     // A name has at most 253 characters.
     let name: String = name.chars().take(236).collect();

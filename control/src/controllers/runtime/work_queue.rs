@@ -214,7 +214,10 @@ mod tests {
         queue.add_after("early", Duration::from_secs(5));
         queue.add_after("early", Duration::from_secs(2));
         queue.add_after("early", Duration::from_secs(7));
-        assert_eq!((queue.take().await, start.elapsed().as_secs()), ("early", 2));
+        assert_eq!(
+            (queue.take().await, start.elapsed().as_secs()),
+            ("early", 2)
+        );
         queue.done(&"early");
         assert_eq!((queue.take().await, start.elapsed().as_secs()), ("late", 9));
     }

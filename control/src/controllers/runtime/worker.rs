@@ -106,7 +106,9 @@ pub fn is_namespace_terminating(error: &kube::Error) -> bool {
         return false;
     };
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    causes
+        .into_iter()
+        .any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Takes "it is gone" as success.
@@ -118,5 +120,14 @@ pub fn unless_gone<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube:
         Ok(value) => Ok(Some(value)),
         Err(error) if is_not_found(&error) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What the API said, without the wrapping.
+#[must_use]
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
