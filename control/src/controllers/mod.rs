@@ -9,6 +9,7 @@
 //! run only towards a due time. To add a controller: a file, a line in the table, a row in
 //! `server/authz.rs`.
 
+mod deployment;
 mod replica_set;
 pub mod runtime;
 
@@ -85,11 +86,18 @@ struct Controller {
 }
 
 /// Every controller.
-const CONTROLLERS: &[Controller] = &[Controller {
-    name: "replicaset-controller",
-    user: "system:serviceaccount:kube-system:replicaset-controller",
-    start: replica_set::start,
-}];
+const CONTROLLERS: &[Controller] = &[
+    Controller {
+        name: "deployment-controller",
+        user: "system:serviceaccount:kube-system:deployment-controller",
+        start: deployment::start,
+    },
+    Controller {
+        name: "replicaset-controller",
+        user: "system:serviceaccount:kube-system:replicaset-controller",
+        start: replica_set::start,
+    },
+];
 
 /// Runs all controllers until `stop`. `clients` gives a client that acts as the user of that name.
 pub async fn run(

@@ -43,6 +43,29 @@ const EVENTS: Rule = rule(&["create", "patch", "update"], "", &["events"]);
 /// What each component of the control plane needs, by the last part of its user name.
 const COMPONENTS: &[(&str, &[Rule])] = &[
     (
+        // The shared informers of all controllers.
+        "system:kube-controller-manager",
+        &[
+            rule(
+                READ,
+                "",
+                &[
+                    "pods",
+                    "services",
+                    "endpoints",
+                    "nodes",
+                    "namespaces",
+                    "serviceaccounts",
+                    "configmaps",
+                ],
+            ),
+            rule(READ, "apps", &["deployments", "replicasets"]),
+            rule(READ, "discovery.k8s.io", &["endpointslices"]),
+            rule(READ, "coordination.k8s.io", &["leases"]),
+            rule(READ, "certificates.k8s.io", &["certificatesigningrequests"]),
+        ],
+    ),
+    (
         "system:kube-scheduler",
         &[
             rule(READ, "", &["pods", "nodes", "namespaces", "services"]),
