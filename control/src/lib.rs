@@ -17,6 +17,7 @@ pub mod registry;
 pub mod scheduler;
 pub mod server;
 pub mod store;
+mod taints;
 
 pub use config::Config;
 pub use control_plane::{ControlPlane, NODE_CLIENT, StartError};

@@ -134,7 +134,8 @@ async fn supervise(name: &'static str, start: Start, context: Context) {
     let mut delay = FIRST_RESTART;
     while !stop.is_cancelled() {
         let mut task = JoinSet::new();
-        task.spawn(start(context.clone()));
+        let (until, work) = (stop.clone(), start(context.clone()));
+        task.spawn(async move { until.run_until_cancelled(work).await });
         let Some(Err(error)) = task.join_next().await else {
             return;
         };

@@ -1,0 +1,119 @@
+//! Which nodes a pod selects: `nodeSelector` and node affinity, read once per pod.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
+use windlass_api::label_selector::{LabelSelector, Operator, Requirement};
+
+/// What a pod says about nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NodeTerms {
+    selector: LabelSelector,
+    /// One of them must hold, if there are any.
+    required: Option<Vec<Term>>,
+    /// Each that holds counts its weight.
+    preferred: Vec<(i64, Term)>,
+}
+
+impl Default for NodeTerms {
+    fn default() -> Self {
+        Self {
+            selector: LabelSelector::everything(),
+            required: None,
+            preferred: Vec::new(),
+        }
+    }
+}
+
+/// Requirements that all must hold. One that is empty, or cannot be understood, holds for no node.
+#[derive(Clone, Debug, PartialEq)]
+struct Term {
+    labels: Vec<Requirement>,
+    fields: Vec<Requirement>,
+    is_valid: bool,
+}
+
+impl NodeTerms {
+    pub(super) fn of(spec: &PodSpec) -> Self {
+        let selector = spec.node_selector.as_ref();
+        let affinity = spec
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.node_affinity.as_ref());
+        let required = affinity.and_then(|affinity| {
+            affinity
+                .required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        let preferred = affinity.and_then(|affinity| {
+            affinity
+                .preferred_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        let preferred = preferred.into_iter().flatten();
+        Self {
+            selector: selector.map_or_else(LabelSelector::everything, LabelSelector::from_map),
+            required: required
+                .map(|required| required.node_selector_terms.iter().map(Term::of).collect()),
+            preferred: preferred
+                .map(|term| (term.weight.into(), Term::of(&term.preference)))
+                .collect(),
+        }
+    }
+
+    /// Whether the node may be taken.
+    pub(super) fn match_node(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let required = self.required.as_ref();
+        self.selector.matches(labels)
+            && required.is_none_or(|terms| terms.iter().any(|term| term.holds(name, labels)))
+    }
+
+    /// How much the node is preferred.
+    pub(super) fn preference(&self, name: &str, labels: &BTreeMap<String, String>) -> i64 {
+        let held = self
+            .preferred
+            .iter()
+            .filter(|(_, term)| term.holds(name, labels));
+        held.map(|(weight, _)| weight).sum()
+    }
+}
+
+impl Term {
+    fn of(term: &NodeSelectorTerm) -> Self {
+        let labels = requirements(term.match_expressions.as_deref());
+        let fields = requirements(term.match_fields.as_deref());
+        let is_valid = labels.is_some() && fields.is_some();
+        Self {
+            labels: labels.unwrap_or_default(),
+            fields: fields.unwrap_or_default(),
+            is_valid,
+        }
+    }
+
+    fn holds(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let is_empty = self.labels.is_empty() && self.fields.is_empty();
+        let fields = BTreeMap::from([("metadata.name".to_owned(), name.to_owned())]);
+        self.is_valid
+            && !is_empty
+            && self
+                .labels
+                .iter()
+                .all(|requirement| requirement.matches(labels))
+            && self
+                .fields
+                .iter()
+                .all(|requirement| requirement.matches(&fields))
+    }
+}
+
+fn requirements(terms: Option<&[NodeSelectorRequirement]>) -> Option<Vec<Requirement>> {
+    let read = |term: &NodeSelectorRequirement| {
+        let values = term.values.clone().unwrap_or_default();
+        let operator = Operator::from_object(&term.operator, values).ok()?;
+        Some(Requirement {
+            key: term.key.clone(),
+            operator,
+        })
+    };
+    terms.into_iter().flatten().map(read).collect()
+}
