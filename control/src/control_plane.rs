@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rcgen::ExtendedKeyUsagePurpose;
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +25,15 @@ use crate::store::memory::MemoryBackend;
 use crate::store::redb::RedbBackend;
 use crate::store::transform::Plain;
 use crate::store::{Retention, Store};
-use crate::{bootstrap, images, kubeconfig};
+use crate::controllers::{self, ControllersConfig, Signer, Usage};
+use crate::{bootstrap, images, kubeconfig, scheduler};
 
 /// How often history beyond the retention is dropped.
 const COMPACT_EVERY: Duration = Duration::from_secs(30);
 /// The user name of the API server when it connects to nodes.
 pub const NODE_CLIENT: &str = "kube-apiserver-kubelet-client";
+
+const SCHEDULER: &str = "system:kube-scheduler";
 
 /// Why a control plane did not start.
 #[derive(Debug, Error)]
@@ -139,7 +143,20 @@ impl ControlPlane {
             .map_err(|error| StartError::Bootstrap(Box::new(error)))
     }
 
-    fn start_controllers(&mut self) {}
+    fn start_controllers(&mut self) {
+        let config = ControllersConfig {
+            pod_network: self.config.pod_network,
+            node_cidr_bits: self.config.node_bits,
+            service_network: self.config.pools.service_network,
+            ca_certificate: self.authority.certificate().to_owned(),
+            signer: Arc::clone(&self.authority) as Arc<dyn Signer>,
+        };
+        let server = Arc::clone(&self.server);
+        let clients = move |user: &str| in_process::client(&server, UserInfo::authenticated(user, &[]));
+        let scheduler = clients(SCHEDULER);
+        self.parts.spawn(controllers::run(clients, config, self.stop.clone()));
+        self.parts.spawn(scheduler::run(scheduler, self.stop.clone()));
+    }
 
     /// Where clients on this machine reach the API.
     #[must_use]
@@ -205,6 +222,16 @@ impl ControlPlane {
 impl std::fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ControlPlane({})", self.address)
+    }
+}
+
+impl Signer for Authority {
+    fn sign(&self, request: &str, life: Duration, usage: Usage) -> Result<String, String> {
+        let usage = match usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        };
+        Self::sign(self, request, life, usage).map_err(|error| error.to_string())
     }
 }
 

@@ -1,1 +1,283 @@
-//! In-process clusters, behaviour tests, benchmarks and the load tool.
+//! In-process clusters for behaviour tests.
+//!
+//! Every test owns its cluster, its directory and its ports. [`Cluster::control_plane`] is a control
+//! plane alone; [`Cluster::with_node`] has a node that runs wasm. Nothing here sleeps: [`eventually`]
+//! waits on a watch, with a bound, and says what it last saw when it gives up.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::Body;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use windlass_control::identity::{MASTERS, NODES, UserInfo};
+use windlass_control::{Config, ControlPlane};
+use windlass_node::NodeAgent;
+use windlass_node::network::{Network, NetworkConfig};
+use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
+use windlass_node::server::tls::DaemonTls;
+
+/// How long a test waits for anything; a bound for broken code, not a measure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster of this process.
+pub struct Cluster {
+    plane: ControlPlane,
+    nodes: Vec<TestNode>,
+    dir: TempDir,
+}
+
+struct TestNode {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+/// What a raw request answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: http::HeaderMap,
+    /// Body, parsed; a JSON string if it is not JSON.
+    pub body: Value,
+}
+
+impl Cluster {
+    /// A control plane that keeps its objects in memory.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn control_plane() -> anyhow::Result<Self> {
+        Self::start(|config| config.in_memory = true).await
+    }
+
+    /// A control plane with changes to its configuration.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(change: impl FnOnce(&mut Config)) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut config = Config::new(dir.path().join("server"));
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        change(&mut config);
+        let plane = ControlPlane::start(config).await?;
+        Ok(Self {
+            plane,
+            nodes: Vec::new(),
+            dir,
+        })
+    }
+
+    /// A control plane and a node `node-1` that runs wasm.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn with_node() -> anyhow::Result<Self> {
+        let mut cluster = Self::control_plane().await?;
+        cluster.add_node("node-1").await?;
+        Ok(cluster)
+    }
+
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn add_node(&mut self, name: &str) -> anyhow::Result<()> {
+        let plane = &self.plane;
+        let user = format!("system:node:{name}");
+        let names = vec![name.to_owned(), "127.0.0.1".to_owned()];
+        let serving = plane.authority().serving(&user, names)?;
+        let ca = plane.authority().certificate().as_bytes();
+        let tls = DaemonTls::new(
+            serving.certificate.as_bytes(),
+            serving.key.as_bytes(),
+            ca,
+            Vec::new(),
+        )?;
+        let directory = self.dir.path().join(name);
+        let engine = EngineConfig {
+            instances: 64,
+            ..EngineConfig::default()
+        };
+        let runtime = WasmRuntime::new(WasmConfig {
+            cache: directory.join("compiled"),
+            engine,
+            tls: None,
+        })?;
+        let network = Network::new(NetworkConfig {
+            cluster_cidr: Some("10.128.0.0/10".parse()?),
+            api_server: Some(plane.address()),
+            ..NetworkConfig::default()
+        });
+        let agent = NodeAgent::builder()
+            .client(plane.client(UserInfo::authenticated(user, &[NODES])))
+            .name(name)
+            .data_dir(directory)
+            .tls(tls)
+            .network(network)
+            .node_ports([127, 0, 0, 1].into())
+            .runtime(Arc::new(runtime))
+            .build()
+            .await?;
+        let mut registered = agent.registered();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(agent.run(stop.clone()));
+        registered
+            .wait_for(|registered| *registered)
+            .await
+            .context("the agent ended")?;
+        self.nodes.push(TestNode { stop, running });
+        Ok(())
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
+    /// A directory of the test's own.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// An administrator's client.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client_of("admin", &[MASTERS])
+    }
+
+    /// Another user's client.
+    #[must_use]
+    pub fn client_of(&self, user: &str, groups: &[&str]) -> Client {
+        self.plane.client(UserInfo::authenticated(user, groups))
+    }
+
+    /// Writes an administrator's kubeconfig and returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig(&self) -> anyhow::Result<std::path::PathBuf> {
+        let path = self.dir.path().join("kubeconfig");
+        std::fs::write(&path, self.plane.admin_kubeconfig()?)?;
+        Ok(path)
+    }
+
+    /// Sends a raw request as an administrator.
+    ///
+    /// # Errors
+    /// When no answer can be read.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> anyhow::Result<Answer> {
+        self.request_as(&self.client(), method, path, headers, body)
+            .await
+    }
+
+    /// Sends a raw request through `client`.
+    ///
+    /// # Errors
+    /// When no answer can be read.
+    pub async fn request_as(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let bytes = body.into().collect().await?.to_bytes();
+        let response = client
+            .send(request.body(kube::client::Body::from(bytes))?)
+            .await?;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await?.to_bytes();
+        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    /// Creates an object from JSON at a collection's path.
+    ///
+    /// # Errors
+    /// When the answer is not 201.
+    pub async fn create(&self, path: &str, object: &Value) -> anyhow::Result<Value> {
+        let json = [(header::CONTENT_TYPE.as_str(), "application/json")];
+        let answer = self
+            .request(Method::POST, path, &json, object.to_string())
+            .await?;
+        anyhow::ensure!(answer.status == StatusCode::CREATED, "{answer:?}");
+        Ok(answer.body)
+    }
+
+    /// Stops nodes and control plane in order.
+    pub async fn shutdown(mut self) {
+        for node in self.nodes.drain(..) {
+            node.stop.cancel();
+            if let Err(error) = node.running.await {
+                tracing::error!(%error, "a test node failed");
+            }
+        }
+        self.plane.shutdown().await;
+    }
+}
+
+/// Waits until `accept` holds of the object called `name` (`None`: it is not there).
+///
+/// # Panics
+/// After [`PATIENCE`], with the object as last seen.
+pub async fn eventually<K>(
+    api: Api<K>,
+    name: &str,
+    what: &str,
+    mut accept: impl FnMut(Option<&K>) -> bool,
+) -> Option<K>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut seen: Option<K> = None;
+    let stream = watcher::watch_object(api, name).default_backoff();
+    let wait = async {
+        futures::pin_mut!(stream);
+        while let Some(event) = futures::StreamExt::next(&mut stream).await {
+            if let Ok(object) = event {
+                seen = object;
+                if accept(seen.as_ref()) {
+                    return;
+                }
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(
+        outcome.is_ok(),
+        "{what} of {name} did not come true; last seen: {seen:#?}"
+    );
+    seen
+}

@@ -1,0 +1,41 @@
+//! Server-side apply through the API.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use windlass_tests::{Answer, Cluster};
+
+async fn apply(cluster: &Cluster, manager: &str, force: bool, data: Value) -> Answer {
+    let path =
+        format!("/api/v1/namespaces/default/configmaps/a?fieldManager={manager}&force={force}");
+    let object =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    cluster
+        .request(Method::PATCH, &path, &headers, object.to_string())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn applying_creates_owns_conflicts_and_gives_up() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let created = apply(&cluster, "one", false, json!({"x": "1", "y": "1"})).await;
+    assert_eq!(created.status, StatusCode::CREATED);
+    let again = apply(&cluster, "one", false, json!({"x": "1", "y": "1"})).await;
+    assert_eq!(again.status, StatusCode::OK);
+    assert_eq!(
+        again.body["metadata"]["resourceVersion"],
+        created.body["metadata"]["resourceVersion"]
+    );
+    let conflict = apply(&cluster, "two", false, json!({"x": "2"})).await;
+    assert_eq!(conflict.status, StatusCode::CONFLICT);
+    assert_eq!(
+        conflict.body["message"],
+        r#"Apply failed with 1 conflict: conflict with "one" using v1: .data.x"#
+    );
+    assert_eq!(conflict.body["details"]["causes"][0]["field"], ".data.x");
+    let forced = apply(&cluster, "two", true, json!({"x": "2"})).await;
+    assert_eq!(forced.body["data"], json!({"x": "2", "y": "1"}));
+    let given_up = apply(&cluster, "one", false, json!({})).await;
+    assert_eq!(given_up.body["data"], json!({"x": "2"}));
+}

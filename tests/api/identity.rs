@@ -1,0 +1,116 @@
+//! Who may do what, over TLS as clients connect.
+
+use http::{Method, StatusCode};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::json;
+use windlass_tests::Cluster;
+
+async fn over_tls(cluster: &Cluster, auth: Option<AuthInfo>) -> Client {
+    let text = cluster.plane().admin_kubeconfig().unwrap();
+    let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
+    let options = KubeConfigOptions::default();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .unwrap();
+    if let Some(auth) = auth {
+        config.auth_info = auth;
+    }
+    Client::try_from(config).unwrap()
+}
+
+fn token(token: &str) -> Option<AuthInfo> {
+    Some(AuthInfo {
+        token: Some(token.to_owned().into()),
+        ..AuthInfo::default()
+    })
+}
+
+#[tokio::test]
+async fn the_admin_kubeconfig_works_over_tls() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let client = over_tls(&cluster, None).await;
+    assert_eq!(client.apiserver_version().await.unwrap().minor, "35");
+    let api: Api<ConfigMap> = Api::namespaced(client, "kube-public");
+    assert!(api.get("cluster-info").await.is_ok());
+}
+
+#[tokio::test]
+async fn without_credentials_only_what_is_public_is_served() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let nobody = over_tls(&cluster, Some(AuthInfo::default())).await;
+    assert!(nobody.apiserver_version().await.is_ok());
+    let api: Api<ConfigMap> = Api::namespaced(nobody.clone(), "kube-public");
+    assert!(api.get("cluster-info").await.is_ok());
+    let api: Api<ConfigMap> = Api::namespaced(nobody, "default");
+    let kube::Error::Api(status) = api.list(&Default::default()).await.unwrap_err() else {
+        panic!("not a status")
+    };
+    assert_eq!(status.code, 403);
+    assert_eq!(
+        status.message,
+        r#"configmaps is forbidden: User "system:anonymous" cannot list resource "configmaps" in API group "" in the namespace "default""#
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_401() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    for wrong in ["nonsense", "abcdef.0123456789abcdef"] {
+        let client = over_tls(&cluster, token(wrong)).await;
+        let kube::Error::Api(status) = client.apiserver_version().await.unwrap_err() else {
+            panic!("not a status")
+        };
+        assert_eq!((status.code, status.reason.as_str()), (401, "Unauthorized"));
+    }
+}
+
+#[tokio::test]
+async fn a_service_account_token_dies_with_its_account() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let accounts = "/api/v1/namespaces/kube-public/serviceaccounts";
+    cluster
+        .create(accounts, &json!({"metadata": {"name": "robot"}}))
+        .await
+        .unwrap();
+    let request = json!({"spec": {"audiences": [], "expirationSeconds": 600}});
+    let issued = cluster
+        .create(&format!("{accounts}/robot/token"), &request)
+        .await
+        .unwrap();
+    let robot = over_tls(&cluster, token(issued["status"]["token"].as_str().unwrap())).await;
+    let api: Api<ConfigMap> = Api::namespaced(robot.clone(), "default");
+    let refused = api.list(&Default::default()).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("system:serviceaccount:kube-public:robot"),
+        "{refused}"
+    );
+    let path = format!("{accounts}/robot");
+    let deleted = cluster
+        .request(Method::DELETE, &path, &[], "")
+        .await
+        .unwrap();
+    assert_eq!(deleted.status, StatusCode::OK);
+    let kube::Error::Api(status) = robot.apiserver_version().await.unwrap_err() else {
+        panic!("not a status")
+    };
+    assert_eq!(status.code, 401);
+}
+
+#[tokio::test]
+async fn identity_does_not_come_from_headers() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let client = cluster.client_of("someone", &[]);
+    let headers = [
+        ("x-remote-user", "admin"),
+        ("x-remote-group", "system:masters"),
+    ];
+    let path = "/api/v1/namespaces/default/secrets";
+    let answer = cluster
+        .request_as(&client, Method::GET, path, &headers, "")
+        .await
+        .unwrap();
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}

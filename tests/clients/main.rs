@@ -1,0 +1,3 @@
+//! Real clients: kubectl in every version on PATH's machine.
+
+mod kubectl;

@@ -1,0 +1,118 @@
+//! Behaviour of whole clusters: controllers, scheduler, a node, wasm pods, the network between them.
+
+mod faults;
+mod images;
+mod web_app;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::TokioExecutor;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+use windlass_node::images::ApiTransport;
+use windlass_oci::push::push_wasm;
+use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
+use windlass_oci::registry::client::RegistryClient;
+use windlass_tests::{Cluster, eventually};
+
+/// The component of `examples/hello`.
+const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
+
+/// Pushes a component and returns its reference by digest.
+async fn push(cluster: &Cluster, name: &str, wasm: &[u8]) -> String {
+    let transport = ApiTransport::new(cluster.client());
+    let registry = RegistryClient::new(Arc::new(transport));
+    let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1").parse().unwrap();
+    let digest = push_wasm(&registry, &reference, Bytes::copy_from_slice(wasm)).await.unwrap();
+    reference.with_digest(digest).to_string()
+}
+
+/// A Deployment of the hello component with a readiness probe.
+fn hello(image: &str, replicas: i32, greeting: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hello"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "hello"}},
+            "template": {
+                "metadata": {"labels": {"app": "hello"}},
+                "spec": {"terminationGracePeriodSeconds": 5, "containers": [{
+                    "name": "hello", "image": image,
+                    "env": [
+                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                        {"name": "GREETING", "value": greeting},
+                    ],
+                    "ports": [{"name": "http", "containerPort": 8080}],
+                    "readinessProbe": {
+                        "httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1,
+                    },
+                }]},
+            },
+        },
+    })
+}
+
+fn node_port() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "hello"},
+        "spec": {
+            "type": "NodePort", "selector": {"app": "hello"},
+            "ports": [{"port": 80, "targetPort": "http"}],
+        },
+    })
+}
+
+async fn apply<K>(cluster: &Cluster, object: &Value)
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(cluster.client(), "default");
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let params = PatchParams::apply("test").force();
+    api.patch(name, &params, &Patch::Apply(object)).await.unwrap();
+}
+
+/// Waits until every wanted replica runs the newest template and is available.
+async fn rolled_out(cluster: &Cluster) {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), "default");
+    let done = |deployment: Option<&Deployment>| {
+        let Some(deployment) = deployment else { return false };
+        let (spec, status) = (deployment.spec.as_ref().unwrap(), deployment.status.clone());
+        let (wanted, status) = (spec.replicas.unwrap_or(1), status.unwrap_or_default());
+        status.observed_generation == deployment.metadata.generation
+            && status.updated_replicas.unwrap_or(0) == wanted
+            && status.available_replicas.unwrap_or(0) == wanted
+            && status.replicas.unwrap_or(0) == wanted
+    };
+    eventually(api, "hello", "the rollout", done).await;
+}
+
+/// The URL of Service `hello` on the node.
+async fn url(cluster: &Cluster) -> String {
+    let api: Api<Service> = Api::namespaced(cluster.client(), "default");
+    let service = api.get("hello").await.unwrap();
+    let port = service.spec.unwrap().ports.unwrap()[0].node_port.unwrap();
+    format!("http://127.0.0.1:{port}/")
+}
+
+/// One request on a connection of its own.
+async fn get(url: &str) -> Result<(u16, String), String> {
+    let client: HttpClient<_, Empty<Bytes>> =
+        HttpClient::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    let request = client.get(url.parse().map_err(|error| format!("{error}"))?);
+    let response = tokio::time::timeout(Duration::from_secs(20), request);
+    let response = response.await.map_err(|_| "no answer".to_owned())?;
+    let response = response.map_err(|error| format!("{error:?}"))?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
+    Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+}
