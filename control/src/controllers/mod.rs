@@ -9,9 +9,14 @@
 //! run only towards a due time. To add a controller: a file, a line in the table, a row in
 //! `server/authz.rs`.
 
+mod certificates;
 mod deployment;
+mod endpoint_slice;
+mod node_ipam;
 mod replica_set;
+mod root_ca;
 pub mod runtime;
+mod service_account;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -96,6 +101,31 @@ const CONTROLLERS: &[Controller] = &[
         name: "replicaset-controller",
         user: "system:serviceaccount:kube-system:replicaset-controller",
         start: replica_set::start,
+    },
+    Controller {
+        name: "endpointslice-controller",
+        user: "system:serviceaccount:kube-system:endpointslice-controller",
+        start: endpoint_slice::start,
+    },
+    Controller {
+        name: "service-account-controller",
+        user: "system:serviceaccount:kube-system:service-account-controller",
+        start: service_account::start,
+    },
+    Controller {
+        name: "root-ca-cert-publisher",
+        user: "system:serviceaccount:kube-system:root-ca-cert-publisher",
+        start: root_ca::start,
+    },
+    Controller {
+        name: "node-ipam-controller",
+        user: "system:serviceaccount:kube-system:node-controller",
+        start: node_ipam::start,
+    },
+    Controller {
+        name: "certificate-controller",
+        user: "system:serviceaccount:kube-system:certificate-controller",
+        start: certificates::start,
     },
 ];
 

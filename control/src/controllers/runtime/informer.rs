@@ -50,6 +50,8 @@ pub enum Index {
     Orphan(String),
     /// Those bound to a node.
     Node(String),
+    /// Those of a namespace that carry a label: namespace, key, value.
+    Label(String, String, String),
     /// Those labelled as belonging to the Service: namespace, name.
     Service(String, String),
 }

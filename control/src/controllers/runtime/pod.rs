@@ -136,6 +136,12 @@ impl Cached for Pod {
 
     fn index(&self) -> Vec<Index> {
         let mut index = standard_index(&self.metadata);
+        let namespace = self.metadata.namespace();
+        let labels = self.metadata.labels().iter();
+        index
+            .extend(labels.map(|(key, value)| {
+                Index::Label(namespace.to_owned(), key.clone(), value.clone())
+            }));
         if !self.node.is_empty() {
             index.push(Index::Node(self.node.clone()));
         }
