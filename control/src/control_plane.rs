@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::controllers::{self, ControllersConfig, Signer, Usage};
 use crate::identity::{MASTERS, UserInfo};
 use crate::pki::service_account::Tokens;
 use crate::pki::{Authority, PkiError};
@@ -25,7 +26,6 @@ use crate::store::memory::MemoryBackend;
 use crate::store::redb::RedbBackend;
 use crate::store::transform::Plain;
 use crate::store::{Retention, Store};
-use crate::controllers::{self, ControllersConfig, Signer, Usage};
 use crate::{bootstrap, images, kubeconfig, scheduler};
 
 /// How often history beyond the retention is dropped.
@@ -152,10 +152,13 @@ impl ControlPlane {
             signer: Arc::clone(&self.authority) as Arc<dyn Signer>,
         };
         let server = Arc::clone(&self.server);
-        let clients = move |user: &str| in_process::client(&server, UserInfo::authenticated(user, &[]));
+        let clients =
+            move |user: &str| in_process::client(&server, UserInfo::authenticated(user, &[]));
         let scheduler = clients(SCHEDULER);
-        self.parts.spawn(controllers::run(clients, config, self.stop.clone()));
-        self.parts.spawn(scheduler::run(scheduler, self.stop.clone()));
+        self.parts
+            .spawn(controllers::run(clients, config, self.stop.clone()));
+        self.parts
+            .spawn(scheduler::run(scheduler, self.stop.clone()));
     }
 
     /// Where clients on this machine reach the API.

@@ -138,7 +138,7 @@ async fn unknown_and_duplicate_fields_follow_field_validation() {
 async fn yaml_is_read_and_unknown_formats_are_refused_by_name() {
     let cluster = Cluster::control_plane().await.unwrap();
     let yaml = [("content-type", "application/yaml")];
-    let body = "metadata:\n  name: y\ndata:\n  a: b\n";
+    let body = "metadata:\n  name: yam\ndata:\n  a: b\n";
     let answer = cluster
         .request(Method::POST, CONFIG_MAPS, &yaml, body)
         .await

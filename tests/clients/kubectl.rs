@@ -27,9 +27,14 @@ spec:
 
 /// Every kubectl of this machine that the project supports.
 fn kubectls() -> Vec<PathBuf> {
-    let Some(path) = std::env::var_os("PATH") else { return Vec::new() };
+    let Some(path) = std::env::var_os("PATH") else {
+        return Vec::new();
+    };
     let folders = std::env::split_paths(&path);
-    let Some(found) = folders.map(|dir| dir.join("kubectl")).find(|file| file.is_file()) else {
+    let Some(found) = folders
+        .map(|dir| dir.join("kubectl"))
+        .find(|file| file.is_file())
+    else {
         return Vec::new();
     };
     let real = std::fs::canonicalize(&found).unwrap_or_else(|_| found.clone());
@@ -38,7 +43,11 @@ fn kubectls() -> Vec<PathBuf> {
         .map(|minor| folder.join(format!("kubectl.1.{minor}")))
         .filter(|file| file.is_file())
         .collect();
-    if versioned.is_empty() { vec![found] } else { versioned }
+    if versioned.is_empty() {
+        vec![found]
+    } else {
+        versioned
+    }
 }
 
 struct Kubectl<'a> {
@@ -66,7 +75,10 @@ impl Kubectl<'_> {
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
         let output = child.wait_with_output();
-        tokio::time::timeout(windlass_tests::PATIENCE, output).await.unwrap().unwrap()
+        tokio::time::timeout(windlass_tests::PATIENCE, output)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// Runs kubectl, which must succeed; returns what it printed.
@@ -78,7 +90,11 @@ impl Kubectl<'_> {
         let output = self.output(args, input).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{} {args:?}: {error}", self.program.display());
+        assert!(
+            output.status.success(),
+            "{} {args:?}: {error}",
+            self.program.display()
+        );
         text
     }
 
@@ -101,7 +117,11 @@ async fn kubectl_manages_objects_without_flags() {
         println!("using {}", program.display());
         let cluster = Cluster::control_plane().await.unwrap();
         let cache = cluster.directory().join("cache");
-        let kubectl = Kubectl { program, kubeconfig: cluster.kubeconfig().unwrap(), cache };
+        let kubectl = Kubectl {
+            program,
+            kubeconfig: cluster.kubeconfig().unwrap(),
+            cache,
+        };
         objects(&kubectl).await;
         complaints(&kubectl).await;
         cluster.shutdown().await;
@@ -110,43 +130,89 @@ async fn kubectl_manages_objects_without_flags() {
 
 async fn objects(kubectl: &Kubectl<'_>) {
     let applied = kubectl.ok_with(&["apply", "-f", "-"], APP).await;
-    assert_eq!(applied, "configmap/settings created\ndeployment.apps/web created\n");
+    assert_eq!(
+        applied,
+        "configmap/settings created\ndeployment.apps/web created\n"
+    );
     let again = kubectl.ok_with(&["apply", "-f", "-"], APP).await;
-    assert_eq!(again, "configmap/settings unchanged\ndeployment.apps/web unchanged\n");
+    assert_eq!(
+        again,
+        "configmap/settings unchanged\ndeployment.apps/web unchanged\n"
+    );
     let changed = APP.replace("blue", "red");
     let diff = kubectl.output(&["diff", "-f", "-"], &changed).await;
-    assert!(String::from_utf8_lossy(&diff.stdout).contains("+  colour: red"), "{diff:?}");
+    assert!(
+        String::from_utf8_lossy(&diff.stdout).contains("+  colour: red"),
+        "{diff:?}"
+    );
     let applied = kubectl.ok_with(&["apply", "-f", "-"], &changed).await;
-    assert!(applied.contains("configmap/settings configured"), "{applied}");
-    let applied = kubectl.ok_with(&["apply", "--server-side", "-f", "-", "--force-conflicts"], &changed).await;
+    assert!(
+        applied.contains("configmap/settings configured"),
+        "{applied}"
+    );
+    let applied = kubectl
+        .ok_with(
+            &["apply", "--server-side", "-f", "-", "--force-conflicts"],
+            &changed,
+        )
+        .await;
     assert!(applied.contains("serverside-applied"), "{applied}");
-    let table = kubectl.ok(&["get", "deployments,configmaps", "-o", "wide"]).await;
+    let table = kubectl
+        .ok(&["get", "deployments,configmaps", "-o", "wide"])
+        .await;
     assert!(table.contains("READY") && table.contains("DATA"), "{table}");
-    let colour = kubectl.ok(&["get", "cm", "settings", "-o", "jsonpath={.data.colour}"]).await;
+    let colour = kubectl
+        .ok(&["get", "cm", "settings", "-o", "jsonpath={.data.colour}"])
+        .await;
     assert_eq!(colour, "red");
     kubectl.ok(&["label", "cm", "settings", "tier=front"]).await;
     kubectl.ok(&["annotate", "cm", "settings", "note=x"]).await;
-    let listed = kubectl.ok(&["get", "cm", "-l", "tier=front", "-o", "name"]).await;
+    let listed = kubectl
+        .ok(&["get", "cm", "-l", "tier=front", "-o", "name"])
+        .await;
     assert_eq!(listed, "configmap/settings\n");
-    kubectl.ok(&["set", "image", "deployment/web", "web=registry.windlass.local/default/web:2"]).await;
-    kubectl.ok(&["scale", "deployment/web", "--replicas=0"]).await;
+    kubectl
+        .ok(&[
+            "set",
+            "image",
+            "deployment/web",
+            "web=registry.windlass.local/default/web:2",
+        ])
+        .await;
+    kubectl
+        .ok(&["scale", "deployment/web", "--replicas=0"])
+        .await;
     let described = kubectl.ok(&["describe", "deployment", "web"]).await;
-    assert!(described.contains("registry.windlass.local/default/web:2"), "{described}");
+    assert!(
+        described.contains("registry.windlass.local/default/web:2"),
+        "{described}"
+    );
     let explained = kubectl.ok(&["explain", "deployment.spec.strategy"]).await;
     assert!(explained.contains("rollingUpdate"), "{explained}");
-    kubectl.ok(&["patch", "cm", "settings", "-p", r#"{"data":{"size":"9"}}"#]).await;
+    kubectl
+        .ok(&["patch", "cm", "settings", "-p", r#"{"data":{"size":"9"}}"#])
+        .await;
     let raw = kubectl.ok(&["get", "--raw", "/openapi/v3"]).await;
     assert!(raw.contains("apis/apps/v1"), "{raw}");
     let resources = kubectl.ok(&["api-resources", "-o", "name"]).await;
     assert!(resources.contains("deployments.apps"), "{resources}");
     let deleted = kubectl.ok_with(&["delete", "-f", "-"], APP).await;
-    assert!(deleted.contains(r#"deployment.apps "web" deleted"#), "{deleted}");
+    assert!(
+        deleted.contains(r#"deployment.apps "web" deleted"#),
+        "{deleted}"
+    );
 }
 
 async fn complaints(kubectl: &Kubectl<'_>) {
     let missing = kubectl.fails(&["get", "cm", "nothing"], "").await;
-    assert!(missing.contains(r#"Error from server (NotFound): configmaps "nothing" not found"#), "{missing}");
+    assert!(
+        missing.contains(r#"Error from server (NotFound): configmaps "nothing" not found"#),
+        "{missing}"
+    );
     let typo = APP.replace("replicas", "replica");
     let unknown = kubectl.fails(&["apply", "-f", "-"], &typo).await;
-    assert!(unknown.contains(r#"unknown field "spec.replica""#), "{unknown}");
+    assert!(
+        unknown.contains(r#"unknown field "spec.replica""#),
+        "{unknown}"
+    );
 }

@@ -24,7 +24,10 @@ fn command(body: &str) -> Vec<u8> {
 async fn run(cluster: &Cluster, name: &str, body: &str, extra: Value) -> ContainerStateTerminated {
     let image = push(cluster, name, &command(body)).await;
     let mut container = json!({"name": "c", "image": image});
-    container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    container
+        .as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
     let pod = json!({
         "metadata": {"name": name},
         "spec": {"restartPolicy": "Never", "containers": [container]},
@@ -46,12 +49,21 @@ async fn each_failure_ends_with_its_reason() {
     let ok = run(&cluster, "ok", "i32.const 0", json!({})).await;
     assert_eq!((ok.exit_code, ok.reason.as_deref()), (0, Some("Completed")));
     let fails = run(&cluster, "fails", "i32.const 1", json!({})).await;
-    assert_eq!((fails.exit_code, fails.reason.as_deref()), (1, Some("Error")));
+    assert_eq!(
+        (fails.exit_code, fails.reason.as_deref()),
+        (1, Some("Error"))
+    );
     let traps = run(&cluster, "traps", "unreachable", json!({})).await;
-    assert_eq!((traps.exit_code, traps.reason.as_deref()), (134, Some("Error")));
+    assert_eq!(
+        (traps.exit_code, traps.reason.as_deref()),
+        (134, Some("Error"))
+    );
     let eats = "(loop (br_if 0 (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0)))) unreachable";
     let limit = json!({"resources": {"limits": {"memory": "4Mi"}}});
     let eater = run(&cluster, "eater", eats, limit).await;
-    assert_eq!((eater.exit_code, eater.reason.as_deref()), (137, Some("OOMKilled")));
+    assert_eq!(
+        (eater.exit_code, eater.reason.as_deref()),
+        (137, Some("OOMKilled"))
+    );
     cluster.shutdown().await;
 }

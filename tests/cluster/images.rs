@@ -22,12 +22,23 @@ async fn waiting(cluster: &Cluster, name: &str, image: &str, reason: &str) -> St
     let pod: Pod = serde_json::from_value(pod).unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
     let state = |pod: &Pod| {
-        let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?;
+        let status = pod
+            .status
+            .as_ref()?
+            .container_statuses
+            .as_ref()?
+            .first()?
+            .state
+            .as_ref()?;
         let waiting = status.waiting.as_ref()?;
-        Some((waiting.reason.clone()?, waiting.message.clone().unwrap_or_default()))
+        Some((
+            waiting.reason.clone()?,
+            waiting.message.clone().unwrap_or_default(),
+        ))
     };
     let found = eventually(pods, name, reason, |pod| {
-        pod.and_then(state).is_some_and(|(found, message)| found == reason && !message.is_empty())
+        pod.and_then(state)
+            .is_some_and(|(found, message)| found == reason && !message.is_empty())
     });
     state(&found.await.unwrap()).unwrap().1
 }
@@ -37,10 +48,30 @@ async fn each_bad_image_is_named_with_what_is_wrong() {
     let cluster = Cluster::with_node().await.unwrap();
     let text = push(&cluster, "stranger", &wat::parse_str(STRANGER).unwrap()).await;
     let cases = [
-        ("path", "./app.wasm".to_owned(), "InvalidImageName", "windlass push"),
-        ("bad", "UPPER/case".to_owned(), "InvalidImageName", "UPPER/case"),
-        ("elsewhere", "docker.io/library/nginx:1".to_owned(), "ErrImagePull", "docker.io"),
-        ("stranger", text, "CreateContainerError", "example:weather/forecast"),
+        (
+            "path",
+            "./app.wasm".to_owned(),
+            "InvalidImageName",
+            "windlass push",
+        ),
+        (
+            "bad",
+            "UPPER/case".to_owned(),
+            "InvalidImageName",
+            "UPPER/case",
+        ),
+        (
+            "elsewhere",
+            "docker.io/library/nginx:1".to_owned(),
+            "ErrImagePull",
+            "docker.io",
+        ),
+        (
+            "stranger",
+            text,
+            "CreateContainerError",
+            "example:weather/forecast",
+        ),
     ];
     for (name, image, reason, expected) in cases {
         let message = waiting(&cluster, name, &image, reason).await;

@@ -28,8 +28,12 @@ const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
 async fn push(cluster: &Cluster, name: &str, wasm: &[u8]) -> String {
     let transport = ApiTransport::new(cluster.client());
     let registry = RegistryClient::new(Arc::new(transport));
-    let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1").parse().unwrap();
-    let digest = push_wasm(&registry, &reference, Bytes::copy_from_slice(wasm)).await.unwrap();
+    let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1")
+        .parse()
+        .unwrap();
+    let digest = push_wasm(&registry, &reference, Bytes::copy_from_slice(wasm))
+        .await
+        .unwrap();
     reference.with_digest(digest).to_string()
 }
 
@@ -78,14 +82,18 @@ where
     let api: Api<K> = Api::namespaced(cluster.client(), "default");
     let name = object["metadata"]["name"].as_str().unwrap();
     let params = PatchParams::apply("test").force();
-    api.patch(name, &params, &Patch::Apply(object)).await.unwrap();
+    api.patch(name, &params, &Patch::Apply(object))
+        .await
+        .unwrap();
 }
 
 /// Waits until every wanted replica runs the newest template and is available.
 async fn rolled_out(cluster: &Cluster) {
     let api: Api<Deployment> = Api::namespaced(cluster.client(), "default");
     let done = |deployment: Option<&Deployment>| {
-        let Some(deployment) = deployment else { return false };
+        let Some(deployment) = deployment else {
+            return false;
+        };
         let (spec, status) = (deployment.spec.as_ref().unwrap(), deployment.status.clone());
         let (wanted, status) = (spec.replicas.unwrap_or(1), status.unwrap_or_default());
         status.observed_generation == deployment.metadata.generation
@@ -106,13 +114,21 @@ async fn url(cluster: &Cluster) -> String {
 
 /// One request on a connection of its own.
 async fn get(url: &str) -> Result<(u16, String), String> {
-    let client: HttpClient<_, Empty<Bytes>> =
-        HttpClient::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    let client: HttpClient<_, Empty<Bytes>> = HttpClient::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http();
     let request = client.get(url.parse().map_err(|error| format!("{error}"))?);
     let response = tokio::time::timeout(Duration::from_secs(20), request);
     let response = response.await.map_err(|_| "no answer".to_owned())?;
     let response = response.map_err(|error| format!("{error:?}"))?;
     let status = response.status().as_u16();
-    let body = response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
-    Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    Ok((
+        status,
+        String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+    ))
 }

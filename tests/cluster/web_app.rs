@@ -42,14 +42,29 @@ async fn every_replica_answers_behind_the_node_port() {
     let (cluster, url) = running(2).await;
     assert_eq!(answering(&url, 2).await.len(), 2);
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
-    for pod in pods.list(&ListParams::default().labels("app=hello")).await.unwrap() {
+    for pod in pods
+        .list(&ListParams::default().labels("app=hello"))
+        .await
+        .unwrap()
+    {
         let status = pod.status.unwrap();
         assert_eq!(status.phase.as_deref(), Some("Running"));
         assert!(status.pod_ip.unwrap().starts_with("10."));
         let container = &status.container_statuses.unwrap()[0];
-        assert!(container.ready && container.container_id.as_ref().unwrap().starts_with("wasm://"));
+        assert!(
+            container.ready
+                && container
+                    .container_id
+                    .as_ref()
+                    .unwrap()
+                    .starts_with("wasm://")
+        );
         let ready = status.conditions.unwrap();
-        assert!(ready.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        assert!(
+            ready
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
+        );
     }
     cluster.shutdown().await;
 }
@@ -59,14 +74,30 @@ async fn logs_of_a_pod_come_through_the_api_server() {
     let (cluster, url) = running(1).await;
     answering(&url, 1).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
-    let pod = pods.list(&ListParams::default().labels("app=hello")).await.unwrap().items.remove(0);
+    let pod = pods
+        .list(&ListParams::default().labels("app=hello"))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
     let name = pod.metadata.name.unwrap();
     let logs = pods.logs(&name, &LogParams::default()).await.unwrap();
     assert!(logs.lines().any(|line| line == "/ 200"), "{logs}");
-    let params = LogParams { tail_lines: Some(1), timestamps: true, ..LogParams::default() };
+    let params = LogParams {
+        tail_lines: Some(1),
+        timestamps: true,
+        ..LogParams::default()
+    };
     let tail = pods.logs(&name, &params).await.unwrap();
     assert_eq!(tail.lines().count(), 1);
-    assert!(tail.split(' ').next().unwrap().parse::<jiff::Timestamp>().is_ok(), "{tail}");
+    assert!(
+        tail.split(' ')
+            .next()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .is_ok(),
+        "{tail}"
+    );
     cluster.shutdown().await;
 }
 
@@ -94,7 +125,12 @@ async fn a_rolling_update_fails_no_request() {
     let after = answering(&url, 2).await;
     stop.store(true, Ordering::Relaxed);
     let (answered, failed) = load.await.unwrap();
-    assert!(failed.is_empty(), "{} of {} requests failed: {failed:?}", failed.len(), answered);
+    assert!(
+        failed.is_empty(),
+        "{} of {} requests failed: {failed:?}",
+        failed.len(),
+        answered
+    );
     assert!(before.is_disjoint(&after), "{before:?} {after:?}");
     cluster.shutdown().await;
 }
@@ -106,7 +142,9 @@ async fn scaling_up_and_down_is_followed() {
     for replicas in [3, 1] {
         let scale = json!({"spec": {"replicas": replicas}});
         let params = PatchParams::default();
-        api.patch_scale("hello", &params, &Patch::Merge(&scale)).await.unwrap();
+        api.patch_scale("hello", &params, &Patch::Merge(&scale))
+            .await
+            .unwrap();
         rolled_out(&cluster).await;
     }
     answering(&url, 1).await;

@@ -32,15 +32,32 @@ struct Server {
 impl Server {
     async fn start(dir: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_test-server"));
-        let mut process =
-            command.arg(dir).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut process = command
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
-        assert!(first.as_deref().is_some_and(|line| line.starts_with("ready ")), "{first:?}");
+        let first = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            first
+                .as_deref()
+                .is_some_and(|line| line.starts_with("ready ")),
+            "{first:?}"
+        );
         let kubeconfig = Kubeconfig::read_from(dir.join("kubeconfig")).unwrap();
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-        Self { process, client: Client::try_from(config).unwrap() }
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
+        Self {
+            process,
+            client: Client::try_from(config).unwrap(),
+        }
     }
 
     /// SIGKILL, as the kernel's out-of-memory killer would.
@@ -62,8 +79,14 @@ async fn write_until_killed(server: Server, round: usize) -> BTreeSet<String> {
             tokio::spawn(async move {
                 for n in 0.. {
                     let name = format!("r{round}-w{writer}-{n}");
-                    let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-                    let object = ConfigMap { metadata, ..ConfigMap::default() };
+                    let metadata = ObjectMeta {
+                        name: Some(name.clone()),
+                        ..ObjectMeta::default()
+                    };
+                    let object = ConfigMap {
+                        metadata,
+                        ..ConfigMap::default()
+                    };
                     if api.create(&PostParams::default(), &object).await.is_err() {
                         return;
                     }
@@ -91,9 +114,16 @@ async fn watched(server: &Server, version: &str, last: &str) -> BTreeSet<String>
     let mut lines = server.client.request_stream(request).await.unwrap().lines();
     let mut names = BTreeSet::new();
     while !names.contains(last) {
-        let line = tokio::time::timeout(PATIENCE, lines.try_next()).await.unwrap();
+        let line = tokio::time::timeout(PATIENCE, lines.try_next())
+            .await
+            .unwrap();
         let event: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
-        names.insert(event["object"]["metadata"]["name"].as_str().unwrap().to_owned());
+        names.insert(
+            event["object"]["metadata"]["name"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
     }
     names
 }
@@ -104,24 +134,49 @@ async fn no_acknowledged_write_is_lost_and_watchers_resume_without_a_gap() {
     let mut all = BTreeSet::new();
     for round in 0..ROUNDS {
         let server = Server::start(dir.path()).await;
-        let list = server.config_maps().list(&ListParams::default()).await.unwrap();
+        let list = server
+            .config_maps()
+            .list(&ListParams::default())
+            .await
+            .unwrap();
         let version = list.metadata.resource_version.unwrap();
         let acknowledged = write_until_killed(server, round).await;
         all.extend(acknowledged.iter().cloned());
 
         let server = Server::start(dir.path()).await;
-        let list = server.config_maps().list(&ListParams::default()).await.unwrap();
-        let there: BTreeSet<_> = list.items.into_iter().filter_map(|o| o.metadata.name).collect();
+        let list = server
+            .config_maps()
+            .list(&ListParams::default())
+            .await
+            .unwrap();
+        let there: BTreeSet<_> = list
+            .items
+            .into_iter()
+            .filter_map(|o| o.metadata.name)
+            .collect();
         let lost: Vec<_> = all.difference(&there).collect();
         assert!(lost.is_empty(), "round {round}: lost {lost:?}");
 
         let last = format!("r{round}-last");
-        let metadata = ObjectMeta { name: Some(last.clone()), ..ObjectMeta::default() };
-        let object = ConfigMap { metadata, ..ConfigMap::default() };
-        server.config_maps().create(&PostParams::default(), &object).await.unwrap();
+        let metadata = ObjectMeta {
+            name: Some(last.clone()),
+            ..ObjectMeta::default()
+        };
+        let object = ConfigMap {
+            metadata,
+            ..ConfigMap::default()
+        };
+        server
+            .config_maps()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
         let seen = watched(&server, &version, &last).await;
         let missed: Vec<_> = acknowledged.difference(&seen).collect();
-        assert!(missed.is_empty(), "round {round}: the watch missed {missed:?}");
+        assert!(
+            missed.is_empty(),
+            "round {round}: the watch missed {missed:?}"
+        );
         all.insert(last);
         server.kill().await;
     }
@@ -133,8 +188,14 @@ async fn a_second_server_on_a_directory_is_refused_by_name() {
     let _first = Server::start(dir.path()).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_test-server"));
     let second = command.arg(dir.path()).output();
-    let second = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap();
+    let second = tokio::time::timeout(PATIENCE, second)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(!second.status.success());
     let error = String::from_utf8_lossy(&second.stderr);
-    assert!(error.contains("is in use by another windlass process"), "{error}");
+    assert!(
+        error.contains("is in use by another windlass process"),
+        "{error}"
+    );
 }

@@ -29,6 +29,11 @@ use windlass_node::network::{Network, NetworkConfig};
 use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 
+/// The code in the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// How long a test waits for anything; a bound for broken code, not a measure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

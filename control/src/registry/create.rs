@@ -25,7 +25,17 @@ impl Registry {
     ///
     /// # Errors
     /// Every reason an API server gives for not creating an object.
-    pub async fn create(&self, call: &Call<'_>, mut object: Value) -> Result<Written, ApiError> {
+    pub async fn create(&self, call: &Call<'_>, object: Value) -> Result<Written, ApiError> {
+        self.create_managed(call, object, false).await
+    }
+
+    /// The same for an object whose field managers are settled already, as server-side apply does.
+    pub(super) async fn create_managed(
+        &self,
+        call: &Call<'_>,
+        mut object: Value,
+        manages_fields: bool,
+    ) -> Result<Written, ApiError> {
         fill_metadata(call, &mut object)?;
         call.served.kind.strategy.set_defaults(&mut object);
         call.served
@@ -34,7 +44,8 @@ impl Registry {
             .prepare_for_create(&mut object, &call.options.user);
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.snapshot(Freshness::Latest).await?;
-            let (candidate, warnings) = self.prepare(call, &snapshot, object.clone())?;
+            let (candidate, warnings) =
+                self.prepare(call, &snapshot, object.clone(), manages_fields)?;
             let name = meta::name(&candidate);
             if call.options.dry_run {
                 return dry_run(call, &snapshot, &candidate, warnings);
@@ -77,6 +88,7 @@ impl Registry {
         call: &Call<'_>,
         snapshot: &Snapshot,
         mut object: Value,
+        manages_fields: bool,
     ) -> Result<(Value, Vec<String>), ApiError> {
         let strategy = call.served.kind.strategy;
         if generates_name(&object) {
@@ -102,7 +114,9 @@ impl Registry {
             let target = call.target_of(meta::name(&object));
             return Err(ApiError::Invalid { target, errors });
         }
-        managers::record(self.schema, call, Endpoint::Main, None, &mut object);
+        if !manages_fields {
+            managers::record(self.schema, call, Endpoint::Main, None, &mut object);
+        }
         let warnings = strategy.warnings(&object);
         Ok((object, warnings))
     }

@@ -57,7 +57,10 @@ impl Registry {
                 if !update.may_create {
                     return Err(ApiError::NotFound(call.target()));
                 }
-                match self.create(call, (update.change)(None)?).await {
+                match self
+                    .create_managed(call, (update.change)(None)?, update.manages_fields)
+                    .await
+                {
                     // Somebody created it in between: change theirs.
                     Err(ApiError::AlreadyExists(_)) => continue,
                     other => return other,

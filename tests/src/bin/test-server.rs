@@ -12,7 +12,10 @@ use windlass_control::{Config, ControlPlane};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let dir: PathBuf = std::env::args_os().nth(1).context("usage: test-server DATA-DIR")?.into();
+    let dir: PathBuf = std::env::args_os()
+        .nth(1)
+        .context("usage: test-server DATA-DIR")?
+        .into();
     let mut config = Config::new(dir.clone());
     config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let plane = ControlPlane::start(config).await?;
