@@ -13,14 +13,13 @@ use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
-use crate::network::{Network, NetworkConfig};
+use crate::network::{Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
 use crate::pods::{self, KnownPods, NodeContext};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
-use crate::service_links::ServiceLinks;
 use crate::status::phase::HostFacts;
 use crate::{lease, tasks::OwnedTask};
 
@@ -58,6 +57,7 @@ pub struct NodeAgentBuilder {
     machine: Option<Machine>,
     log_limits: LogLimits,
     node_ports: Option<IpAddr>,
+    tunnel_identity: Option<TunnelIdentity>,
 }
 
 /// A node agent that listens but does not run yet.
@@ -66,6 +66,7 @@ pub struct NodeAgent {
     registration: Registration,
     daemon: DaemonServer,
     node_ports: Option<IpAddr>,
+    tunnel_identity: Option<TunnelIdentity>,
     registered: watch::Sender<bool>,
 }
 
@@ -86,6 +87,7 @@ impl NodeAgent {
             machine: None,
             log_limits: LogLimits::default(),
             node_ports: None,
+            tunnel_identity: None,
         }
     }
 
@@ -112,6 +114,7 @@ impl NodeAgent {
             registration,
             daemon,
             node_ports,
+            tunnel_identity,
             registered,
         } = self;
         let known = KnownPods::default();
@@ -120,6 +123,7 @@ impl NodeAgent {
         let state = DaemonState {
             pods: known.clone(),
             logs: context.logs.clone(),
+            tunnels: tunnel_identity.is_some().then(|| network.host()),
         };
         let services_ended = CancellationToken::new();
 
@@ -136,9 +140,9 @@ impl NodeAgent {
             let (network, client) = (network.clone(), client.clone());
             async move { network.watch_services(client).await }
         });
-        let _service_links = OwnedTask::spawn({
-            let context = context.clone();
-            async move { context.service_links.run(client).await }
+        let _tunnel = tunnel_identity.map(|identity| {
+            let network = network.clone();
+            OwnedTask::spawn(async move { network.tunnel_between_agents(client, identity).await })
         });
         let _node_ports = node_ports.map(|bind| {
             OwnedTask::spawn(async move {
@@ -238,6 +242,14 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// Joins the pods' network with that of other nodes: the agents carry connections for each other, and
+    /// show this certificate of the node. Without it every node's pods are among themselves.
+    #[must_use]
+    pub fn tunnel_identity(mut self, identity: TunnelIdentity) -> Self {
+        self.tunnel_identity = Some(identity);
+        self
+    }
+
     /// Opens the data directory and the daemon endpoint.
     ///
     /// # Errors
@@ -285,7 +297,6 @@ impl NodeAgentBuilder {
                 .network
                 .unwrap_or_else(|| Network::new(NetworkConfig::default())),
             objects: Arc::new(ObjectWatches::new(&client)),
-            service_links: ServiceLinks::new(),
             node_name: name,
             client,
             data_dir,
@@ -297,6 +308,7 @@ impl NodeAgentBuilder {
             registration,
             daemon,
             node_ports: self.node_ports,
+            tunnel_identity: self.tunnel_identity,
             registered,
         })
     }

@@ -1,150 +1,56 @@
 //! Variables that tell a container of Services, as `enableServiceLinks` asks for.
 //!
-//! One watch of the cluster's Services, projected to what the variables need; read at container start.
+//! Read from the network's service table at container start.
 
-use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::net::SocketAddr;
 
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use tokio::sync::watch;
+use crate::network::{LinkedPort, Network, ServiceAddress};
 
-/// Namespace and name of a Service.
-type Key = (String, String);
+/// Namespace and name of the Service that every container is told of.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Link {
-    address: String,
-    /// Name, number and protocol.
-    ports: Vec<(Option<String>, i32, String)>,
-}
-
-/// The Services of the cluster as variables.
-#[derive(Debug)]
-pub(crate) struct ServiceLinks {
-    links: RwLock<BTreeMap<Key, Link>>,
-    synced: watch::Sender<bool>,
-}
-
-impl ServiceLinks {
-    pub(crate) fn new() -> Self {
-        Self {
-            links: RwLock::default(),
-            synced: watch::Sender::new(false),
-        }
-    }
-
-    /// Waits until the Services were listed once. Cancel-safe.
-    pub(crate) async fn synced(&self) {
-        let mut synced = self.synced.subscribe();
-        // The sender lives as long as `self`.
-        let _ = synced.wait_for(|synced| *synced).await;
-    }
-
-    /// Keeps the links current; never returns.
-    pub(crate) async fn run(&self, client: kube::Client) {
-        let api: Api<Service> = Api::all(client);
-        let mut events = watcher(api, watcher::Config::default())
-            .default_backoff()
-            .boxed();
-        let mut fresh = BTreeMap::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(watcher::Event::Init) => fresh.clear(),
-                Ok(watcher::Event::InitApply(service)) => {
-                    fresh.extend(link(&service).map(|link| (key(&service), link)));
-                }
-                Ok(watcher::Event::InitDone) => {
-                    *self.write() = std::mem::take(&mut fresh);
-                    self.synced.send_replace(true);
-                }
-                Ok(watcher::Event::Apply(service)) => match link(&service) {
-                    Some(link) => drop(self.write().insert(key(&service), link)),
-                    None => drop(self.write().remove(&key(&service))),
-                },
-                Ok(watcher::Event::Delete(service)) => drop(self.write().remove(&key(&service))),
-                Err(error) => tracing::warn!(%error, "watch of Services failed, will resume"),
-            }
-        }
-    }
-
-    /// The variables of Service `default/kubernetes` and, with a namespace, of the Services in it.
-    pub(crate) fn variables(&self, namespace: Option<&str>) -> Vec<(String, String)> {
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
-        let master = ("default".to_owned(), "kubernetes".to_owned());
-        let mut variables = Vec::new();
-        if let Some(link) = links.get(&master) {
-            add_variables(&mut variables, &master.1, link);
-        }
-        let first = namespace.map(|namespace| (namespace.to_owned(), String::new()));
-        let of_namespace = first.iter().flat_map(|first| links.range(first.clone()..));
-        for ((found, name), link) in of_namespace {
-            if Some(found.as_str()) != namespace {
-                break;
-            }
-            if (found, name) != (&master.0, &master.1) {
-                add_variables(&mut variables, name, link);
-            }
-        }
-        variables
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Key, Link>> {
-        self.links.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn key(service: &Service) -> Key {
-    let metadata = &service.metadata;
-    (
-        metadata.namespace.clone().unwrap_or_default(),
-        metadata.name.clone().unwrap_or_default(),
-    )
-}
-
+/// The variables of Service `default/kubernetes` and, with a namespace, of the Services in it.
+///
 /// A Service without an address of its own (headless, ExternalName) has no variables.
-fn link(service: &Service) -> Option<Link> {
-    let spec = service.spec.as_ref()?;
-    let address = spec
-        .cluster_ip
-        .clone()
-        .filter(|ip| !ip.is_empty() && ip != "None")?;
-    let ports = spec.ports.iter().flatten().map(|port| {
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-        (port.name.clone(), port.port, protocol)
-    });
-    Some(Link {
-        address,
-        ports: ports.collect(),
-    })
+pub(crate) fn variables(network: &Network, namespace: Option<&str>) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    if let Some(service) = network.service(API_SERVER.0, API_SERVER.1) {
+        add_variables(&mut variables, &service);
+    }
+    let of_namespace = namespace.map(|namespace| network.services(namespace));
+    for service in of_namespace.into_iter().flatten() {
+        if (namespace, service.name.as_str()) != (Some(API_SERVER.0), API_SERVER.1) {
+            add_variables(&mut variables, &service);
+        }
+    }
+    variables
 }
 
 /// Spec: `{SVC}_SERVICE_HOST`, `{SVC}_SERVICE_PORT`, and Docker's link variables.
-fn add_variables(variables: &mut Vec<(String, String)>, name: &str, link: &Link) {
-    let prefix = name.to_uppercase().replace('-', "_");
+fn add_variables(variables: &mut Vec<(String, String)>, service: &ServiceAddress) {
+    let upper = |name: &str| name.to_uppercase().replace('-', "_");
+    let prefix = upper(&service.name);
     let mut add =
         |suffix: &str, value: String| variables.push((format!("{prefix}_{suffix}"), value));
-    let address = &link.address;
+    let address = service.address.to_string();
+    let url = |port: &LinkedPort| {
+        let authority = SocketAddr::new(service.address, port.number);
+        format!("{}://{authority}", port.protocol.to_lowercase())
+    };
     add("SERVICE_HOST", address.clone());
-    if let Some((_, port, protocol)) = link.ports.first() {
-        add("SERVICE_PORT", port.to_string());
-        add(
-            "PORT",
-            format!("{}://{address}:{port}", protocol.to_lowercase()),
-        );
+    if let Some(first) = service.ports.first() {
+        add("SERVICE_PORT", first.number.to_string());
+        add("PORT", url(first));
     }
-    for (name, port, protocol) in &link.ports {
-        if let Some(name) = name {
-            let name = name.to_uppercase().replace('-', "_");
-            add(&format!("SERVICE_PORT_{name}"), port.to_string());
+    for port in &service.ports {
+        if !port.name.is_empty() {
+            let suffix = format!("SERVICE_PORT_{}", upper(&port.name));
+            add(&suffix, port.number.to_string());
         }
-        let lower = protocol.to_lowercase();
-        let of_port = format!("PORT_{port}_{protocol}");
-        add(&of_port, format!("{lower}://{address}:{port}"));
-        add(&format!("{of_port}_PROTO"), lower);
-        add(&format!("{of_port}_PORT"), port.to_string());
+        let of_port = format!("PORT_{}_{}", port.number, port.protocol);
+        add(&of_port, url(port));
+        add(&format!("{of_port}_PROTO"), port.protocol.to_lowercase());
+        add(&format!("{of_port}_PORT"), port.number.to_string());
         add(&format!("{of_port}_ADDR"), address.clone());
     }
 }
@@ -152,35 +58,37 @@ fn add_variables(variables: &mut Vec<(String, String)>, name: &str, link: &Link)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::NetworkConfig;
     use serde_json::json;
 
-    #[test]
-    fn variables_are_those_of_the_namespace_and_of_kubernetes() {
-        let links = ServiceLinks::new();
-        for (namespace, name) in [("default", "kubernetes"), ("a", "my-db"), ("b", "other")] {
-            let service: Service = serde_json::from_value(json!({
+    #[tokio::test]
+    async fn variables_are_those_of_the_namespace_and_of_kubernetes() {
+        let network = Network::new(NetworkConfig::default());
+        for (namespace, name, ip) in [
+            ("default", "kubernetes", "10.96.0.1"),
+            ("a", "my-db", "10.96.0.2"),
+            ("a", "headless", "None"),
+            ("ab", "other", "10.96.0.3"),
+        ] {
+            let service = json!({
                 "metadata": { "namespace": namespace, "name": name },
-                "spec": { "clusterIP": "10.96.0.1", "ports": [{ "name": "https", "port": 443 }] },
-            }))
-            .unwrap();
-            links.write().insert(key(&service), link(&service).unwrap());
+                "spec": { "clusterIP": ip, "ports": [{ "name": "https", "port": 443 }] },
+            });
+            network.learn_service(&serde_json::from_value(service).unwrap());
         }
+        let all = |namespace| variables(&network, namespace);
         let names = |namespace| -> Vec<String> {
-            links
-                .variables(namespace)
-                .into_iter()
-                .map(|(name, _)| name)
-                .collect()
+            let names = all(namespace).into_iter().map(|(name, _)| name);
+            names.collect()
         };
         assert_eq!(names(None).len(), 8);
-        assert!(
-            names(None)
-                .iter()
-                .all(|name| name.starts_with("KUBERNETES_"))
-        );
+        let of_api = |name: &String| name.starts_with("KUBERNETES_");
+        assert!(names(None).iter().all(of_api));
         assert!(names(Some("a")).contains(&"MY_DB_SERVICE_PORT_HTTPS".to_owned()));
         assert!(names(Some("a")).contains(&"MY_DB_PORT_443_TCP_ADDR".to_owned()));
         assert_eq!(names(Some("a")).len(), 16);
         assert_eq!(names(Some("default")).len(), 8);
+        let url = ("MY_DB_PORT".to_owned(), "tcp://10.96.0.2:443".to_owned());
+        assert!(all(Some("a")).contains(&url));
     }
 }

@@ -45,6 +45,23 @@ impl Cidr {
         Ipv4Addr::from(self.network.wrapping_add(1))
     }
 
+    /// The range of that length around an address; `prefix` is at most 32.
+    pub(super) fn of(address: Ipv4Addr, prefix: u8) -> Self {
+        let mut cidr = Self { network: 0, prefix };
+        cidr.network = u32::from(address) & cidr.mask();
+        cidr
+    }
+
+    /// The first address of the range, as a number.
+    pub(super) fn network(self) -> u32 {
+        self.network
+    }
+
+    /// How many leading bits the addresses of the range share.
+    pub(super) fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     fn nth(self, n: u32) -> Ipv4Addr {
         Ipv4Addr::from(self.network.wrapping_add(n))
     }
@@ -58,9 +75,7 @@ impl FromStr for Cidr {
             let (address, prefix) = text.split_once('/')?;
             let address: Ipv4Addr = address.parse().ok()?;
             let prefix: u8 = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
-            let mut cidr = Self { network: 0, prefix };
-            cidr.network = u32::from(address) & cidr.mask();
-            Some(cidr)
+            Some(Self::of(address, prefix))
         };
         parse().ok_or_else(|| CidrError(text.to_owned()))
     }

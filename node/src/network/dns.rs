@@ -9,7 +9,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::PodNetworkRequest;
-use super::service_table::{ServiceKey, Table};
+use super::follow::ObjectKey;
+use super::service_table::Table;
 
 /// Names with fewer dots are tried with the search domains first.
 const NDOTS: usize = 5;
@@ -124,7 +125,7 @@ fn lookup(table: &Table, name: &str) -> Answer {
 }
 
 fn service_records(table: &Table, namespace: &str, name: &str) -> Answer {
-    let Some(service) = table.by_name(&ServiceKey::new(namespace, name)) else {
+    let Some(service) = table.by_name(&ObjectKey::new(namespace, name)) else {
         return Answer::NotFound;
     };
     match &service.external_name {
@@ -134,7 +135,7 @@ fn service_records(table: &Table, namespace: &str, name: &str) -> Answer {
 }
 
 fn host_records(table: &Table, namespace: &str, service: &str, host: &str) -> Answer {
-    let service = table.by_name(&ServiceKey::new(namespace, service));
+    let service = table.by_name(&ObjectKey::new(namespace, service));
     addresses(
         service
             .and_then(|service| service.hostnames.get(host))

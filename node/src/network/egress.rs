@@ -130,7 +130,7 @@ impl Egress {
 
 /// Copies both ways until both ends finished. A failure breaks the stream instead of ending it, so
 /// that half a message is not taken for a whole one.
-pub(super) async fn join<C: AsyncRead + AsyncWrite + Unpin>(mut connection: C, mut stream: Stream) {
+pub(crate) async fn join<C: AsyncRead + AsyncWrite + Unpin>(mut connection: C, mut stream: Stream) {
     if tokio::io::copy_bidirectional(&mut connection, &mut stream)
         .await
         .is_err()

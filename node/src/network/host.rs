@@ -35,7 +35,8 @@ impl HostNetwork {
     /// Connects to a pod of this node and nowhere else: the receiving end of a tunnel.
     ///
     /// # Errors
-    /// [`NetError::RemoteUnreachable`] if the address is not of a pod here.
+    /// [`NetError::RemoteUnreachable`] if the address is not of a pod here, [`NetError`] as a client
+    /// in a pod would see it otherwise.
     pub async fn connect_local(
         &self,
         from: SocketAddr,
@@ -43,6 +44,16 @@ impl HostNetwork {
     ) -> Result<Stream, NetError> {
         let ports = self.0.pod(to.ip()).ok_or(NetError::RemoteUnreachable)?;
         ports.connect(from, to, to).await
+    }
+
+    /// Whether the address is of this node's pod CIDR.
+    pub(crate) fn is_of_this_node(&self, ip: IpAddr) -> bool {
+        self.0.is_of_this_node(ip)
+    }
+
+    /// The name of the node whose pod CIDR has the address, once there is one. Cancel-safe.
+    pub(crate) async fn node_of(&self, ip: IpAddr) -> String {
+        self.0.nodes.owner_once_known(ip).await.name.clone()
     }
 
     /// Connects to an endpoint of a Service on behalf of a client outside the cluster.

@@ -6,7 +6,7 @@
 //!                                        │ VIP      service_table.rs: Service address → endpoints
 //!                                        ▼
 //!            own or other pod here   switch.rs: an in-memory pipe to the listener
-//!            pod on another node     tunnel.rs: a stream from that node's agent
+//!            pod on another node     tunnel/: a stream from that node's agent (node_table.rs)
 //!            anything else           egress.rs: a kernel socket, if the rules allow it
 //! ```
 //!
@@ -29,23 +29,29 @@ use tokio::sync::watch;
 mod address_pool;
 mod dns;
 mod egress;
+mod follow;
 mod host;
 mod node_port;
+mod node_table;
 mod pod;
 mod service_table;
 mod service_watch;
 mod switch;
-mod tunnel;
+pub(crate) mod tunnel;
 mod udp;
 
 pub use address_pool::{Cidr, CidrError};
+pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use node_port::NodePortFailure;
 pub use pod::PodNetwork;
-pub use tunnel::{Tunnel, TunnelStream};
+pub(crate) use service_table::{LinkedPort, ServiceAddress};
+pub use tunnel::{Tunnel, TunnelIdentity, TunnelStream};
 
 use address_pool::AddressPool;
 use egress::Egress;
+use follow::ObjectKey;
+use node_table::NodeTable;
 use service_table::ServiceTable;
 use switch::PodPorts;
 
@@ -111,6 +117,7 @@ struct Core {
     pod_cidr: watch::Sender<Option<Cidr>>,
     pods: RwLock<HashMap<Ipv4Addr, Arc<PodPorts>>>,
     services: ServiceTable,
+    nodes: Arc<NodeTable>,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
 }
@@ -129,6 +136,7 @@ impl Network {
             pod_cidr: watch::channel(None).0,
             pods: RwLock::default(),
             services: ServiceTable::new(),
+            nodes: Arc::new(NodeTable::new()),
             tunnel: arc_swap::ArcSwapOption::empty(),
         }))
     }
@@ -177,6 +185,14 @@ impl Network {
         self.0.tunnel.store(Some(Arc::new(tunnel)));
     }
 
+    /// Gives pods of other nodes a way through those nodes' agents, until the future is dropped: the
+    /// client is for learning of the cluster's Nodes, the identity for calling their agents.
+    pub async fn tunnel_between_agents(&self, client: kube::Client, identity: TunnelIdentity) {
+        let tunnel = tunnel::AgentTunnel::new(self.0.nodes.clone(), identity);
+        self.set_tunnel(Arc::new(tunnel));
+        self.0.nodes.watch(client).await;
+    }
+
     /// The agent's own way to the pods.
     pub fn host(&self) -> HostNetwork {
         HostNetwork::new(self.0.clone())
@@ -185,6 +201,29 @@ impl Network {
     /// Keeps the service table in step with the cluster's Services and EndpointSlices, until dropped.
     pub async fn watch_services(&self, client: kube::Client) {
         service_watch::run(&self.0.services, client).await;
+    }
+
+    /// Waits until [`Self::watch_services`] has seen the Services that there are. Cancel-safe.
+    pub(crate) async fn services_listed(&self) {
+        self.0.services.listed().await;
+    }
+
+    /// Takes one Service in, as the watch would.
+    #[cfg(test)]
+    pub(crate) fn learn_service(&self, service: &k8s_openapi::api::core::v1::Service) {
+        let facts = service_watch::service_facts(service);
+        self.0.services.apply_service(facts);
+    }
+
+    /// A Service, if it has an address of its own.
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<ServiceAddress> {
+        let key = ObjectKey::new(namespace, name);
+        self.0.services.load().address(&key)
+    }
+
+    /// The Services of a namespace that have an address of their own, by name.
+    pub(crate) fn services(&self, namespace: &str) -> Vec<ServiceAddress> {
+        self.0.services.load().addresses_in(namespace).collect()
     }
 
     /// Opens a listener on `bind` for every NodePort of the cluster's Services, until dropped.
@@ -246,9 +285,14 @@ impl Core {
         self.config
             .cluster_cidr
             .is_some_and(|cidr| cidr.contains(address))
-            || self
-                .pod_cidr
-                .borrow()
-                .is_some_and(|cidr| cidr.contains(address))
+            || self.is_of_this_node(address)
+            || self.nodes.owner(address).is_some()
+    }
+
+    /// Whether the address is of this node's range, in use or not.
+    fn is_of_this_node(&self, address: IpAddr) -> bool {
+        self.pod_cidr
+            .borrow()
+            .is_some_and(|cidr| cidr.contains(address))
     }
 }

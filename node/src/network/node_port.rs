@@ -134,8 +134,9 @@ async fn proxy(host: HostNetwork, connection: TcpStream, client: SocketAddr, por
 
 #[cfg(test)]
 mod tests {
+    use super::super::follow::ObjectKey;
     use super::super::service_table::tests::{service, slice};
-    use super::super::service_table::{ServiceFacts, ServiceKey, SliceFacts};
+    use super::super::service_table::{ServiceFacts, SliceFacts};
     use super::super::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
     use super::*;
     use std::future::poll_fn;
@@ -181,7 +182,7 @@ mod tests {
         network
             .0
             .services
-            .apply_slice(&ServiceKey::new("a", "web-1"), members);
+            .apply_slice(&ObjectKey::new("a", "web-1"), members);
     }
 
     async fn free_port() -> u16 {

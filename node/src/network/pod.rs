@@ -159,12 +159,8 @@ impl Core {
             return ports.connect(from, to, seen_as).await;
         }
         if self.is_pod_address(to.ip()) {
-            let here = self
-                .pod_cidr
-                .borrow()
-                .is_some_and(|cidr| cidr.contains(to.ip()));
             return match self.tunnel.load_full() {
-                Some(tunnel) if !here => {
+                Some(tunnel) if !self.is_of_this_node(to.ip()) => {
                     self.egress.connect_tunnel(&tunnel, from, to, seen_as).await
                 }
                 _ => Err(NetError::RemoteUnreachable),

@@ -22,28 +22,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::follow::ObjectKey;
 use super::switch::Transport;
-
-/// Namespace and name of a Service.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ServiceKey {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl ServiceKey {
-    pub(super) fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
-    }
-}
 
 /// What is read of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServiceFacts {
-    pub(super) key: ServiceKey,
+    pub(super) key: ObjectKey,
     /// Empty for headless and ExternalName Services.
     pub(super) cluster_ips: Vec<IpAddr>,
     pub(super) external_name: Option<String>,
@@ -65,7 +50,7 @@ pub(super) struct PortFacts {
 /// What is read of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SliceFacts {
-    pub(super) service: ServiceKey,
+    pub(super) service: ObjectKey,
     /// Name, transport and number of each port.
     pub(super) ports: Vec<(String, Transport, u16)>,
     pub(super) endpoints: Vec<EndpointFacts>,
@@ -81,6 +66,24 @@ pub(super) struct EndpointFacts {
     pub(super) serving: bool,
 }
 
+/// A Service with an address of its own, as containers are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceAddress {
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    pub(crate) ports: Vec<LinkedPort>,
+}
+
+/// A port of a [`ServiceAddress`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkedPort {
+    /// Empty for the only port of a Service.
+    pub(crate) name: String,
+    pub(crate) number: u16,
+    /// As a Service spells it: `TCP` or `UDP`.
+    pub(crate) protocol: &'static str,
+}
+
 /// The part of a Service port that outlives updates.
 #[derive(Debug, Default)]
 struct PickState {
@@ -91,7 +94,7 @@ struct PickState {
 /// A port of a Service and the endpoints behind it.
 #[derive(Debug)]
 pub(super) struct ServicePort {
-    pub(super) service: ServiceKey,
+    pub(super) service: ObjectKey,
     name: String,
     transport: Transport,
     port: u16,
@@ -217,6 +220,19 @@ impl ServiceEntry {
         }
     }
 
+    fn address(&self, key: &ObjectKey) -> Option<ServiceAddress> {
+        let port = |port: &Arc<ServicePort>| LinkedPort {
+            name: port.name.clone(),
+            number: port.port,
+            protocol: port.transport.as_str(),
+        };
+        Some(ServiceAddress {
+            name: key.name.clone(),
+            address: *self.cluster_ips.first()?,
+            ports: self.ports.iter().map(port).collect(),
+        })
+    }
+
     fn port(&self, name: &str, transport: Transport) -> Option<&Arc<ServicePort>> {
         self.ports
             .iter()
@@ -271,10 +287,11 @@ fn usable_endpoints<'a>(slices: &[&'a SliceFacts]) -> Vec<(&'a SliceFacts, &'a E
 /// One version of the cluster's Services.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
-    by_name: imbl::HashMap<ServiceKey, Arc<ServiceEntry>>,
+    /// In order, so that the Services of a namespace are neighbours.
+    by_name: imbl::OrdMap<ObjectKey, Arc<ServiceEntry>>,
     by_address: imbl::HashMap<(Transport, SocketAddr), Arc<ServicePort>>,
     by_node_port: imbl::OrdMap<(Transport, u16), Arc<ServicePort>>,
-    cluster_ips: imbl::HashMap<IpAddr, ServiceKey>,
+    cluster_ips: imbl::HashMap<IpAddr, ObjectKey>,
 }
 
 impl Table {
@@ -288,8 +305,21 @@ impl Table {
         self.cluster_ips.contains_key(&ip)
     }
 
-    pub(super) fn by_name(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+    pub(super) fn by_name(&self, key: &ObjectKey) -> Option<&ServiceEntry> {
         self.by_name.get(key).map(AsRef::as_ref)
+    }
+
+    /// A Service that has an address of its own.
+    pub(super) fn address(&self, key: &ObjectKey) -> Option<ServiceAddress> {
+        self.by_name.get(key)?.address(key)
+    }
+
+    /// The Services of a namespace that have an address of their own, by name.
+    pub(super) fn addresses_in(&self, namespace: &str) -> impl Iterator<Item = ServiceAddress> {
+        self.by_name
+            .range(ObjectKey::new(namespace, "")..)
+            .take_while(move |(key, _)| key.namespace == namespace)
+            .filter_map(|(key, entry)| entry.address(key))
     }
 
     /// The Service port behind a node port.
@@ -298,13 +328,13 @@ impl Table {
     }
 
     /// All node ports in use and the Services they belong to.
-    pub(super) fn node_ports(&self) -> impl Iterator<Item = (Transport, u16, &ServiceKey)> {
+    pub(super) fn node_ports(&self) -> impl Iterator<Item = (Transport, u16, &ObjectKey)> {
         self.by_node_port
             .iter()
             .map(|((transport, port), entry)| (*transport, *port, &entry.service))
     }
 
-    fn remove(&mut self, key: &ServiceKey) -> Option<Arc<ServiceEntry>> {
+    fn remove(&mut self, key: &ObjectKey) -> Option<Arc<ServiceEntry>> {
         let old = self.by_name.remove(key)?;
         for ip in &old.cluster_ips {
             if self.cluster_ips.get(ip) == Some(key) {
@@ -336,7 +366,7 @@ impl Table {
         Some(old)
     }
 
-    fn insert(&mut self, key: &ServiceKey, entry: ServiceEntry) {
+    fn insert(&mut self, key: &ObjectKey, entry: ServiceEntry) {
         for ip in &entry.cluster_ips {
             self.cluster_ips.insert(*ip, key.clone());
         }
@@ -358,11 +388,11 @@ impl Table {
 /// The facts the table was made of.
 #[derive(Debug, Default)]
 struct Facts {
-    services: HashMap<ServiceKey, ServiceFacts>,
+    services: HashMap<ObjectKey, ServiceFacts>,
     /// By Service, then by name of the slice.
-    slices: HashMap<ServiceKey, BTreeMap<String, SliceFacts>>,
+    slices: HashMap<ObjectKey, BTreeMap<String, SliceFacts>>,
     /// Which Service a slice belonged to when last seen, by namespace and name of the slice.
-    owner: HashMap<ServiceKey, ServiceKey>,
+    owner: HashMap<ObjectKey, ObjectKey>,
 }
 
 /// The current [`Table`] and the facts behind it.
@@ -370,6 +400,7 @@ pub(super) struct ServiceTable {
     facts: Mutex<Facts>,
     table: ArcSwap<Table>,
     changed: watch::Sender<()>,
+    listed: watch::Sender<bool>,
 }
 
 impl ServiceTable {
@@ -378,7 +409,15 @@ impl ServiceTable {
             facts: Mutex::default(),
             table: ArcSwap::default(),
             changed: watch::channel(()).0,
+            listed: watch::channel(false).0,
         }
+    }
+
+    /// Waits until the Services were listed once. Cancel-safe.
+    pub(super) async fn listed(&self) {
+        let mut listed = self.listed.subscribe();
+        // The sender lives as long as `self`.
+        let _ = listed.wait_for(|listed| *listed).await;
     }
 
     /// The table as it is now.
@@ -402,14 +441,14 @@ impl ServiceTable {
     }
 
     /// A Service is gone.
-    pub(super) fn delete_service(&self, key: &ServiceKey) {
+    pub(super) fn delete_service(&self, key: &ObjectKey) {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         facts.services.remove(key);
         self.publish(&facts, [key]);
     }
 
     /// An EndpointSlice is there, or is as told now. `id` is its namespace and name.
-    pub(super) fn apply_slice(&self, id: &ServiceKey, slice: SliceFacts) {
+    pub(super) fn apply_slice(&self, id: &ObjectKey, slice: SliceFacts) {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         let service = slice.service.clone();
         let before = facts.owner.insert(id.clone(), service.clone());
@@ -426,7 +465,7 @@ impl ServiceTable {
     }
 
     /// An EndpointSlice is gone.
-    pub(super) fn delete_slice(&self, id: &ServiceKey) {
+    pub(super) fn delete_slice(&self, id: &ObjectKey) {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(service) = facts.owner.remove(id) {
             facts.remove_slice(&service, id);
@@ -434,8 +473,8 @@ impl ServiceTable {
         }
     }
 
-    /// Drops every Service that is not in `present`: a watch started anew.
-    pub(super) fn retain_services(&self, present: &std::collections::HashSet<ServiceKey>) {
+    /// Drops every Service that is not in `present`: they were listed, for the first time or anew.
+    pub(super) fn retain_services(&self, present: &std::collections::HashSet<ObjectKey>) {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         let gone: Vec<_> = facts
             .services
@@ -447,10 +486,11 @@ impl ServiceTable {
             facts.services.remove(key);
         }
         self.publish(&facts, &gone);
+        self.listed.send_replace(true);
     }
 
     /// Drops every EndpointSlice that is not in `present`: a watch started anew.
-    pub(super) fn retain_slices(&self, present: &std::collections::HashSet<ServiceKey>) {
+    pub(super) fn retain_slices(&self, present: &std::collections::HashSet<ObjectKey>) {
         let gone: Vec<_> = {
             let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
             facts
@@ -467,7 +507,7 @@ impl ServiceTable {
 
     /// Recomputes the entries of `keys`. The caller holds the facts, so that versions of the table
     /// follow each other.
-    fn publish<'a>(&self, facts: &Facts, keys: impl IntoIterator<Item = &'a ServiceKey>) {
+    fn publish<'a>(&self, facts: &Facts, keys: impl IntoIterator<Item = &'a ObjectKey>) {
         let mut table = Table::clone(&self.table.load());
         let mut any = false;
         for key in keys {
@@ -490,7 +530,7 @@ impl ServiceTable {
 }
 
 impl Facts {
-    fn remove_slice(&mut self, service: &ServiceKey, id: &ServiceKey) {
+    fn remove_slice(&mut self, service: &ObjectKey, id: &ObjectKey) {
         if let Some(slices) = self.slices.get_mut(service) {
             slices.remove(&id.name);
             if slices.is_empty() {
@@ -507,7 +547,7 @@ pub(super) mod tests {
     /// A Service with port 80, named "" and forwarded to 8080.
     pub(in super::super) fn service(namespace: &str, name: &str, cluster_ip: &str) -> ServiceFacts {
         ServiceFacts {
-            key: ServiceKey::new(namespace, name),
+            key: ObjectKey::new(namespace, name),
             cluster_ips: cluster_ip.parse().into_iter().collect(),
             external_name: None,
             ports: vec![PortFacts {
@@ -533,7 +573,7 @@ pub(super) mod tests {
             serving: true,
         };
         SliceFacts {
-            service: ServiceKey::new(namespace, service),
+            service: ObjectKey::new(namespace, service),
             ports: vec![(String::new(), Transport::Tcp, 8080)],
             endpoints: endpoints.iter().map(endpoint).collect(),
         }
@@ -550,7 +590,7 @@ pub(super) mod tests {
             table.apply_service(service.clone());
         }
         for (number, slice) in slices.iter().enumerate() {
-            let id = ServiceKey::new(&slice.service.namespace, &format!("slice-{number}"));
+            let id = ObjectKey::new(&slice.service.namespace, &format!("slice-{number}"));
             table.apply_slice(&id, slice.clone());
         }
     }
@@ -671,7 +711,7 @@ pub(super) mod tests {
     #[test]
     fn a_slice_may_come_before_its_service_and_move_to_another() {
         let services = ServiceTable::new();
-        let id = ServiceKey::new("a", "slice-x");
+        let id = ObjectKey::new("a", "slice-x");
         services.apply_slice(&id, slice("a", "web", &[("10.0.0.1", true)]));
         services.apply_service(service("a", "web", "10.96.0.9"));
         assert_eq!(endpoints(&services.load()), ["10.0.0.1:8080"]);

@@ -1,21 +1,16 @@
 //! Feeds the service table from the cluster's Services and EndpointSlices.
 //!
-//! A watch that breaks is started again by the watcher, with a back-off; its new list replaces what
-//! the table held, so that nothing deleted in between stays. Until that list is whole the old
-//! entries serve on.
+//! This is the node's only watch of either kind: whatever else needs Services reads the table.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 
-use super::service_table::{
-    EndpointFacts, PortFacts, ServiceFacts, ServiceKey, ServiceTable, SliceFacts,
-};
+use super::follow::{Feed, ObjectKey, follow};
+use super::service_table::{EndpointFacts, PortFacts, ServiceFacts, ServiceTable, SliceFacts};
 use super::switch::Transport;
 
 /// The label by which a slice names its Service.
@@ -28,41 +23,6 @@ pub(super) async fn run(table: &ServiceTable, client: Client) {
     tokio::join!(services, slices);
 }
 
-/// Takes the objects of one kind into the table.
-trait Feed<K> {
-    fn apply(&self, object: &K);
-    fn delete(&self, id: &ServiceKey);
-    fn retain(&self, present: &HashSet<ServiceKey>);
-}
-
-async fn follow<K>(api: Api<K>, feed: impl Feed<K>)
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    let mut present = HashSet::new();
-    let mut events = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .boxed();
-    loop {
-        match events.try_next().await {
-            Ok(Some(watcher::Event::Apply(object))) => feed.apply(&object),
-            Ok(Some(watcher::Event::Delete(object))) => feed.delete(&id(&object)),
-            Ok(Some(watcher::Event::Init)) => present.clear(),
-            Ok(Some(watcher::Event::InitApply(object))) => {
-                present.insert(id(&object));
-                feed.apply(&object);
-            }
-            Ok(Some(watcher::Event::InitDone)) => feed.retain(&std::mem::take(&mut present)),
-            Ok(None) => return,
-            Err(error) => tracing::warn!(%error, "the watch of services is interrupted"),
-        }
-    }
-}
-
-fn id<K: kube::Resource>(object: &K) -> ServiceKey {
-    ServiceKey::new(&object.namespace().unwrap_or_default(), &object.name_any())
-}
-
 struct ServiceFeed<'a>(&'a ServiceTable);
 
 impl Feed<Service> for ServiceFeed<'_> {
@@ -70,11 +30,11 @@ impl Feed<Service> for ServiceFeed<'_> {
         self.0.apply_service(service_facts(object));
     }
 
-    fn delete(&self, id: &ServiceKey) {
+    fn delete(&self, id: &ObjectKey) {
         self.0.delete_service(id);
     }
 
-    fn retain(&self, present: &HashSet<ServiceKey>) {
+    fn retain(&self, present: &HashSet<ObjectKey>) {
         self.0.retain_services(present);
     }
 }
@@ -84,16 +44,16 @@ struct SliceFeed<'a>(&'a ServiceTable);
 impl Feed<EndpointSlice> for SliceFeed<'_> {
     fn apply(&self, object: &EndpointSlice) {
         match slice_facts(object) {
-            Some(facts) => self.0.apply_slice(&id(object), facts),
-            None => self.0.delete_slice(&id(object)),
+            Some(facts) => self.0.apply_slice(&ObjectKey::of(object), facts),
+            None => self.0.delete_slice(&ObjectKey::of(object)),
         }
     }
 
-    fn delete(&self, id: &ServiceKey) {
+    fn delete(&self, id: &ObjectKey) {
         self.0.delete_slice(id);
     }
 
-    fn retain(&self, present: &HashSet<ServiceKey>) {
+    fn retain(&self, present: &HashSet<ObjectKey>) {
         self.0.retain_slices(present);
     }
 }
@@ -101,7 +61,7 @@ impl Feed<EndpointSlice> for SliceFeed<'_> {
 /// The default of `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
 const AFFINITY_TIMEOUT: i32 = 10_800;
 
-fn service_facts(object: &Service) -> ServiceFacts {
+pub(super) fn service_facts(object: &Service) -> ServiceFacts {
     let spec = object.spec.clone().unwrap_or_default();
     let single = spec.cluster_ip.clone().into_iter().collect();
     let cluster_ips = spec
@@ -125,7 +85,7 @@ fn service_facts(object: &Service) -> ServiceFacts {
         .unwrap_or(AFFINITY_TIMEOUT);
     let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
     ServiceFacts {
-        key: id(object),
+        key: ObjectKey::of(object),
         // A headless Service says "None", which is no address.
         cluster_ips: cluster_ips
             .iter()
@@ -156,7 +116,7 @@ fn slice_facts(object: &EndpointSlice) -> Option<SliceFacts> {
         ))
     });
     Some(SliceFacts {
-        service: ServiceKey::new(&object.namespace().unwrap_or_default(), service),
+        service: ObjectKey::new(&object.namespace().unwrap_or_default(), service),
         ports: ports.collect(),
         endpoints: object.endpoints.iter().filter_map(endpoint_facts).collect(),
     })
@@ -248,7 +208,7 @@ mod tests {
         };
         assert_eq!(slice(serde_json::json!({})), None);
         let facts = slice(serde_json::json!({SERVICE_NAME: "web"})).unwrap();
-        assert_eq!(facts.service, ServiceKey::new("a", "web"));
+        assert_eq!(facts.service, ObjectKey::new("a", "web"));
         let states: Vec<_> = facts
             .endpoints
             .iter()

@@ -37,6 +37,16 @@ pub(super) enum Transport {
     Udp,
 }
 
+impl Transport {
+    /// As a Service spells it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
 /// What stands at a bound address.
 enum Slot {
     /// Reserved, nobody listens yet.

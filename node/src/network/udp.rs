@@ -122,7 +122,9 @@ impl UdpPort for PodUdpPort {
         let from = SocketAddr::new(self.ports.address().into(), port);
         match self.core.pod(to.ip()) {
             Some(receiver) => receiver.deliver(to, Datagram { from, data }),
-            None if self.core.is_pod_address(to.ip()) => return Err(NetError::RemoteUnreachable),
+            None if self.core.is_of_this_node(to.ip()) => return Err(NetError::RemoteUnreachable),
+            // Differs from Kubernetes: the tunnel carries TCP only.
+            None if self.core.is_pod_address(to.ip()) => return Err(NetError::NotSupported),
             None => {
                 self.core.egress.check(to.ip())?;
                 return Err(NetError::RemoteUnreachable);

@@ -29,7 +29,6 @@ use crate::network::Network;
 use crate::objects::ObjectWatches;
 use crate::registration::Machine;
 use crate::runtime::{PodIdentity, Runtimes};
-use crate::service_links::ServiceLinks;
 use crate::status::phase::HostFacts;
 
 mod env;
@@ -55,7 +54,6 @@ pub(crate) struct NodeContext {
     pub(crate) runtimes: Runtimes,
     pub(crate) network: Network,
     pub(crate) objects: Arc<ObjectWatches>,
-    pub(crate) service_links: ServiceLinks,
     pub(crate) data_dir: PathBuf,
     pub(crate) clock: Clock,
 }

@@ -20,6 +20,7 @@ use crate::runtime::{
     ContainerPort, ContainerSpec, Mount, PodIdentity, Protocol, ResolvedImage, RunningContainer,
     StartError, TerminationMessage,
 };
+use crate::service_links;
 use crate::status::reason::EventReason;
 use crate::volumes::PodVolumes;
 
@@ -101,7 +102,7 @@ impl StartRequest {
             .and_then(|spec| spec.enable_service_links)
             .unwrap_or(true);
         let namespace = links.then_some(self.identity.namespace.as_str());
-        inherited.extend(self.context.service_links.variables(namespace));
+        inherited.extend(service_links::variables(&self.context.network, namespace));
         env::resolve(&self.pod, &self.container, &self.node, &objects, inherited)
     }
 

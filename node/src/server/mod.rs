@@ -2,10 +2,12 @@
 //!
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
-//!    one of the API server's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes: `containerLogs`, `pods`, `healthz`; `exec`, `attach` and `portForward` answer 501 until they
-//!    are offered.
+//!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
+//! 3. Routes of the API server: `containerLogs`, `pods`, `healthz`; `exec`, `attach` and `portForward`
+//!    answer 501 until they are offered.
+//! 4. Nodes get the tunnel between agents ([`tunnel`]) and nothing else.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::{StatusCode, header};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::List;
@@ -26,21 +29,40 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::logs::Logs;
+use crate::network::HostNetwork;
+use crate::network::tunnel::prepare_link;
 use crate::pods::KnownPods;
 
 mod container_logs;
+#[cfg(test)]
+mod test_pki;
 pub mod tls;
+mod tunnel;
 
-use tls::DaemonTls;
+use tls::{Client, DaemonTls};
+use tunnel::Tunnels;
 
 const MAX_CONNECTIONS: usize = 1024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take for the head of a request.
+const REQUEST_HEAD: Duration = Duration::from_secs(30);
 
 /// What the routes answer from.
 #[derive(Clone)]
 pub(crate) struct DaemonState {
     pub(crate) pods: KnownPods,
     pub(crate) logs: Logs,
+    /// The pods that other nodes may connect to, if nodes are let in.
+    pub(crate) tunnels: Option<HostNetwork>,
+}
+
+/// What a connection is served with.
+#[derive(Clone)]
+struct Endpoint {
+    acceptor: TlsAcceptor,
+    allowed: Arc<tls::AllowedClients>,
+    api_server: TowerToHyperService<Router>,
+    tunnels: Option<Tunnels>,
 }
 
 /// A daemon endpoint that listens.
@@ -69,8 +91,17 @@ impl DaemonServer {
 
     /// Serves until `stop`; then lets running requests end their current piece and returns.
     pub(crate) async fn serve(self, state: DaemonState, stop: CancellationToken) {
-        let service = TowerToHyperService::new(router(state));
         let connections = TaskTracker::new();
+        let tunnels = state
+            .tunnels
+            .clone()
+            .map(|pods| Tunnels::new(pods, connections.clone(), stop.clone()));
+        let endpoint = Endpoint {
+            acceptor: self.acceptor,
+            allowed: self.allowed,
+            api_server: TowerToHyperService::new(router(state)),
+            tunnels,
+        };
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
@@ -89,12 +120,7 @@ impl DaemonServer {
                     continue;
                 }
             };
-            let connection = serve_connection(
-                stream,
-                self.acceptor.clone(),
-                self.allowed.clone(),
-                service.clone(),
-            );
+            let connection = endpoint.clone().serve(stream);
             let stop = stop.clone();
             connections.spawn(async move {
                 tokio::select! {
@@ -109,29 +135,44 @@ impl DaemonServer {
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    allowed: Arc<tls::AllowedClients>,
-    service: TowerToHyperService<Router>,
-) {
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "daemon endpoint: handshake failed"),
-        Err(_) => return tracing::debug!("daemon endpoint: handshake timed out"),
-    };
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    if !certificates
-        .first()
-        .is_some_and(|certificate| allowed.admits(certificate))
-    {
-        return tracing::warn!("daemon endpoint: a client that is not the API server was refused");
-    }
-    let served = auto::Builder::new(TokioExecutor::new())
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "daemon endpoint: connection ended");
+impl Endpoint {
+    async fn serve(self, stream: TcpStream) {
+        if let Err(error) = prepare_link(&stream) {
+            return tracing::debug!(%error, "daemon endpoint: the connection is gone");
+        }
+        let stream = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "daemon endpoint: handshake failed"),
+            Err(_) => return tracing::debug!("daemon endpoint: handshake timed out"),
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let client = certificates
+            .first()
+            .and_then(|certificate| self.allowed.identify(certificate));
+        let io = TokioIo::new(stream);
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_HEAD);
+        let served = match (client, self.tunnels) {
+            (Some(Client::ApiServer), _) => {
+                http.serve_connection_with_upgrades(io, self.api_server)
+                    .await
+            }
+            (Some(Client::Node(node)), Some(tunnels)) => {
+                let service = service_fn(move |request| {
+                    let (tunnels, node) = (tunnels.clone(), node.clone());
+                    async move { Ok::<_, Infallible>(tunnels.answer(&node, request).await) }
+                });
+                http.serve_connection_with_upgrades(io, service).await
+            }
+            (client, _) => {
+                return tracing::warn!(?client, "daemon endpoint: a client was refused");
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "daemon endpoint: connection ended");
+        }
     }
 }
 
@@ -170,49 +211,26 @@ async fn pods(State(state): State<DaemonState>) -> Response {
 mod tests {
     use http::Request;
     use http_body_util::{BodyExt, Empty};
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use serde_json::json;
 
+    use super::test_pki::Authority;
     use super::*;
     use crate::logs::{LogLimits, Output};
     use crate::pods::NodeContext;
 
-    type Ca = CertifiedIssuer<'static, KeyPair>;
-
-    fn authority() -> Ca {
-        let mut parameters = CertificateParams::default();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.distinguished_name.push(DnType::CommonName, "ca");
-        CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
-    }
-
-    fn issue(ca: &Ca, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        let certificate = parameters.signed_by(&key, ca).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
     struct World {
-        ca: Ca,
+        ca: Authority,
         address: SocketAddr,
         _directory: tempfile::TempDir,
         _stop: tokio_util::sync::DropGuard,
     }
 
     async fn world() -> World {
-        let ca = authority();
-        let (certificate, key) = issue(&ca, "node");
-        let tls = DaemonTls::new(
-            certificate.as_bytes(),
-            key.as_bytes(),
-            ca.pem().as_bytes(),
-            Vec::new(),
-        );
-        let daemon = DaemonServer::bind(([127, 0, 0, 1], 0).into(), &tls.unwrap())
+        let ca = Authority::new();
+        let tls = ca.daemon("system:node:a");
+        let daemon = DaemonServer::bind(([127, 0, 0, 1], 0).into(), &tls)
             .await
             .unwrap();
         let address = daemon.local_addr().unwrap();
@@ -228,7 +246,14 @@ mod tests {
             .write(Output::Stdout, b"one\ntwo\n");
         pods.insert("u", Arc::new(pod));
         let stop = CancellationToken::new();
-        tokio::spawn(daemon.serve(DaemonState { pods, logs }, stop.clone()));
+        tokio::spawn(daemon.serve(
+            DaemonState {
+                pods,
+                logs,
+                tunnels: None,
+            },
+            stop.clone(),
+        ));
         World {
             ca,
             address,
@@ -239,9 +264,9 @@ mod tests {
 
     impl World {
         async fn get(&self, client: &str, path: &str) -> Result<(StatusCode, String), String> {
-            let (certificate, key) = issue(&self.ca, client);
+            let (certificate, key) = self.ca.issue(client, None);
             let mut roots = rustls::RootCertStore::empty();
-            roots.add(self.ca.der().clone()).unwrap();
+            roots.add(self.ca.der()).unwrap();
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let config = rustls::ClientConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()

@@ -1,4 +1,7 @@
 //! TLS of the daemon endpoint: a serving certificate that can be replaced, and who may connect.
+//!
+//! Two kinds of clients are told apart by their (verified) certificates: the API server, for everything
+//! a kubelet serves, and other nodes, for the tunnel and nothing else.
 
 use std::sync::Arc;
 
@@ -9,11 +12,13 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 /// Certificate name the API server shows to nodes by convention.
 const API_SERVER_CLIENT: &str = "kube-apiserver-kubelet-client";
 const ADMIN_GROUP: &str = "system:masters";
+const NODE_GROUP: &str = "system:nodes";
+const NODE_PREFIX: &str = "system:node:";
 
 /// Why certificates can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +67,7 @@ impl DaemonTls {
     /// Serves with this certificate chain and key, to clients of this CA.
     ///
     /// Clients of group `system:masters`, of name `kube-apiserver-kubelet-client` and of the names given
-    /// are let in.
+    /// are let in; those of group `system:nodes` for the tunnel between agents only.
     ///
     /// # Errors
     /// The PEM texts can't be used.
@@ -77,10 +82,7 @@ impl DaemonTls {
             key_pem,
         )?)));
         let provider = Arc::new(ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("client CA", client_ca_pem)? {
-            roots.add(certificate)?;
-        }
+        let roots = roots("client CA", client_ca_pem)?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()?;
@@ -119,30 +121,57 @@ impl DaemonTls {
     }
 }
 
+/// Who a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    /// The API server or an administrator.
+    ApiServer,
+    /// The agent of the node with this name.
+    Node(String),
+}
+
 impl AllowedClients {
-    /// Whether a certificate (already verified) is one of the API server's.
-    pub(super) fn admits(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-            return false;
-        };
-        let subject = certificate.subject();
-        let mut groups = subject
-            .iter_organization()
-            .filter_map(|group| group.as_str().ok());
-        let mut names = subject
-            .iter_common_name()
-            .filter_map(|name| name.as_str().ok());
-        groups.any(|group| group == ADMIN_GROUP)
+    /// Who shows a certificate (already verified), if it is somebody who may connect.
+    pub(super) fn identify(&self, certificate: &CertificateDer<'_>) -> Option<Client> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let mut names = texts(certificate.subject().iter_common_name());
+        if in_group(&certificate, ADMIN_GROUP)
             || names.any(|name| self.names.iter().any(|allowed| allowed == name))
+        {
+            return Some(Client::ApiServer);
+        }
+        let is_node = in_group(&certificate, NODE_GROUP);
+        is_node
+            .then(|| node_of(&certificate).map(Client::Node))
+            .flatten()
     }
+}
+
+/// The node that a certificate names.
+pub(crate) fn node_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    node_of(&certificate)
+}
+
+fn node_of(certificate: &X509Certificate<'_>) -> Option<String> {
+    let mut names = texts(certificate.subject().iter_common_name());
+    let name = names.next()?.strip_prefix(NODE_PREFIX)?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn in_group(certificate: &X509Certificate<'_>, group: &str) -> bool {
+    texts(certificate.subject().iter_organization()).any(|found| found == group)
+}
+
+fn texts<'a>(
+    attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
+) -> impl Iterator<Item = &'a str> {
+    attributes.filter_map(|attribute| attribute.as_str().ok())
 }
 
 fn certified(certificate_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, TlsError> {
     let chain = certificates("serving certificate", certificate_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|source| TlsError::Pem {
-        what: "serving key",
-        source,
-    })?;
+    let key = private_key("serving key", key_pem)?;
     Ok(CertifiedKey::from_der(
         chain,
         key,
@@ -150,7 +179,28 @@ fn certified(certificate_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, Tls
     )?)
 }
 
-fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Reads a private key.
+pub(crate) fn private_key(
+    what: &'static str,
+    pem: &[u8],
+) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|source| TlsError::Pem { what, source })
+}
+
+/// Reads certificates to trust.
+pub(crate) fn roots(what: &'static str, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(what, pem)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+/// Reads certificates.
+pub(crate) fn certificates(
+    what: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|source| TlsError::Pem { what, source })
@@ -175,13 +225,24 @@ mod tests {
     }
 
     #[test]
-    fn only_the_api_server_is_let_in() {
+    fn clients_are_told_apart_by_name_and_group() {
         let allowed = AllowedClients {
             names: vec![API_SERVER_CLIENT.to_owned()],
         };
-        assert!(allowed.admits(&certificate(API_SERVER_CLIENT, None)));
-        assert!(allowed.admits(&certificate("admin", Some(ADMIN_GROUP))));
-        assert!(!allowed.admits(&certificate("system:node:a", Some("system:nodes"))));
-        assert!(!allowed.admits(&CertificateDer::from(vec![1, 2, 3])));
+        let node = |name: &str| Some(Client::Node(name.to_owned()));
+        for (name, group, want) in [
+            (API_SERVER_CLIENT, None, Some(Client::ApiServer)),
+            ("admin", Some(ADMIN_GROUP), Some(Client::ApiServer)),
+            ("system:node:a", Some(NODE_GROUP), node("a")),
+            ("system:node:a", None, None),
+            ("system:node:", Some(NODE_GROUP), None),
+            ("a", Some(NODE_GROUP), None),
+            ("somebody", None, None),
+        ] {
+            let found = allowed.identify(&certificate(name, group));
+            assert_eq!(found, want, "{name} {group:?}");
+        }
+        let malformed = CertificateDer::from(vec![1, 2, 3]);
+        assert_eq!(allowed.identify(&malformed), None);
     }
 }

@@ -93,12 +93,9 @@ impl FakeApi {
             {
                 std::future::pending().await
             }
-            Method::GET if path.ends_with("/services") => {
+            Method::GET if path.ends_with("/services") || path.ends_with("/endpointslices") => {
                 let metadata = json!({ "resourceVersion": "1" });
-                reply(
-                    200,
-                    &json!({ "kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": [] }),
-                )
+                reply(200, &json!({ "metadata": metadata, "items": [] }))
             }
             Method::GET => match self.0.objects.lock().unwrap().get(&path) {
                 Some(object) => reply(200, object),

@@ -26,7 +26,6 @@ use crate::pods::NodeContext;
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
-use crate::service_links::ServiceLinks;
 use crate::status::phase::HostFacts;
 
 const IMAGE: &str = "registry.windlass.local/default/app:v1";
@@ -94,14 +93,13 @@ impl World {
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
-            service_links: ServiceLinks::new(),
             data_dir: directory.path().to_owned(),
             clock: Clock::tokio(),
             client: client.clone(),
         });
         tokio::spawn({
             let context = context.clone();
-            async move { context.service_links.run(client).await }
+            async move { context.network.watch_services(client).await }
         });
         let wanted = Desired {
             pod: Arc::new(pod),

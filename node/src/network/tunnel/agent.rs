@@ -1,0 +1,122 @@
+//! The calling side of the tunnel: dials the agent of the node that has the pod.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::wire::{self, Call};
+use super::{Tunnel, TunnelIdentity, TunnelStream, prepare_link};
+use crate::network::node_table::{NodeRoute, NodeTable};
+use crate::server::tls;
+
+/// The tunnel between node agents.
+pub(crate) struct AgentTunnel {
+    nodes: Arc<NodeTable>,
+    identity: TunnelIdentity,
+}
+
+impl AgentTunnel {
+    pub(crate) fn new(nodes: Arc<NodeTable>, identity: TunnelIdentity) -> Self {
+        Self { nodes, identity }
+    }
+
+    /// A link to the node's agent, by the first of its addresses that answers.
+    async fn dial(&self, node: &NodeRoute) -> io::Result<TlsStream<TcpStream>> {
+        for endpoint in &node.endpoints {
+            match self.dial_endpoint(node, *endpoint).await {
+                Ok(link) => return Ok(link),
+                Err(error) => {
+                    tracing::warn!(node = node.name, %endpoint, %error, "no tunnel to a node");
+                }
+            }
+        }
+        // Not the last error: an agent that refuses connections is no pod that does.
+        Err(io::ErrorKind::HostUnreachable.into())
+    }
+
+    async fn dial_endpoint(
+        &self,
+        node: &NodeRoute,
+        endpoint: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let link = TcpStream::connect(endpoint).await?;
+        prepare_link(&link)?;
+        let name = ServerName::from(endpoint.ip());
+        let link = TlsConnector::from(self.identity.config())
+            .connect(name, link)
+            .await?;
+        // A node chooses its addresses, not its name: the address alone would let one node stand in
+        // for another.
+        let shown = link.get_ref().1.peer_certificates().unwrap_or_default();
+        let shown = shown.first().and_then(tls::node_name);
+        if shown.as_deref() != Some(node.name.as_str()) {
+            let text = format!("the certificate shown is of {shown:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(link)
+    }
+}
+
+#[async_trait]
+impl Tunnel for AgentTunnel {
+    /// Dropping the future gives the call up; the other agent notices.
+    async fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Box<dyn TunnelStream>> {
+        let unreachable = || io::Error::from(io::ErrorKind::HostUnreachable);
+        let node = self.nodes.owner(to.ip()).ok_or_else(unreachable)?;
+        let link = self.dial(&node).await?;
+        call(link, &node, Call { from, to }).await
+    }
+}
+
+async fn call(
+    link: TlsStream<TcpStream>,
+    node: &NodeRoute,
+    call: Call,
+) -> io::Result<Box<dyn TunnelStream>> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(link))
+        .await
+        .map_err(io::Error::other)?;
+    // Ends by itself once the link was handed over.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+    let request = Request::post(call.uri())
+        .header(header::HOST, &node.name)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, wire::PROTOCOL)
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(io::Error::other)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refused(node, call, &response));
+    }
+    let upgraded = hyper::upgrade::on(response)
+        .await
+        .map_err(io::Error::other)?;
+    Ok(Box::new(TokioIo::new(upgraded)))
+}
+
+fn refused(node: &NodeRoute, call: Call, response: &Response<Incoming>) -> io::Error {
+    let word = response
+        .headers()
+        .get(wire::ERROR)
+        .map(HeaderValue::to_str)
+        .and_then(Result::ok);
+    let status = response.status();
+    tracing::debug!(node = node.name, ?call, %status, word, "a tunnel was refused");
+    word.map_or(io::ErrorKind::HostUnreachable, wire::error_kind)
+        .into()
+}
