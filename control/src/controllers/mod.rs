@@ -12,7 +12,11 @@
 mod certificates;
 mod deployment;
 mod endpoint_slice;
+mod garbage_collector;
+mod namespace;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod replica_set;
 mod root_ca;
 pub mod runtime;
@@ -123,9 +127,34 @@ const CONTROLLERS: &[Controller] = &[
         start: node_ipam::start,
     },
     Controller {
+        name: "node-lifecycle-controller",
+        user: "system:serviceaccount:kube-system:node-controller",
+        start: node_lifecycle::start,
+    },
+    Controller {
+        name: "taint-eviction-controller",
+        user: "system:serviceaccount:kube-system:node-controller",
+        start: node_lifecycle::start_eviction,
+    },
+    Controller {
+        name: "pod-garbage-collector",
+        user: "system:serviceaccount:kube-system:node-controller",
+        start: pod_gc::start,
+    },
+    Controller {
         name: "certificate-controller",
         user: "system:serviceaccount:kube-system:certificate-controller",
         start: certificates::start,
+    },
+    Controller {
+        name: "garbage-collector-controller",
+        user: "system:serviceaccount:kube-system:generic-garbage-collector",
+        start: garbage_collector::start,
+    },
+    Controller {
+        name: "namespace-controller",
+        user: "system:serviceaccount:kube-system:namespace-controller",
+        start: namespace::start,
     },
 ];
 

@@ -310,7 +310,7 @@ mod tests {
             (pods(0..251), [0, 1, 0]),
             // One goes from a full slice and another comes: one write.
             (pods(1..252), [0, 1, 0]),
-            (pods(0..0), [0, 1, 2]),
+            (pods(0..0), [1, 0, 3]),
         ] {
             let groups = groups(&service, &pods, &|_| None);
             let actions = plan(&service, &groups, &known);

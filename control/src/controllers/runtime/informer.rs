@@ -133,10 +133,7 @@ impl<C: Cached> Drop for Subscription<C> {
     }
 }
 
-impl<C: Cached> Informer<C>
-where
-    <C::Object as kube::Resource>::DynamicType: Default + Eq + std::hash::Hash + Clone,
-{
+impl<C: Cached> Informer<C> {
     /// A cache of what `api` lists under `config`; it fills once it runs.
     #[must_use]
     pub fn new(api: Api<C::Object>, config: watcher::Config) -> Arc<Self> {

@@ -9,5 +9,6 @@ pub mod metadata;
 pub mod ownership;
 pub mod pod;
 pub mod recorder;
+pub mod resources;
 pub mod work_queue;
 pub mod worker;

@@ -1,6 +1,8 @@
 //! The loop around a reconcile function.
 
+use std::fmt::Display;
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,6 @@ use futures::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::key::Key;
 use super::work_queue::WorkQueue;
 
 /// Why work on a key is to be tried again.
@@ -36,14 +37,15 @@ impl ReconcileError {
 pub type Outcome = Result<Option<Duration>, ReconcileError>;
 
 /// Works on the queue's keys, up to `workers` at a time, until `stop`.
-pub async fn work<F, Fut>(
+pub async fn work<K, F, Fut>(
     name: &'static str,
-    queue: Arc<WorkQueue<Key>>,
+    queue: Arc<WorkQueue<K>>,
     workers: usize,
     stop: CancellationToken,
     reconcile: F,
 ) where
-    F: Fn(Key) -> Fut,
+    K: Clone + Eq + Hash + Ord + Display,
+    F: Fn(K) -> Fut,
     Fut: Future<Output = Outcome>,
 {
     let mut running = FuturesUnordered::new();
@@ -61,7 +63,10 @@ pub async fn work<F, Fut>(
     }
 }
 
-fn settle(name: &str, queue: &WorkQueue<Key>, key: Key, outcome: Outcome) {
+fn settle<K>(name: &str, queue: &WorkQueue<K>, key: K, outcome: Outcome)
+where
+    K: Clone + Eq + Hash + Ord + Display,
+{
     match outcome {
         Ok(again) => {
             queue.forgive(&key);
