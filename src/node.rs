@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustls::{ClientConfig, RootCertStore};
 use windlass_node::NodeAgent;
-use windlass_node::network::{Network, NetworkConfig};
+use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 
@@ -21,6 +21,8 @@ pub(crate) struct NodeConfig {
     pub(crate) data_dir: PathBuf,
     /// Certificates of the daemon endpoint.
     pub(crate) tls: DaemonTls,
+    /// What the node shows to the agents of other nodes.
+    pub(crate) tunnel: TunnelIdentity,
     /// Where the daemon endpoint listens.
     pub(crate) listen: SocketAddr,
     /// Where NodePorts are opened, if at all.
@@ -68,6 +70,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .data_dir(config.data_dir)
         .listen(config.listen)
         .tls(config.tls)
+        .tunnel_identity(config.tunnel)
         .network(network)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {

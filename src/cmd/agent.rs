@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use windlass_node::network::TunnelIdentity;
 use windlass_node::registration::bootstrap::{self, JoinRequest, JoinToken, NodeCertificates};
 use windlass_node::server::tls::DaemonTls;
 
@@ -56,11 +57,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         certificates.ca_pem.as_bytes(),
         Vec::new(),
     )?;
+    let tunnel = TunnelIdentity::new(
+        certificates.client.certificate_pem.as_bytes(),
+        certificates.client.key_pem.as_bytes(),
+        certificates.ca_pem.as_bytes(),
+    )?;
     let agent = node::build(NodeConfig {
         client: certificates.client(&request)?,
         name: name.clone(),
         data_dir,
         tls: tls.clone(),
+        tunnel: tunnel.clone(),
         listen: SocketAddr::new(args.address, args.port),
         node_ports: args.node_port_address,
         api_server: api_address(&args.server).await?,
@@ -68,7 +75,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let agent = agent.await?;
     let stop = CancellationToken::new();
     let mut registered = agent.registered();
-    let renewal = tokio::spawn(renew(request, certificates, tls));
+    let renewal = tokio::spawn(renew(request, certificates, tls, tunnel));
     let running = tokio::spawn(agent.run(stop.clone()));
     registered.wait_for(|registered| *registered).await?;
     output::step(&format!("node {name} has joined {}", args.server));
@@ -92,9 +99,14 @@ async fn join(request: &JoinRequest, token_file: &PathBuf) -> anyhow::Result<Nod
     joined.with_context(|| format!("join {}", request.server))
 }
 
-/// Replaces certificates before they end. A new client certificate is used from the next start on; the
-/// old one still has a third of its life by then.
-async fn renew(request: JoinRequest, mut current: NodeCertificates, tls: DaemonTls) {
+/// Replaces certificates before they end. To the API server a new client certificate is used from the next
+/// start on; the old one still has a third of its life by then.
+async fn renew(
+    request: JoinRequest,
+    mut current: NodeCertificates,
+    tls: DaemonTls,
+    tunnel: TunnelIdentity,
+) {
     const RETRY: std::time::Duration = std::time::Duration::from_secs(3600);
     loop {
         let due = current
@@ -107,13 +119,14 @@ async fn renew(request: JoinRequest, mut current: NodeCertificates, tls: DaemonT
         tokio::time::sleep(wait).await;
         match bootstrap::renew(&request, &current).await {
             Ok(renewed) => {
-                let serving = &renewed.serving;
-                let replaced = tls.replace(
-                    serving.certificate_pem.as_bytes(),
-                    serving.key_pem.as_bytes(),
-                );
+                let (serving, client) = (&renewed.serving, &renewed.client);
+                let serving = (&serving.certificate_pem, &serving.key_pem);
+                let client = (&client.certificate_pem, &client.key_pem);
+                let replaced = tls
+                    .replace(serving.0.as_bytes(), serving.1.as_bytes())
+                    .and_then(|()| tunnel.replace(client.0.as_bytes(), client.1.as_bytes()));
                 if let Err(error) = replaced {
-                    tracing::error!(%error, "the renewed serving certificate cannot be used");
+                    tracing::error!(%error, "a renewed certificate cannot be used");
                 }
                 current = renewed;
             }

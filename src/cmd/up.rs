@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use windlass_control::ControlPlane;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
+use windlass_node::network::TunnelIdentity;
 use windlass_node::server::tls::DaemonTls;
 
 use crate::apply::{Applied, Applier, Options, in_order};
@@ -138,11 +139,14 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         ca,
         Vec::new(),
     )?;
+    let calling = plane.authority().client(&user, &[NODES])?;
+    let tunnel = TunnelIdentity::new(calling.certificate.as_bytes(), calling.key.as_bytes(), ca)?;
     let agent = node::build(NodeConfig {
         client: plane.client(UserInfo::authenticated(user, &[NODES])),
         name: name.clone(),
         data_dir: node::directory_in(&args.data_dir.path()?),
         tls,
+        tunnel,
         listen: SocketAddr::new(address, 0),
         node_ports: Some(args.listen.listen.ip()),
         api_server: Some(plane.address()),

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
 use windlass_control::{Config, ControlPlane};
 use windlass_node::NodeAgent;
-use windlass_node::network::{Network, NetworkConfig};
+use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 
@@ -112,6 +112,9 @@ impl Cluster {
             ca,
             Vec::new(),
         )?;
+        let calling = plane.authority().client(&user, &[NODES])?;
+        let tunnel =
+            TunnelIdentity::new(calling.certificate.as_bytes(), calling.key.as_bytes(), ca)?;
         let directory = self.dir.path().join(name);
         let engine = EngineConfig {
             instances: 64,
@@ -132,6 +135,7 @@ impl Cluster {
             .name(name)
             .data_dir(directory)
             .tls(tls)
+            .tunnel_identity(tunnel)
             .network(network)
             .node_ports([127, 0, 0, 1].into())
             .runtime(Arc::new(runtime))
