@@ -55,8 +55,9 @@ fn packages() -> BTreeMap<String, Value> {
         String::from_utf8_lossy(&output.stderr)
     );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap().iter();
+    let packages = metadata.get("packages").and_then(Value::as_array).unwrap();
     packages
+        .iter()
         .map(|package| {
             (
                 package["name"].as_str().unwrap().to_owned(),
