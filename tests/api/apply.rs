@@ -31,7 +31,7 @@ async fn applying_creates_owns_conflicts_and_gives_up() {
     assert_eq!(conflict.status, StatusCode::CONFLICT);
     assert_eq!(
         conflict.body["message"],
-        r#"Apply failed with 1 conflict: conflict with "one" using v1: .data.x"#
+        r#"Apply failed with 1 conflict: conflict with "one": .data.x"#
     );
     assert_eq!(conflict.body["details"]["causes"][0]["field"], ".data.x");
     let forced = apply(&cluster, "two", true, json!({"x": "2"})).await;

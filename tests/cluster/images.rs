@@ -9,7 +9,7 @@ use crate::push;
 
 /// A component that imports what no host offers.
 const STRANGER: &str = r#"(component
-    (import "example:weather/forecast@1.0.0" (instance))
+    (import "example:weather/forecast@1.0.0" (instance (export "now" (func))))
     (core module $m (func (export "run") (result i32) i32.const 0))
     (core instance $i (instantiate $m))
     (func $run (result (result)) (canon lift (core func $i "run")))

@@ -29,7 +29,10 @@ impl ReconcileError {
     #[must_use]
     pub fn is_expected(&self) -> bool {
         let Self::Api(error) = self else { return false };
-        is_conflict(error) || is_not_found(error) || is_namespace_terminating(error)
+        is_conflict(error)
+            || is_not_found(error)
+            || is_already_exists(error)
+            || is_namespace_terminating(error)
     }
 }
 
