@@ -21,7 +21,7 @@ use crate::runtime::{Runtime, Runtimes};
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
 use crate::status::phase::HostFacts;
-use crate::{lease, tasks::OwnedTask};
+use crate::{lease, open_files, tasks::OwnedTask};
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -250,11 +250,13 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Opens the data directory and the daemon endpoint.
+    /// Opens the data directory and the daemon endpoint. Raises the process's limit of open files to what
+    /// it may be.
     ///
     /// # Errors
     /// Something is missing, or can't be opened.
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
+        open_files::raise_limit();
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
         let data_dir = self

@@ -9,6 +9,7 @@
 //!                                 │    └─ runtime            wasm instances
 //!                                 └─ status, events          what became of it
 //!   API server ──► server         logs, over mTLS
+//!   other agents ◄─► network, server   connections between pods of different nodes, over mTLS
 //! ```
 //!
 //! [`NodeAgent::builder`] is the embedding API: give it a client, a name, a directory and runtimes.
@@ -25,6 +26,7 @@ mod lease;
 pub mod logs;
 pub mod network;
 mod objects;
+mod open_files;
 mod pods;
 mod probes;
 pub mod registration;
