@@ -23,6 +23,7 @@ mod downward;
 pub mod events;
 pub mod images;
 mod lease;
+mod leftovers;
 pub mod logs;
 pub mod network;
 mod objects;

@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::leftovers;
 use crate::runtime::PodIdentity;
 
 mod line;
@@ -93,24 +94,13 @@ impl Logs {
         }
     }
 
-    /// Removes the logs of all pods but these; called once when the agent knows its pods.
+    /// The directories of pods that `keep` does not know by their uid.
     ///
     /// # Errors
     /// The directory can't be read.
-    pub async fn retain(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
-        let mut entries = match tokio::fs::read_dir(&self.0.root).await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        while let Some(entry) = entries.next_entry().await? {
-            let name = entry.file_name();
-            let uid = name.to_str().and_then(|name| name.rsplit('_').next());
-            if !uid.is_some_and(&keep) {
-                tokio::fs::remove_dir_all(entry.path()).await?;
-            }
-        }
-        Ok(())
+    pub async fn left_behind(&self, keep: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+        let of_uid = |name: &str| name.rsplit('_').next().is_some_and(&keep);
+        leftovers::entries_but(&self.0.root, of_uid).await
     }
 
     /// Reads (and follows) one attempt of a container's log.

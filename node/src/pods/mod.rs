@@ -24,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::images::Images;
+use crate::leftovers;
 use crate::logs::Logs;
 use crate::network::Network;
 use crate::objects::ObjectWatches;
 use crate::registration::Machine;
 use crate::runtime::{PodIdentity, Runtimes};
 use crate::status::phase::HostFacts;
+use crate::tasks::OwnedTask;
 
 mod env;
 pub(crate) mod facts;
@@ -124,7 +126,7 @@ pub(crate) async fn run(context: Arc<NodeContext>, known: KnownPods, stop: Cance
         workers: HashMap::new(),
         tasks: JoinSet::new(),
         listed: None,
-        swept: false,
+        leftovers: None,
     };
     loop {
         tokio::select! {
@@ -148,7 +150,8 @@ struct Dispatcher {
     tasks: JoinSet<String>,
     /// Pods seen in a list that is not whole yet.
     listed: Option<Vec<Pod>>,
-    swept: bool,
+    /// Removes what earlier pods left behind; begun with the first list.
+    leftovers: Option<OwnedTask>,
 }
 
 impl Dispatcher {
@@ -181,35 +184,12 @@ impl Dispatcher {
         for uid in vanished {
             self.vanish(&uid);
         }
-        if !self.swept {
-            self.swept = true;
-            self.sweep(&uids).await;
+        if self.leftovers.is_none() {
+            let volumes = self.context.data_dir.join("pods");
+            self.leftovers = Some(leftovers::remove(&self.context.logs, &volumes, &uids).await);
         }
         for pod in pods {
             self.apply(pod);
-        }
-    }
-
-    /// Removes what pods that went while no agent ran left on disk.
-    async fn sweep(&self, uids: &std::collections::HashSet<&str>) {
-        if let Err(error) = self.context.logs.retain(|uid| uids.contains(uid)).await {
-            tracing::warn!(%error, "logs of earlier pods are left behind");
-        }
-        let directory = self.context.data_dir.join("pods");
-        let Ok(mut entries) = tokio::fs::read_dir(&directory).await else {
-            return;
-        };
-        while let Ok(Some(entry)) = entries.next_entry().await {
-            if entry
-                .file_name()
-                .to_str()
-                .is_some_and(|uid| uids.contains(uid))
-            {
-                continue;
-            }
-            if let Err(error) = tokio::fs::remove_dir_all(entry.path()).await {
-                tracing::warn!(path = %entry.path().display(), %error, "left behind");
-            }
         }
     }
 
