@@ -16,6 +16,10 @@
 mod bind;
 mod decide;
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod decide_tests;
 mod node_terms;
 mod plugins;

@@ -221,7 +221,8 @@ mod tests {
         let mail = SanType::Rfc822Name("a@b".try_into().unwrap());
         let plain = request(NODE, NODES, &[]);
         let named = request(NODE, NODES, std::slice::from_ref(&dns));
-        let cases: [(Kind, &[u8], &str, &str, &[&str], bool); 12] = [
+        type Case<'a> = (Kind, &'a [u8], &'a str, &'a str, &'a [&'a str], bool);
+        let cases: [Case<'_>; 12] = [
             (
                 Kind::Client,
                 &plain,

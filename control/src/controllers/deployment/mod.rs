@@ -6,6 +6,10 @@
 
 mod plan;
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod plan_tests;
 mod revision;
 mod rolling;
@@ -128,7 +132,7 @@ impl Controller {
                         return Ok(None);
                     }
                 }
-                Action::Create(set) => self.create(&key, &current, *set).await?,
+                Action::Create(set) => self.create(&key, &current, &set).await?,
                 action => self.change_set(&key, &current, action).await?,
             }
         }
@@ -215,12 +219,12 @@ impl Controller {
         &self,
         key: &Key,
         deployment: &Deployment,
-        set: ReplicaSet,
+        set: &ReplicaSet,
     ) -> Result<(), ReconcileError> {
         let sets = self.sets(key);
-        match sets.create(&PostParams::default(), &set).await {
+        match sets.create(&PostParams::default(), set).await {
             Ok(_) => {
-                self.say_scaled(deployment, &set, 0);
+                self.say_scaled(deployment, set, 0);
                 Ok(())
             }
             Err(error) if is_already_exists(&error) => {

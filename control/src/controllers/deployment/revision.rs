@@ -44,10 +44,10 @@ pub(super) fn annotate(deployment: &Deployment, set: &mut ReplicaSet, revision: 
         annotations.insert(key.clone(), value.clone());
     }
     // A revision never goes down: this one may have been the newest when others were cleaned up.
-    if old < revision {
-        if let Some(old) = annotations.insert(REVISION.into(), revision.to_string()) {
-            remember(annotations, &old);
-        }
+    if old < revision
+        && let Some(old) = annotations.insert(REVISION.into(), revision.to_string())
+    {
+        remember(annotations, &old);
     }
     *annotations != before
 }
@@ -108,6 +108,10 @@ fn is_spent(set: &ReplicaSet) -> bool {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

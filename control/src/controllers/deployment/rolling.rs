@@ -222,6 +222,10 @@ fn share(deployment: &Deployment, set: &ReplicaSet, allowed: i32) -> i32 {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

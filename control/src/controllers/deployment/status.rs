@@ -287,6 +287,10 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

@@ -177,6 +177,10 @@ pub(super) fn target_ref(pod: &Pod) -> ObjectReference {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 pub(super) mod tests {
     use super::*;
     use crate::controllers::runtime::informer::Cached;

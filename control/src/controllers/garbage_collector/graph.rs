@@ -212,7 +212,6 @@ impl Graph {
         let named = owner.name == reference.name && owner.kind == GroupKind::of(reference);
         match node.deletion {
             _ if !reachable || !named => Known::Unseen,
-            Deletion::Foreground if reference.block_owner_deletion == Some(true) => Known::Waiting,
             Deletion::Foreground => Known::Waiting,
             _ => Known::There,
         }
@@ -231,6 +230,10 @@ pub(super) enum Known {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

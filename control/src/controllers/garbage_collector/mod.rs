@@ -328,6 +328,8 @@ impl Collector {
         if kept.len() == found.owners().len() {
             return Ok(());
         }
+        // An empty list is no list.
+        let kept = (!kept.is_empty()).then_some(kept);
         let patch = json!({"ownerReferences": kept});
         self.patch(identity, found, patch).await
     }
@@ -344,12 +346,10 @@ impl Collector {
         if found.uid() != uid || !found.has_finalizer(finalizer) {
             return Ok(());
         }
-        let kept = found
-            .finalizers
-            .iter()
-            .flatten()
-            .filter(|known| *known != finalizer);
-        let patch = json!({"finalizers": kept.collect::<Vec<_>>()});
+        let known = found.finalizers.iter().flatten();
+        let kept: Vec<_> = known.filter(|known| *known != finalizer).collect();
+        let kept = (!kept.is_empty()).then_some(kept);
+        let patch = json!({"finalizers": kept});
         self.patch(identity, &found, patch).await
     }
 

@@ -194,6 +194,10 @@ pub(super) fn stay(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

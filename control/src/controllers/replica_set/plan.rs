@@ -180,6 +180,10 @@ fn conditions(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "json! values read better unborrowed"
+)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
@@ -267,13 +271,11 @@ mod tests {
             },
         ];
         let pods: Vec<_> = pods.into_iter().map(Arc::new).collect();
-        let mut related = vec![
-            Arc::new(Pod {
-                node: "n2".into(),
-                ..pod("r")
-            });
-            9
-        ];
+        let crowd = Pod {
+            node: "n2".into(),
+            ..pod("r")
+        };
+        let mut related: Vec<_> = (0..9).map(|_| Arc::new(crowd.clone())).collect();
         related.extend(pods.iter().cloned());
         let order = victims(&pods, pods.len(), &related);
         let names: Vec<_> = order.iter().map(|pod| pod.metadata.name()).collect();

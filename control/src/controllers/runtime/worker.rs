@@ -60,19 +60,19 @@ pub async fn work<K, F, Fut>(
                 running.push(async move { (key, work.await) });
             }
             Some((key, outcome)) = running.next() => {
-                settle(name, &queue, key, outcome);
+                settle(name, &queue, &key, outcome);
             }
         }
     }
 }
 
-fn settle<K>(name: &str, queue: &WorkQueue<K>, key: K, outcome: Outcome)
+fn settle<K>(name: &str, queue: &WorkQueue<K>, key: &K, outcome: Outcome)
 where
     K: Clone + Eq + Hash + Ord + Display,
 {
     match outcome {
         Ok(again) => {
-            queue.forgive(&key);
+            queue.forgive(key);
             if let Some(delay) = again {
                 queue.add_after(key.clone(), delay);
             }
@@ -86,7 +86,7 @@ where
             }
         }
     }
-    queue.done(&key);
+    queue.done(key);
 }
 
 /// Whether the API says that the object is not there.

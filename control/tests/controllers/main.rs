@@ -1,0 +1,16 @@
+//! Controllers and scheduler against a whole control plane in memory, with a pretended node agent.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and json! values read better unborrowed"
+)]
+
+mod cluster;
+mod collection;
+mod nodes;
+mod scheduling;
+mod workloads;
