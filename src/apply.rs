@@ -230,7 +230,11 @@ fn images_mut(value: &mut Value) -> Vec<&mut Value> {
             .iter_mut()
             .flat_map(|(key, value)| {
                 let lists_containers = matches!(key.as_str(), "containers" | "initContainers");
-                if lists_containers { container_images_mut(value) } else { images_mut(value) }
+                if lists_containers {
+                    container_images_mut(value)
+                } else {
+                    images_mut(value)
+                }
             })
             .collect(),
         Value::Array(items) => items.iter_mut().flat_map(images_mut).collect(),
@@ -240,7 +244,9 @@ fn images_mut(value: &mut Value) -> Vec<&mut Value> {
 
 fn container_images_mut(containers: &mut Value) -> Vec<&mut Value> {
     let containers = containers.as_array_mut().into_iter().flatten();
-    containers.filter_map(|container| container.get_mut("image")).collect()
+    containers
+        .filter_map(|container| container.get_mut("image"))
+        .collect()
 }
 
 fn title(object: &Value) -> String {

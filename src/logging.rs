@@ -2,8 +2,9 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless the user says otherwise: what needs attention.
-const DEFAULT: &str = "warn";
+/// What is logged unless the user says otherwise: what needs attention. A joining node trusts nobody
+/// until it has compared the authority with its token, which the client library warns of each time.
+const DEFAULT: &str = "warn,kube_client::client::tls=error";
 
 /// Starts logging by `filter`.
 pub(crate) fn start(filter: Option<&str>) {

@@ -127,7 +127,11 @@ impl NodeAgent {
         };
         let services_ended = CancellationToken::new();
 
-        let _lease = OwnedTask::spawn(lease::run(client.clone(), context.node_name.clone()));
+        let _lease = OwnedTask::spawn(lease::run(
+            client.clone(),
+            context.node_name.clone(),
+            registered.subscribe(),
+        ));
         let _registration = OwnedTask::spawn(registration::run(
             client.clone(),
             registration,

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 const NAMESPACE: &str = "kube-node-lease";
@@ -17,8 +18,16 @@ const DURATION_SECONDS: i32 = 40;
 const PERIOD: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Renews the lease until dropped.
-pub(crate) async fn run(client: kube::Client, node_name: String) {
+/// Renews the lease, once the Node it belongs to is `registered`, until dropped.
+pub(crate) async fn run(
+    client: kube::Client,
+    node_name: String,
+    mut registered: watch::Receiver<bool>,
+) {
+    // The other end goes only when the agent does, and then this future is dropped with it.
+    if registered.wait_for(|registered| *registered).await.is_err() {
+        return;
+    }
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let nodes: Api<Node> = Api::all(client);
     let mut period = tokio::time::interval(PERIOD);

@@ -27,12 +27,8 @@ pub fn object(
         Representation::Table(include) => {
             let object = value(bytes)?;
             let version = meta::text(&object, "resourceVersion").to_owned();
-            let rows = vec![row(kind, &object, include)];
-            Ok(text(&table(
-                kind,
-                json!({"resourceVersion": version}),
-                rows,
-            )))
+            let rows = [row(kind, &object, include)];
+            Ok(text(&table(kind, &json!({"resourceVersion": version}), &rows)))
         }
     }
 }
@@ -55,11 +51,7 @@ pub fn watched(
     }
     let object = value(bytes)?;
     let version = meta::text(&object, "resourceVersion").to_owned();
-    let mut table = table(
-        kind,
-        json!({"resourceVersion": version}),
-        vec![row(kind, &object, include)],
-    );
+    let mut table = table(kind, &json!({"resourceVersion": version}), &[row(kind, &object, include)]);
     if let Some(table) = table.as_object_mut() {
         table.insert("columnDefinitions".into(), Value::Null);
     }
@@ -106,7 +98,7 @@ pub fn list(
                 .iter()
                 .map(row)
                 .collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(vec![text(&table(kind, metadata, rows))])
+            Ok(vec![text(&table(kind, &metadata, &rows))])
         }
     }
 }
@@ -163,7 +155,7 @@ fn partial(object: &Value) -> Value {
     })
 }
 
-fn table(kind: &Kind, metadata: Value, rows: Vec<Value>) -> Value {
+fn table(kind: &Kind, metadata: &Value, rows: &[Value]) -> Value {
     let definition = |column: &Column| {
         json!({
             "name": column.name, "type": column.kind,

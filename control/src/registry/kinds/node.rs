@@ -96,10 +96,10 @@ impl Strategy for Node {
 
 fn status(object: &Value) -> String {
     let conditions = items(object, "/status/conditions").iter();
-    let ready = conditions
+    let mut ready = conditions
         .filter(|c| text(c, "/type") == "Ready")
         .map(|c| text(c, "/status"));
-    let ready = match ready.last() {
+    let ready = match ready.next_back() {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",

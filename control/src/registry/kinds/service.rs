@@ -167,7 +167,8 @@ impl Strategy for Service {
         if wants_ports {
             allocate_ports(spec, pools, taken)
         } else {
-            Ok(release_ports(spec))
+            release_ports(spec);
+            Ok(())
         }
     }
 
