@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::runtime::conditions::is_pod_running;
@@ -113,33 +113,27 @@ fn complaint(pod: &Pod) -> Option<String> {
         pod.metadata.namespace.as_deref().unwrap_or_default(),
         pod.metadata.name.as_deref().unwrap_or_default()
     );
-    for container in status
-        .container_statuses
-        .iter()
-        .flatten()
-        .filter(|c| !c.ready)
-    {
-        let state = container.state.as_ref();
-        let waiting = state.and_then(|state| state.waiting.as_ref());
-        let ended = state.and_then(|state| state.terminated.as_ref());
-        let (reason, message) = match (waiting, ended) {
-            (Some(waiting), _) => (waiting.reason.as_deref(), waiting.message.as_deref()),
-            (_, Some(ended)) => (ended.reason.as_deref(), ended.message.as_deref()),
-            _ => (Some("not ready"), None),
-        };
-        let reason = reason.unwrap_or("not ready");
-        return Some(format!(
-            "{name}: {}: {reason}: {}",
-            container.name,
-            message.unwrap_or_default()
-        ));
+    let mut containers = status.container_statuses.iter().flatten();
+    if let Some(container) = containers.find(|container| !container.ready) {
+        return Some(format!("{name}: {}: {}", container.name, state(container)));
     }
-    let unscheduled = status.conditions.iter().flatten();
-    let mut unscheduled = unscheduled.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-    let message = unscheduled
-        .next()
-        .and_then(|condition| condition.message.clone());
-    message.map(|message| format!("{name}: {message}"))
+    let mut conditions = status.conditions.iter().flatten();
+    let unscheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    Some(format!("{name}: {}", unscheduled.message.as_deref().unwrap_or("not scheduled")))
+}
+
+/// Why a container is not ready, in the words of its status.
+fn state(container: &ContainerStatus) -> String {
+    let state = container.state.as_ref();
+    let waiting = state.and_then(|state| state.waiting.as_ref());
+    let ended = state.and_then(|state| state.terminated.as_ref());
+    let (reason, message) = match (waiting, ended) {
+        (Some(waiting), _) => (waiting.reason.as_deref(), waiting.message.as_deref()),
+        (_, Some(ended)) => (ended.reason.as_deref(), ended.message.as_deref()),
+        _ => (None, None),
+    };
+    let parts = [reason.or(Some("not ready")), message];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
 /// URLs of the applied Services that have ports on the node at `host`.

@@ -1,5 +1,13 @@
 //! Behaviour of the API: one module per verb or promise, through raw requests as clients send them.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod apply;
 mod create;
 mod delete;

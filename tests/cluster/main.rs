@@ -1,7 +1,16 @@
 //! Behaviour of whole clusters: controllers, scheduler, a node, wasm pods, the network between them.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod faults;
 mod images;
+mod two_nodes;
 mod web_app;
 
 use std::sync::Arc;

@@ -3,6 +3,14 @@
 //! Each round starts the server on the same directory, writes from several tasks at once, kills the
 //! process in the middle, starts it again and compares what it has with what was acknowledged.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
