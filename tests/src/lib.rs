@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
+use futures::StreamExt;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -271,10 +272,9 @@ where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut seen: Option<K> = None;
-    let stream = watcher::watch_object(api, name).default_backoff();
+    let mut stream = watcher::watch_object(api, name).default_backoff().boxed();
     let wait = async {
-        futures::pin_mut!(stream);
-        while let Some(event) = futures::StreamExt::next(&mut stream).await {
+        while let Some(event) = stream.next().await {
             if let Ok(object) = event {
                 seen = object;
                 if accept(seen.as_ref()) {

@@ -178,7 +178,8 @@ pub async fn run(
             config: Arc::clone(&config),
             stop: stop.clone(),
         };
-        tasks.spawn(supervise(controller.name, controller.start, context));
+        let start = move || (controller.start)(context.clone());
+        tasks.spawn(supervise(controller.name, start, stop.clone()));
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -187,18 +188,21 @@ pub async fn run(
     }
 }
 
-/// Runs a controller, again and again should it fail: everything it needs it reads anew.
-async fn supervise(name: &'static str, start: Start, context: Context) {
-    let stop = context.stop.clone();
+/// Runs a part, again and again should it fail: everything it needs it reads anew.
+pub(crate) async fn supervise(
+    name: &'static str,
+    start: impl Fn() -> BoxFuture<'static, ()>,
+    stop: CancellationToken,
+) {
     let mut delay = FIRST_RESTART;
     while !stop.is_cancelled() {
         let mut task = JoinSet::new();
-        let (until, work) = (stop.clone(), start(context.clone()));
+        let (until, work) = (stop.clone(), start());
         task.spawn(async move { until.run_until_cancelled(work).await });
         let Some(Err(error)) = task.join_next().await else {
             return;
         };
-        tracing::error!(controller = name, %error, ?delay, "controller failed; it is started again");
+        tracing::error!(name, %error, ?delay, "failed; it is started again");
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(delay) => {}

@@ -30,6 +30,7 @@ mod snapshot;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::BoxFuture;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{Notify, Semaphore};
@@ -41,6 +42,7 @@ use crate::controllers::runtime::informer::{Change, Informer};
 use crate::controllers::runtime::metadata::Metadata;
 use crate::controllers::runtime::recorder::{Recorder, reference};
 use crate::controllers::runtime::worker::{is_not_found, message};
+use crate::controllers::supervise;
 use decide::{Unschedulable, decide};
 use pod_info::PodInfo;
 use queue::{Queue, Wake};
@@ -51,12 +53,20 @@ const BINDINGS: usize = 64;
 
 /// Binds pods to nodes until `stop`.
 pub async fn run(client: Client, stop: CancellationToken) {
+    let until = stop.clone();
+    let start =
+        move || -> BoxFuture<'static, ()> { Box::pin(run_once(client.clone(), until.clone())) };
+    supervise("scheduler", start, stop).await;
+}
+
+/// Everything starts from what the API says, so that it can be dropped and started again.
+async fn run_once(client: Client, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     let pods = Informer::<PodInfo>::new(Api::all(client.clone()), watcher::Config::default());
     let nodes = Informer::<NodeFacts>::new(Api::all(client.clone()), watcher::Config::default());
     tasks.spawn(Arc::clone(&pods).run(stop.clone()));
     tasks.spawn(Arc::clone(&nodes).run(stop.clone()));
-    let recorder = Recorder::start(client.clone(), pod_info::DEFAULT, &mut tasks, stop.clone());
+    let recorder = Recorder::start(client.clone(), pod_info::DEFAULT, &mut tasks, stop);
     let scheduler = Arc::new(Scheduler {
         client,
         recorder,
@@ -64,17 +74,13 @@ pub async fn run(client: Client, stop: CancellationToken) {
         changed: Notify::new(),
         permits: Arc::new(Semaphore::new(BINDINGS)),
     });
-    let schedule = async {
-        // Decisions before everything is known would crowd the first nodes seen.
-        nodes.synced().await;
-        pods.synced().await;
-        let (of_nodes, of_pods) = (Arc::clone(&scheduler), Arc::clone(&scheduler));
-        let _nodes = nodes.subscribe(move |change| of_nodes.node_changed(change));
-        let _pods = pods.subscribe(move |change| of_pods.pod_changed(change));
-        scheduler.schedule().await;
-    };
-    stop.run_until_cancelled(schedule).await;
-    while tasks.join_next().await.is_some() {}
+    // Decisions before everything is known would crowd the first nodes seen.
+    nodes.synced().await;
+    pods.synced().await;
+    let (of_nodes, of_pods) = (Arc::clone(&scheduler), Arc::clone(&scheduler));
+    let _nodes = nodes.subscribe(move |change| of_nodes.node_changed(change));
+    let _pods = pods.subscribe(move |change| of_pods.pod_changed(change));
+    scheduler.schedule().await;
 }
 
 #[derive(Default)]

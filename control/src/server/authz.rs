@@ -381,10 +381,10 @@ mod tests {
     use crate::server::request_info::Query;
     use http::{Method, Uri};
 
-    fn may(user: &UserInfo, method: Method, uri: &str) -> bool {
+    fn may(user: &UserInfo, method: &Method, uri: &str) -> bool {
         let uri: Uri = uri.parse().unwrap();
         let query = Query::of(&uri);
-        let info = RequestInfo::of(&method, &uri, &query);
+        let info = RequestInfo::of(method, &uri, &query);
         authorize(
             user,
             &info,
@@ -467,7 +467,7 @@ mod tests {
         ];
         for (user, method, uri, expected) in cases {
             assert_eq!(
-                may(user, method.clone(), uri),
+                may(user, &method, uri),
                 expected,
                 "{} {method} {uri}",
                 user.name

@@ -189,9 +189,9 @@ fn resource_verb(method: &Method, info: &RequestInfo, query: &Query) -> &'static
 mod tests {
     use super::*;
 
-    fn info(method: Method, uri: &str) -> RequestInfo {
+    fn info(method: &Method, uri: &str) -> RequestInfo {
         let uri: Uri = uri.parse().unwrap();
-        RequestInfo::of(&method, &uri, &Query::of(&uri))
+        RequestInfo::of(method, &uri, &Query::of(&uri))
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
             ),
         ];
         for (method, uri, expected) in cases {
-            let i = info(method, uri);
+            let i = info(&method, uri);
             assert!(i.is_resource);
             let found = (
                 i.verb,
@@ -246,8 +246,8 @@ mod tests {
             );
             assert_eq!(found, expected, "{uri}");
         }
-        assert!(!info(Method::GET, "/version").is_resource);
-        assert!(!info(Method::GET, "/apis/apps/v1").is_resource);
+        assert!(!info(&Method::GET, "/version").is_resource);
+        assert!(!info(&Method::GET, "/apis/apps/v1").is_resource);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Node lifecycle: nodes that fall silent are marked, and pods leave nodes that are tainted.
 //!
 //! - A node's sign of life is a renewed lease, or a new heartbeat in its status; when it last came is
-//!   kept by this process's own clock, because clocks of nodes differ. Renewals wake nobody: each node is
-//!   looked at when its silence would be too long.
+//!   kept by this process's own clock, because clocks of nodes differ; it stands still while the machine
+//!   sleeps, so that waking up looks like no silence. Renewals wake nobody: each node is looked at when
+//!   its silence would be too long.
 //! - Taints follow the node's conditions. Pods of a node that is not ready are marked not ready, so that
 //!   no Service leads to them; whether they leave is decided by `eviction.rs`.
 
@@ -11,6 +12,7 @@ mod plan;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -19,6 +21,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Context;
 use super::runtime::informer::{Change, Index};
@@ -66,11 +69,11 @@ struct Controller {
     context: Context,
     queue: Arc<WorkQueue<Key>>,
     /// When each node last gave a sign of life.
-    seen: Mutex<HashMap<String, Timestamp>>,
+    seen: Mutex<HashMap<String, Instant>>,
 }
 
 impl Controller {
-    fn seen(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,7 +89,7 @@ impl Controller {
             .is_none_or(|old| heartbeat(old) != heartbeat(node))
         {
             self.seen()
-                .insert(node.metadata.name().to_owned(), Timestamp::now());
+                .insert(node.metadata.name().to_owned(), Instant::now());
         }
         self.queue.add(Key::of(&node.metadata));
     }
@@ -97,7 +100,7 @@ impl Controller {
         let Some(lease) = change.new else { return };
         if change.old.is_none_or(|old| renewed(old) != renewed(lease)) {
             self.seen()
-                .insert(lease.metadata.name().to_owned(), Timestamp::now());
+                .insert(lease.metadata.name().to_owned(), Instant::now());
         }
     }
 
@@ -106,8 +109,9 @@ impl Controller {
             return Ok(None);
         };
         let now = Timestamp::now();
-        let seen = self.seen().get(&*key.name).copied().unwrap_or(now);
-        let plan = plan::plan(&node, seen, now);
+        let seen = self.seen().get(&*key.name).copied();
+        let silence = seen.map_or(Duration::ZERO, |seen| seen.elapsed());
+        let plan = plan::plan(&node, silence, now);
         let mut node = Node::clone(&node);
         let api: Api<Node> = Api::all(self.context.client.clone());
         if let Some(conditions) = plan.conditions {

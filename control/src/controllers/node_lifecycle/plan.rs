@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::controllers::runtime::clock;
 use crate::taints::{NO_EXECUTE, NO_SCHEDULE, tolerates};
 
-/// Without a sign of life for this many seconds, a node's state is unknown.
-pub(super) const GRACE: i64 = 40;
+/// Without a sign of life for this long, a node's state is unknown.
+pub(super) const GRACE: Duration = Duration::from_secs(40);
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -57,16 +57,16 @@ pub(super) struct Plan {
     pub(super) wake: Option<Duration>,
 }
 
-/// The plan for a node that gave its last sign of life at `seen`.
-pub(super) fn plan(node: &Node, seen: Timestamp, now: Timestamp) -> Plan {
-    let due = clock::after(seen, GRACE);
-    let silent = due <= now;
+/// The plan for a node that has given no sign of life for `silence`.
+pub(super) fn plan(node: &Node, silence: Duration, now: Timestamp) -> Plan {
+    let left = GRACE.saturating_sub(silence);
+    let silent = left.is_zero();
     let conditions = silent.then(|| unknown(node, now)).flatten();
     let status = if silent { "Unknown" } else { ready(node) };
     Plan {
         conditions,
         taints: taints(node, status, now),
-        wake: (!silent).then(|| clock::until(due, now)),
+        wake: (!silent).then_some(left),
     }
 }
 
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_silent_node_becomes_unknown_and_unreachable() {
         let healthy = node("True", json!({}));
-        let plan_ = plan(&healthy, at(0), at(10));
+        let plan_ = plan(&healthy, Duration::from_secs(10), at(10));
         assert_eq!(
             plan_,
             Plan {
@@ -230,7 +230,7 @@ mod tests {
                 ..Plan::default()
             }
         );
-        let plan_ = plan(&healthy, at(0), at(40));
+        let plan_ = plan(&healthy, Duration::from_secs(40), at(40));
         let conditions = plan_.conditions.unwrap();
         assert!(
             conditions
@@ -249,7 +249,10 @@ mod tests {
         let mut silent = healthy;
         silent.status.as_mut().unwrap().conditions = Some(conditions);
         silent.spec.as_mut().unwrap().taints = plan_.taints;
-        assert_eq!(plan(&silent, at(0), at(99)), Plan::default());
+        assert_eq!(
+            plan(&silent, Duration::from_secs(99), at(99)),
+            Plan::default()
+        );
     }
 
     #[test]
@@ -258,7 +261,7 @@ mod tests {
         let stale = json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"});
         let recovered = node("True", json!({"taints": [own, stale]}));
         assert_eq!(
-            keys(&plan(&recovered, at(0), at(1)).taints),
+            keys(&plan(&recovered, Duration::from_secs(1), at(1)).taints),
             ["mine:NoSchedule"]
         );
         let cordoned = node("False", json!({"unschedulable": true}));
@@ -268,14 +271,17 @@ mod tests {
             "unschedulable:NoSchedule",
         ];
         let expected = expected.map(|taint| format!("node.kubernetes.io/{taint}"));
-        assert_eq!(keys(&plan(&cordoned, at(0), at(1)).taints), expected);
+        assert_eq!(
+            keys(&plan(&cordoned, Duration::from_secs(1), at(1)).taints),
+            expected
+        );
         assert_eq!(
             plan(
                 &node(
                     "True",
                     json!({"taints": [{"key": "mine", "effect": "NoSchedule"}]})
                 ),
-                at(0),
+                Duration::from_secs(1),
                 at(1)
             )
             .taints,

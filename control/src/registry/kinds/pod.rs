@@ -313,7 +313,7 @@ fn restarts(statuses: &[Value], now: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn shown(status: Value) -> String {
+    fn shown(status: &Value) -> String {
         let object = json!({"metadata": {}, "spec": {"containers": [{}]}, "status": status});
         Shown::of(&object, Timestamp::UNIX_EPOCH).reason
     }
@@ -340,7 +340,7 @@ mod tests {
             ),
         ];
         for (status, text) in cases {
-            assert_eq!(shown(status), text);
+            assert_eq!(shown(&status), text);
         }
     }
 

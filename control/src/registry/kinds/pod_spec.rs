@@ -508,8 +508,8 @@ fn one_of(path: &str, value: &str, allowed: &[&'static str]) -> Option<FieldErro
 mod tests {
     use super::*;
 
-    fn errors(spec: Value) -> Vec<String> {
-        validate("spec", &spec)
+    fn errors(spec: &Value) -> Vec<String> {
+        validate("spec", spec)
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -525,7 +525,7 @@ mod tests {
                 {"name": "b", "image": "b", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}},
             ],
         });
-        let found = errors(spec);
+        let found = errors(&spec);
         for expected in [
             "spec.containers[0].image: Required value",
             r#"spec.containers[1].volumeMounts[0].name: Not found: "nope""#,

@@ -489,7 +489,7 @@ fn external(object: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn service(spec: Value) -> Value {
+    fn service(spec: &Value) -> Value {
         let mut object = json!({"metadata": {"name": "web"}, "spec": spec});
         Service.set_defaults(&mut object);
         object
@@ -497,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_node_port_service_gets_an_address_and_ports_that_are_free() {
-        let mut object = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+        let mut object = service(&json!({"type": "NodePort", "ports": [{"port": 80}]}));
         let pools = Pools {
             node_ports: 30000..=30001,
             ..Pools::default()
@@ -515,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_full_range_is_an_error_and_not_a_loop() {
-        let mut object = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+        let mut object = service(&json!({"type": "NodePort", "ports": [{"port": 80}]}));
         let everything = |_: &str| true;
         assert!(
             Service
@@ -542,11 +542,11 @@ mod tests {
 
     #[test]
     fn replacing_a_service_keeps_its_address_and_ports() {
-        let mut old = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+        let mut old = service(&json!({"type": "NodePort", "ports": [{"port": 80}]}));
         Service
             .allocate(None, &mut old, &Pools::default(), &|_| false)
             .unwrap();
-        let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+        let mut new = service(&json!({"type": "NodePort", "ports": [{"port": 80}]}));
         Service.prepare_for_update(&old, &mut new, Endpoint::Main);
         assert_eq!(Service.claims(&old), Service.claims(&new));
     }
