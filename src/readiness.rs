@@ -119,7 +119,10 @@ fn complaint(pod: &Pod) -> Option<String> {
     }
     let mut conditions = status.conditions.iter().flatten();
     let unscheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
-    Some(format!("{name}: {}", unscheduled.message.as_deref().unwrap_or("not scheduled")))
+    Some(format!(
+        "{name}: {}",
+        unscheduled.message.as_deref().unwrap_or("not scheduled")
+    ))
 }
 
 /// Why a container is not ready, in the words of its status.

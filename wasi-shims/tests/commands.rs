@@ -1,6 +1,10 @@
 //! Commands run with nothing but what they were granted.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -28,7 +28,11 @@ pub fn object(
             let object = value(bytes)?;
             let version = meta::text(&object, "resourceVersion").to_owned();
             let rows = [row(kind, &object, include)];
-            Ok(text(&table(kind, &json!({"resourceVersion": version}), &rows)))
+            Ok(text(&table(
+                kind,
+                &json!({"resourceVersion": version}),
+                &rows,
+            )))
         }
     }
 }
@@ -51,7 +55,11 @@ pub fn watched(
     }
     let object = value(bytes)?;
     let version = meta::text(&object, "resourceVersion").to_owned();
-    let mut table = table(kind, &json!({"resourceVersion": version}), &[row(kind, &object, include)]);
+    let mut table = table(
+        kind,
+        &json!({"resourceVersion": version}),
+        &[row(kind, &object, include)],
+    );
     if let Some(table) = table.as_object_mut() {
         table.insert("columnDefinitions".into(), Value::Null);
     }
