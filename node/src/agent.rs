@@ -126,6 +126,8 @@ impl NodeAgent {
             tunnels: tunnel_identity.is_some().then(|| network.host()),
         };
         let services_ended = CancellationToken::new();
+        // Connections are tasks of their own; they end with the agent however it ends.
+        let _on_drop = services_ended.clone().drop_guard();
 
         let _lease = OwnedTask::spawn(lease::run(
             client.clone(),

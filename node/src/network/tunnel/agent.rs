@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +22,9 @@ use super::{Tunnel, TunnelIdentity, TunnelStream, prepare_link};
 use crate::network::node_table::{NodeRoute, NodeTable};
 use crate::server::tls;
 
+/// How long one address of a node may take to answer, before the next one is tried.
+const DIAL: Duration = Duration::from_secs(10);
+
 /// The tunnel between node agents.
 pub(crate) struct AgentTunnel {
     nodes: Arc<NodeTable>,
@@ -35,10 +39,12 @@ impl AgentTunnel {
     /// A link to the node's agent, by the first of its addresses that answers.
     async fn dial(&self, node: &NodeRoute) -> io::Result<TlsStream<TcpStream>> {
         for endpoint in &node.endpoints {
-            match self.dial_endpoint(node, *endpoint).await {
+            let dialled = tokio::time::timeout(DIAL, self.dial_endpoint(node, *endpoint)).await;
+            match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(link) => return Ok(link),
                 Err(error) => {
-                    tracing::warn!(node = node.name, %endpoint, %error, "no tunnel to a node");
+                    // A node that is down has all its peers' connections fail; its lease tells of it.
+                    tracing::debug!(node = node.name, %endpoint, %error, "no tunnel to a node");
                 }
             }
         }
@@ -62,8 +68,8 @@ impl AgentTunnel {
         let shown = link.get_ref().1.peer_certificates().unwrap_or_default();
         let shown = shown.first().and_then(tls::node_name);
         if shown.as_deref() != Some(node.name.as_str()) {
-            let text = format!("the certificate shown is of {shown:?}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            tracing::warn!(node = node.name, %endpoint, ?shown, "another node answers");
+            return Err(io::Error::other("the certificate shown is another node's"));
         }
         Ok(link)
     }
