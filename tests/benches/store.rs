@@ -126,7 +126,6 @@ fn config_map(n: u64, text: &str) -> Value {
         "metadata": {
             "name": format!("settings-{n:05}"),
             "namespace": "default",
-            "uid": format!("6a1c2f7e-0d6b-4d4c-9d0e-{n:012}"),
             "resourceVersion": "",
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"app.kubernetes.io/name": "bench", "shard": (n % 16).to_string()},
