@@ -211,7 +211,6 @@ const NODE: &[Rule] = &[
         "certificates.k8s.io",
         &["certificatesigningrequests"],
     ),
-    rule(&["get"], "registry.windlass.dev", &["images"]),
     EVENTS,
 ];
 

@@ -258,6 +258,9 @@ pub(crate) async fn run(
                 Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => {
                     listed = true;
                     learn_pod_cidr(&node, &network);
+                    if is_given_up(&node) {
+                        register(&api, &registration).await;
+                    }
                 }
                 Some(Ok(watcher::Event::InitDone)) if listed => {}
                 Some(Ok(watcher::Event::InitDone | watcher::Event::Delete(_))) => {
@@ -269,6 +272,16 @@ pub(crate) async fn run(
             },
         }
     }
+}
+
+/// Whether the control plane took the agent for dead, which it is not: the status says so again.
+fn is_given_up(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    ready.any(|condition| condition.status != "True")
 }
 
 fn learn_pod_cidr(node: &Node, network: &Network) {
@@ -327,6 +340,19 @@ mod tests {
         assert!(machine.cpu_millis >= 1000);
         assert!(machine.memory_bytes > 0);
         assert!(!machine.info.architecture.is_empty());
+    }
+
+    #[test]
+    fn only_a_condition_that_says_otherwise_means_given_up() {
+        for (status, given_up) in [("True", false), ("Unknown", true), ("False", true)] {
+            let node: Node = serde_json::from_value(json!({
+                "metadata": {},
+                "status": {"conditions": [{"type": "Ready", "status": status}]},
+            }))
+            .unwrap();
+            assert_eq!(is_given_up(&node), given_up, "{status}");
+        }
+        assert!(!is_given_up(&Node::default()));
     }
 
     #[test]

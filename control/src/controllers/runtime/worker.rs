@@ -17,7 +17,7 @@ use super::work_queue::WorkQueue;
 #[derive(Debug, Error)]
 pub enum ReconcileError {
     /// The API refused or did not answer.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Api(#[from] kube::Error),
     /// Something about the object cannot be understood.
     #[error("{0}")]
@@ -33,6 +33,14 @@ impl ReconcileError {
             || is_not_found(error)
             || is_already_exists(error)
             || is_namespace_terminating(error)
+    }
+}
+
+/// What the API said, without the whole Status around it.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
