@@ -106,7 +106,7 @@ async fn openapi_documents_are_cached_by_their_hash() {
 }
 
 #[tokio::test]
-async fn health_and_version_are_public() {
+async fn paths_outside_resources_and_what_comes_later_answer() {
     let cluster = Cluster::control_plane().await.unwrap();
     for path in ["/healthz", "/livez", "/readyz"] {
         assert_eq!(get(&cluster, path, &[]).await.body, json!("ok"), "{path}");
@@ -120,6 +120,13 @@ async fn health_and_version_are_public() {
     assert_eq!(
         (&version["major"], &version["minor"]),
         (&json!("1"), &json!("35"))
+    );
+    let exec = "/api/v1/namespaces/default/pods/x/exec";
+    let later = get(&cluster, exec, &[]).await;
+    assert_eq!(later.status, StatusCode::NOT_IMPLEMENTED);
+    assert_eq!(
+        later.body["message"],
+        "pods/exec is not supported by Windlass yet"
     );
     let unknown = get(&cluster, "/nothing", &[]).await;
     assert_eq!(

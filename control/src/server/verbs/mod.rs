@@ -122,10 +122,10 @@ pub(super) async fn dispatch(
         options,
     };
     check_scope(&request)?;
+    if !info.subresource.is_empty() && !request.has_subresource(&info.subresource) {
+        return Err(absent(&request));
+    }
     if let Some(handler) = subresource::find(&info.subresource) {
-        if !request.has_subresource(&info.subresource) {
-            return Err(ApiError::NoSuchPath);
-        }
         return handler.respond(&request, body).await;
     }
     let allowed = info.subresource.is_empty()
@@ -151,6 +151,25 @@ pub(super) async fn dispatch(
             verb: verb.into(),
         }),
     }
+}
+
+/// The answer about a subresource the kind has not: by name, if Kubernetes has it.
+fn absent(request: &Request<'_>) -> ApiError {
+    const LATER: [&str; 7] = [
+        "attach",
+        "ephemeralcontainers",
+        "eviction",
+        "exec",
+        "portforward",
+        "proxy",
+        "resize",
+    ];
+    let info = &request.context.info;
+    if !LATER.contains(&info.subresource.as_str()) {
+        return ApiError::NoSuchPath;
+    }
+    let name = format!("{}/{}", info.resource, info.subresource);
+    ApiError::NotImplemented(format!("{name} is not supported by Windlass yet"))
 }
 
 /// Namespaced objects are named within a namespace, others never.
