@@ -2,14 +2,18 @@
 //! node reads. Made through the API like everything else, and again after somebody removed them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::config::Config;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 const MANAGER: &str = "kube-apiserver";
 
 /// Makes sure that the objects are there and say `address`.
@@ -32,6 +36,19 @@ pub(crate) async fn ensure(
     apply(client, "endpointslices", Some("default"), &slice(address)).await?;
     let info = cluster_info(address, ca_certificate);
     apply(client, "configmaps", Some("kube-public"), &info).await
+}
+
+/// Waits until pods can be made in namespace `default`: until the controllers gave it a ServiceAccount.
+/// That takes milliseconds; should it take longer, the server serves all the same.
+pub(crate) async fn settle(client: &Client) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    let is_there = |account: Option<&ServiceAccount>| account.is_some();
+    let wait = await_condition(accounts, "default", is_there);
+    match tokio::time::timeout(SETTLE_LIMIT, wait).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "watch for ServiceAccount default/default"),
+        Err(_) => tracing::warn!("ServiceAccount default/default is not there yet"),
+    }
 }
 
 /// Applies one object as the API server itself.

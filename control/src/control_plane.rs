@@ -129,16 +129,17 @@ impl ControlPlane {
         plane
             .parts
             .spawn(compact(store, plane.config.retention, plane.stop.clone()));
-        plane.bootstrap().await?;
+        let client = plane.client(UserInfo::authenticated("system:apiserver", &[MASTERS]));
+        plane.bootstrap(&client).await?;
         plane.start_controllers();
+        bootstrap::settle(&client).await;
         plane.server.set_ready();
         Ok(plane)
     }
 
-    async fn bootstrap(&self) -> Result<(), StartError> {
-        let client = self.client(UserInfo::authenticated("system:apiserver", &[MASTERS]));
+    async fn bootstrap(&self, client: &kube::Client) -> Result<(), StartError> {
         let ca = self.authority.certificate();
-        bootstrap::ensure(&client, &self.config, self.advertised(), ca)
+        bootstrap::ensure(client, &self.config, self.advertised(), ca)
             .await
             .map_err(|error| StartError::Bootstrap(Box::new(error)))
     }

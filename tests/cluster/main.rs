@@ -10,6 +10,7 @@
 
 mod faults;
 mod images;
+mod pods;
 mod two_nodes;
 mod web_app;
 
