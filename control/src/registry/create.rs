@@ -6,9 +6,7 @@ use windlass_api::time::format_seconds;
 
 use super::error::ApiError;
 use super::strategy::Endpoint;
-use super::{
-    Call, Registry, Written, claim_operations, managers, object_meta as meta, parse, validation,
-};
+use super::{Call, Registry, Written, claim_operations, managers, object_meta as meta, validation};
 use crate::store::{Change, Freshness, Operation, Precondition, Snapshot, StoreError};
 
 /// How often a generated name or an allocated address may turn out to be taken.
@@ -129,8 +127,7 @@ fn dry_run(
     warnings: Vec<String>,
 ) -> Result<Written, ApiError> {
     let name = meta::name(object);
-    if let Some(entry) = snapshot.get(&call.key_of(name)) {
-        parse(entry)?;
+    if snapshot.get(&call.key_of(name)).is_some() {
         return Err(ApiError::AlreadyExists(call.target_of(name)));
     }
     let bytes = serde_json::to_vec(object).map_err(|e| ApiError::Internal(e.to_string()))?;

@@ -261,15 +261,14 @@ fn split(old: &Value, new: &mut Value, endpoint: Endpoint, has_status: bool) {
 
 /// Whether anything but metadata and status differs.
 fn spec_changed(old: &Value, new: &Value) -> bool {
-    let counted = |object: &Value| -> Vec<(String, Value)> {
-        let members = object.as_object().into_iter().flatten();
-        let counted = members.filter(|(key, _)| *key != "metadata" && *key != "status");
-        counted
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
     if old.get("spec").is_some() {
         return old.get("spec") != new.get("spec");
     }
-    counted(old) != counted(new)
+    !counted(old).eq(counted(new))
+}
+
+/// The members whose changes `metadata.generation` counts.
+fn counted(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let members = object.as_object().into_iter().flatten();
+    members.filter(|(key, _)| *key != "metadata" && *key != "status")
 }
