@@ -11,6 +11,7 @@
 
 mod certificates;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod garbage_collector;
 mod namespace;
@@ -105,6 +106,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "replicaset-controller",
         user: "system:serviceaccount:kube-system:replicaset-controller",
         start: replica_set::start,
+    },
+    Controller {
+        name: "disruption-controller",
+        user: "system:serviceaccount:kube-system:disruption-controller",
+        start: disruption::start,
     },
     Controller {
         name: "endpointslice-controller",

@@ -144,6 +144,19 @@ pub enum ApiError {
     /// Too many requests at once.
     #[error("{0}")]
     TooManyRequests(String),
+    /// An eviction that a PodDisruptionBudget does not allow now.
+    #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
+    DisruptionBudget {
+        /// Which budget, and what it lacks.
+        cause: String,
+        /// Seconds after which another try may succeed.
+        retry_after: u32,
+    },
+    /// An eviction of a pod that several PodDisruptionBudgets choose.
+    #[error(
+        "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+    )]
+    SeveralBudgets,
     /// Something did not answer in time.
     #[error("Timeout: {0}")]
     Timeout(String),

@@ -60,6 +60,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                 ],
             ),
             rule(READ, "apps", &["deployments", "replicasets"]),
+            rule(READ, "policy", &["poddisruptionbudgets"]),
             rule(READ, "discovery.k8s.io", &["endpointslices"]),
             rule(READ, "coordination.k8s.io", &["leases"]),
             rule(READ, "certificates.k8s.io", &["certificatesigningrequests"]),
@@ -101,6 +102,15 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                 "",
                 &["pods"],
             ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:disruption-controller",
+        &[
+            rule(&["update"], "policy", &["poddisruptionbudgets/status"]),
+            rule(&["get"], "apps", &["statefulsets/scale"]),
+            rule(&["get"], "", &["replicationcontrollers/scale"]),
             EVENTS,
         ],
     ),

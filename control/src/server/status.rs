@@ -65,8 +65,8 @@ pub fn response(error: &ApiError) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    if retry_after(error).is_some() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = retry_after(error) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(error, ApiError::Unauthorized) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -75,6 +75,9 @@ pub fn response(error: &ApiError) -> Response {
 }
 
 fn retry_after(error: &ApiError) -> Option<u32> {
+    if let ApiError::DisruptionBudget { retry_after, .. } = error {
+        return Some(*retry_after);
+    }
     let waits = matches!(
         error,
         ApiError::TooManyRequests(_)
@@ -120,10 +123,14 @@ fn code_and_reason(error: &ApiError) -> (StatusCode, &'static str) {
         ApiError::ResourceVersionTooLarge { .. } | ApiError::Timeout(_) => {
             (C::GATEWAY_TIMEOUT, "Timeout")
         }
-        ApiError::TooManyRequests(_) => (C::TOO_MANY_REQUESTS, "TooManyRequests"),
+        ApiError::TooManyRequests(_) | ApiError::DisruptionBudget { .. } => {
+            (C::TOO_MANY_REQUESTS, "TooManyRequests")
+        }
         ApiError::ServiceUnavailable(_) => (C::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         ApiError::NotImplemented(_) => (C::NOT_IMPLEMENTED, "NotImplemented"),
-        ApiError::Internal(_) => (C::INTERNAL_SERVER_ERROR, "InternalError"),
+        ApiError::Internal(_) | ApiError::SeveralBudgets => {
+            (C::INTERNAL_SERVER_ERROR, "InternalError")
+        }
     }
 }
 
@@ -166,6 +173,10 @@ fn details(error: &ApiError) -> Map<String, Value> {
                 "reason": "ResourceVersionTooLarge",
                 "message": "Too large resource version",
             }]);
+            Map::from_iter([("causes".to_owned(), causes)])
+        }
+        ApiError::DisruptionBudget { cause, .. } => {
+            let causes = json!([{"reason": "DisruptionBudget", "message": cause}]);
             Map::from_iter([("causes".to_owned(), causes)])
         }
         ApiError::Internal(message) => {

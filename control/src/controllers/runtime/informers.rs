@@ -7,6 +7,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
@@ -31,6 +32,8 @@ pub struct Informers {
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     /// Deployments.
     pub deployments: Arc<Informer<Deployment>>,
+    /// PodDisruptionBudgets.
+    pub disruption_budgets: Arc<Informer<PodDisruptionBudget>>,
     /// Services.
     pub services: Arc<Informer<Service>>,
     /// EndpointSlices.
@@ -61,6 +64,7 @@ impl Informers {
             pods: Informer::new(Api::all(client.clone()), all()),
             replica_sets: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
+            disruption_budgets: Informer::new(Api::all(client.clone()), all()),
             services: Informer::new(Api::all(client.clone()), all()),
             endpoint_slices: Informer::new(Api::all(client.clone()), all()),
             endpoints: Informer::new(Api::all(client.clone()), all()),
@@ -78,6 +82,7 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.pods).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replica_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.disruption_budgets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.services).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.endpoint_slices).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.endpoints).run(stop.clone()));
@@ -117,6 +122,7 @@ macro_rules! whole {
 whole!(
     ReplicaSet,
     Deployment,
+    PodDisruptionBudget,
     Service,
     Endpoints,
     Lease,

@@ -27,6 +27,11 @@ pub(super) fn kind() -> Kind {
         .short_names(&["po"])
         .categories(&["all"])
         .subresource("binding", gvk("Binding"), &["create"])
+        .subresource(
+            "eviction",
+            GroupVersionKind::of("policy", "v1", "Eviction"),
+            &["create"],
+        )
         .subresource("log", gvk("Pod"), &["get"])
 }
 

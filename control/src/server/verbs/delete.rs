@@ -75,13 +75,21 @@ fn write_options(request: &Request<'_>, options: &DeleteOptions) -> WriteOptions
 /// Options from the body, or from the query where the body says nothing.
 async fn options(request: &Request<'_>, body: Body) -> Result<DeleteOptions, ApiError> {
     let bytes = body::read(body).await?;
-    let mut options = if bytes.is_empty() {
-        DeleteOptions::default()
+    let given = if bytes.is_empty() {
+        serde_json::json!({})
     } else {
-        let decoded = body::decode(request, &bytes)?;
-        DeleteOptions::deserialize(decoded.value)
-            .map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?
+        body::decode(request, &bytes)?.value
     };
+    options_of(request, given)
+}
+
+/// Options from a DeleteOptions object, or from the query where it says nothing.
+pub(super) fn options_of(
+    request: &Request<'_>,
+    given: serde_json::Value,
+) -> Result<DeleteOptions, ApiError> {
+    let mut options = DeleteOptions::deserialize(given)
+        .map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?;
     let query = &request.context.query;
     if options.grace_period_seconds.is_none() && !query.get("gracePeriodSeconds").is_empty() {
         let text = query.get("gracePeriodSeconds");

@@ -6,6 +6,7 @@
 mod body;
 mod create;
 mod delete;
+mod eviction;
 mod get;
 mod list;
 mod patch;
@@ -155,10 +156,9 @@ pub(super) async fn dispatch(
 
 /// The answer about a subresource the kind has not: by name, if Kubernetes has it.
 fn absent(request: &Request<'_>) -> ApiError {
-    const LATER: [&str; 7] = [
+    const LATER: [&str; 6] = [
         "attach",
         "ephemeralcontainers",
-        "eviction",
         "exec",
         "portforward",
         "proxy",

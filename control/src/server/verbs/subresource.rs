@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
+use super::eviction::Eviction;
 use super::{Request, body};
 use crate::pki::service_account::{Bound, Claims, ISSUER, Reference};
 use crate::registry::error::ApiError;
@@ -29,7 +30,7 @@ pub(super) trait Subresource: Sync {
     async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError>;
 }
 
-const SUBRESOURCES: &[&dyn Subresource] = &[&Binding, &Scale, &Log, &Token];
+const SUBRESOURCES: &[&dyn Subresource] = &[&Binding, &Eviction, &Scale, &Log, &Token];
 
 /// The subresource of that name, if it is one with behaviour of its own.
 pub(super) fn find(name: &str) -> Option<&'static dyn Subresource> {
@@ -39,7 +40,7 @@ pub(super) fn find(name: &str) -> Option<&'static dyn Subresource> {
         .find(|subresource| subresource.name() == name)
 }
 
-fn not_allowed(request: &Request<'_>) -> ApiError {
+pub(super) fn not_allowed(request: &Request<'_>) -> ApiError {
     let verb = request.context.info.verb.to_owned();
     ApiError::MethodNotAllowed {
         target: request.target(),
@@ -47,7 +48,7 @@ fn not_allowed(request: &Request<'_>) -> ApiError {
     }
 }
 
-async fn read(
+pub(super) async fn read(
     request: &Request<'_>,
     body: Body,
     gvk: &GroupVersionKind,
