@@ -64,6 +64,9 @@ pub enum StartError {
     /// The table of kinds and the schema disagree; a bug.
     #[error(transparent)]
     Kinds(#[from] NotInSchema),
+    /// Two metrics have one name; a bug.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
     /// The first objects cannot be made.
     #[error("make the cluster's first objects: {0}")]
     Bootstrap(#[source] Box<kube::Error>),
@@ -107,7 +110,7 @@ impl ControlPlane {
             tokens,
             nodes: NodeConnector::new(&authority, &client_identity)?,
             images: Some(images::routes(&config.data_dir.join("registry")).await?),
-        });
+        })?;
         let listener = listener::bind(config.listen).await?;
         let bind_error = |source| ListenError::Bind {
             address: config.listen,

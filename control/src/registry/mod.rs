@@ -71,6 +71,15 @@ pub struct Served {
     pub ty: TypeRef,
 }
 
+impl Served {
+    /// Whether objects of the kind are stored under its own name: it is neither computed nor another
+    /// version of a kind that is.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !self.kind.computed && self.kind.conversion.is_none()
+    }
+}
+
 /// Objects of every served kind over a store.
 pub struct Registry {
     store: Arc<dyn Store>,

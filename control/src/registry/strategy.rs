@@ -18,6 +18,26 @@ pub struct Kind {
     pub info: ResourceInfo,
     /// What is special about it.
     pub strategy: &'static dyn Strategy,
+    /// How its objects are stored, if as another kind's.
+    pub conversion: Option<&'static Conversion>,
+    /// Whether its objects are answers, computed and never stored (`server/verbs/computed`).
+    pub computed: bool,
+}
+
+/// Another form of objects that are stored as a kind of another version or group.
+///
+/// The two kinds share a strategy and differ in what clients send and see. The functions are pure and
+/// lose nothing that the other form can say.
+#[derive(Debug)]
+pub struct Conversion {
+    /// The kind that is stored.
+    pub stored: GroupVersionKind,
+    /// From this form to the stored one.
+    pub to_stored: fn(&Value) -> Value,
+    /// From the stored form to this one.
+    pub from_stored: fn(&Value) -> Value,
+    /// Selectable fields by the name they have in this form, each with the stored form's name.
+    pub fields: &'static [(&'static str, &'static str)],
 }
 
 /// The part of an object that a request writes.
@@ -272,7 +292,12 @@ impl Kind {
             categories: texts(&[]),
             subresources: Vec::new().into(),
         };
-        let kind = Self { info, strategy };
+        let kind = Self {
+            info,
+            strategy,
+            conversion: None,
+            computed: false,
+        };
         if strategy.has_status() {
             let gvk = kind.info.gvk.clone();
             kind.subresource("status", gvk, &["get", "patch", "update"])
@@ -291,6 +316,20 @@ impl Kind {
         let mut kind = Self::namespaced(gvk, plural, strategy);
         kind.info.namespaced = false;
         kind
+    }
+
+    /// Served in a form of its own, stored in another.
+    #[must_use]
+    pub const fn stored_as(mut self, conversion: &'static Conversion) -> Self {
+        self.conversion = Some(conversion);
+        self
+    }
+
+    /// Computed on request and never stored, with these verbs.
+    #[must_use]
+    pub fn computed(mut self, verbs: &[&'static str]) -> Self {
+        self.computed = true;
+        self.verbs(verbs)
     }
 
     /// With short names.

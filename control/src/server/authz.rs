@@ -6,7 +6,7 @@
 //! | a component of the control plane | the rows of [`COMPONENTS`] under its name |
 //! | `system:node:NAME` | [`NODE`], and of it only what concerns that node |
 //! | group `system:bootstrappers` | ask for a node's client certificate |
-//! | anybody authenticated | discovery and OpenAPI |
+//! | anybody authenticated | discovery and OpenAPI, and [`BASIC`]: questions about themselves |
 //! | anybody | health, version, and ConfigMap kube-public/cluster-info |
 //!
 //! Differs from Kubernetes: RBAC objects are not served yet, so other users have no permissions.
@@ -14,6 +14,8 @@
 use crate::identity::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, UserInfo};
 use crate::registry::error::{ApiError, Target};
 use crate::store::{KeyRange, ObjectKey, Snapshot};
+
+use serde_json::{Value, json};
 
 use super::request_info::RequestInfo;
 
@@ -230,6 +232,20 @@ const BOOTSTRAP: &[Rule] = &[rule(
     &["certificatesigningrequests"],
 )];
 
+/// What everybody who is authenticated may ask about themselves.
+const BASIC: &[Rule] = &[
+    rule(
+        &["create"],
+        "authorization.k8s.io",
+        &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+    ),
+    rule(
+        &["create"],
+        "authentication.k8s.io",
+        &["selfsubjectreviews"],
+    ),
+];
+
 /// Non-resource paths by who may read them.
 const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 const DISCOVERY: &[&str] = &["/", "/api", "/apis", "/openapi"];
@@ -244,16 +260,74 @@ pub fn authorize(
     snapshot: &Snapshot,
     field_selector: &str,
 ) -> Result<(), ApiError> {
-    let allowed = user.is_in(MASTERS)
+    if may(user, info, snapshot, field_selector) {
+        Ok(())
+    } else {
+        Err(forbidden(user, info))
+    }
+}
+
+/// Whether `user` may do what `info` says.
+#[must_use]
+pub fn may(user: &UserInfo, info: &RequestInfo, snapshot: &Snapshot, field_selector: &str) -> bool {
+    user.is_in(MASTERS)
         || if info.is_resource {
             may_resource(user, info, snapshot, field_selector)
         } else {
             may_path(user, info)
-        };
-    if allowed {
-        Ok(())
+        }
+}
+
+/// Everything `user` may do, as the status of a SelfSubjectRulesReview. What a node may do depends on
+/// the object besides.
+#[must_use]
+pub fn rules(user: &UserInfo) -> Value {
+    let all = [rule(ALL, "*", ALL)];
+    let (resources, paths): (Vec<&Rule>, Vec<&str>) = if user.is_in(MASTERS) {
+        (all.iter().collect(), vec!["*"])
     } else {
-        Err(forbidden(user, info))
+        let own = own_rules(user).iter().chain(basic_rules(user));
+        let discovery = DISCOVERY.iter().filter(|_| user.is_in(AUTHENTICATED));
+        (
+            own.collect(),
+            PUBLIC.iter().chain(discovery).copied().collect(),
+        )
+    };
+    let resource = |rule: &&Rule| {
+        json!({
+            "verbs": rule.verbs, "apiGroups": [rule.group], "resources": rule.resources,
+        })
+    };
+    let resources: Vec<_> = resources.iter().map(resource).collect();
+    let verbs = if user.is_in(MASTERS) { "*" } else { "get" };
+    json!({
+        "resourceRules": resources,
+        "nonResourceRules": [{"verbs": [verbs], "nonResourceURLs": paths}],
+        "incomplete": user.node_name().is_some(),
+    })
+}
+
+/// The allow-list of a user, before the restriction of nodes.
+fn own_rules(user: &UserInfo) -> &'static [Rule] {
+    if user.node_name().is_some() {
+        return NODE;
+    }
+    if user.is_in(BOOTSTRAPPERS) {
+        return BOOTSTRAP;
+    }
+    let found = COMPONENTS.iter().find(|(name, _)| *name == user.name);
+    // A ServiceAccount of the same name made by a user has a uid; the component itself has none.
+    match found {
+        Some((_, rules)) if user.uid.is_empty() => rules,
+        _ => &[],
+    }
+}
+
+fn basic_rules(user: &UserInfo) -> &'static [Rule] {
+    if user.is_in(AUTHENTICATED) {
+        BASIC
+    } else {
+        &[]
     }
 }
 
@@ -277,15 +351,13 @@ fn may_resource(
     if is_cluster_info(info) {
         return true;
     }
-    if let Some(node) = user.node_name() {
-        return matches(NODE, info) && concerns(node, info, snapshot, field_selector);
+    if matches(basic_rules(user), info) {
+        return true;
     }
-    if user.is_in(BOOTSTRAPPERS) {
-        return matches(BOOTSTRAP, info);
-    }
-    let rules = COMPONENTS.iter().find(|(name, _)| *name == user.name);
-    // A ServiceAccount of the same name made by a user has a uid; the component itself has none.
-    user.uid.is_empty() && rules.is_some_and(|(_, rules)| matches(rules, info))
+    matches(own_rules(user), info)
+        && user
+            .node_name()
+            .is_none_or(|node| concerns(node, info, snapshot, field_selector))
 }
 
 /// What a joining node reads to learn the cluster's authority; it holds nothing secret.

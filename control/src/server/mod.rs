@@ -4,9 +4,10 @@
 //!
 //! 1. *panic isolation*: a fault in one request answers 500 and harms no other;
 //! 2. *request info*: path, method and query in the API's terms, which all further steps read;
-//! 3. *authentication*: before anything is spent on strangers;
-//! 4. *limit*: a bound on requests in flight, by which an overloaded server says 429 instead of falling
-//!    over; watches and logs are exempt because they last;
+//! 3. *authentication*: before anything is spent on strangers; whoever may acts as somebody else from
+//!    here on (`authn/impersonation.rs`);
+//! 4. *limit*: bounds on requests in flight (`limits.rs`), by which an overloaded server says 429 instead
+//!    of falling over; watches and streams are exempt because they last;
 //! 5. *authorization*: before the body is read;
 //! 6. *dispatch*: health, discovery, OpenAPI, the image registry, or a verb on a resource, with a time
 //!    limit unless the request lasts by nature.
@@ -21,7 +22,9 @@ pub mod connect;
 mod discovery;
 mod health;
 pub mod in_process;
+mod limits;
 pub mod listener;
+mod metrics;
 pub mod negotiation;
 pub mod openapi;
 pub mod request_info;
@@ -34,25 +37,28 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
-use http::{HeaderMap, Request};
-use tokio::sync::Semaphore;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::identity::UserInfo;
 use crate::registry::Registry;
 use crate::registry::error::ApiError;
-use crate::store::Freshness;
+use crate::store::{Freshness, Snapshot};
 use authn::{Authenticator, PeerCertificate};
 use connect::NodeConnector;
 use health::Health;
+use limits::{Class, Limits};
+use metrics::Metrics;
 use openapi::OpenApi;
 use request_info::{Query, RequestInfo};
 
-/// Requests in flight at once, those that last by nature not counted.
-const MAX_IN_FLIGHT: usize = 400;
 /// How long a request may take that does not last by nature.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// Names a request in answers and logs; a client may choose the name.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Longest name of a request that a client may choose.
+const MAX_AUDIT_ID: usize = 64;
 
 /// What every request needs.
 pub struct ApiServer {
@@ -63,7 +69,8 @@ pub struct ApiServer {
     nodes: NodeConnector,
     images: Option<axum::Router>,
     health: Health,
-    in_flight: Semaphore,
+    limits: Limits,
+    metrics: Metrics,
 }
 
 /// What the server is built from.
@@ -92,15 +99,17 @@ pub struct Context {
 
 impl ApiServer {
     /// A server over `parts`.
-    #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// When two metrics have one name; a bug.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, prometheus::Error> {
         let resources: Vec<_> = parts
             .registry
             .served()
             .iter()
             .map(|served| served.kind.info.clone())
             .collect();
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             authenticator: Authenticator::new(Arc::clone(&parts.tokens)),
             tokens: parts.tokens,
             openapi: OpenApi::new(resources, crate::VERSION.to_owned()),
@@ -108,8 +117,9 @@ impl ApiServer {
             nodes: parts.nodes,
             images: parts.images,
             health: Health::default(),
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
-        })
+            limits: Limits::default(),
+            metrics: Metrics::new()?,
+        }))
     }
 
     /// The objects behind the server.
@@ -127,16 +137,24 @@ impl ApiServer {
     pub async fn respond(self: Arc<Self>, request: Request<Body>) -> Response {
         let query = Query::of(request.uri());
         let info = RequestInfo::of(request.method(), request.uri(), &query);
-        let span = tracing::debug_span!("request", verb = info.verb, path = %info.path);
+        let id = audit_id(request.headers());
+        let span = tracing::debug_span!("request", verb = info.verb, path = %info.path, ?id);
+        let served = self
+            .registry
+            .find(&info.group, &info.version, &info.resource);
+        let running = self.metrics.begin(&info, served, lasts(&info, &query));
         let answer = std::panic::AssertUnwindSafe(self.serve(request, info, query));
-        match answer.catch_unwind().instrument(span).await {
+        let mut response = match answer.catch_unwind().instrument(span).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => status::response(&error),
             Err(_) => {
                 let error = ApiError::Internal("this request caused a panic".into());
                 status::response(&error)
             }
-        }
+        };
+        running.ended(response.status());
+        response.headers_mut().insert(AUDIT_ID, id);
+        response
     }
 
     async fn serve(
@@ -148,13 +166,19 @@ impl ApiServer {
         let (parts, body) = request.into_parts();
         let user = self.user_of(&parts).await?;
         let lasts = lasts(&info, &query);
-        let _permit = if lasts { None } else { Some(self.enter()?) };
+        let local = parts.extensions.get::<in_process::Identity>().is_some();
+        let _permit = if lasts || local {
+            None
+        } else {
+            self.limits.enter(&user, Class::of(info.verb))?
+        };
         if info.path == "/v2" || info.path.starts_with("/v2/") {
             return self
                 .serve_images(Request::from_parts(parts, body), user)
                 .await;
         }
         let snapshot = self.registry.store().snapshot(Freshness::Latest).await?;
+        let user = impersonated(user, &parts.headers, &snapshot)?;
         authz::authorize(&user, &info, &snapshot, query.get("fieldSelector"))?;
         drop(snapshot);
         let context = Context {
@@ -186,12 +210,6 @@ impl ApiServer {
             .await
     }
 
-    fn enter(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
-        self.in_flight.try_acquire().map_err(|_| {
-            ApiError::TooManyRequests("too many requests, please try again later".into())
-        })
-    }
-
     async fn serve_images(
         &self,
         mut request: Request<Body>,
@@ -221,10 +239,22 @@ impl ApiServer {
         if let Some(response) = self.health.respond(path, &context) {
             return Ok(response);
         }
+        if path == "/metrics" {
+            return self.serve_metrics().await;
+        }
         if path.starts_with("/openapi/") {
             return discovery::openapi(self, path, &context);
         }
         discovery::respond(self, path, &context)
+    }
+
+    async fn serve_metrics(&self) -> Result<Response, ApiError> {
+        let snapshot = self.registry.store().snapshot(Freshness::Latest).await?;
+        let text = self.metrics.text(&self.registry, &snapshot)?;
+        let mut response = Response::new(Body::from(text));
+        let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        Ok(response)
     }
 }
 
@@ -239,4 +269,31 @@ fn lasts(info: &RequestInfo, query: &Query) -> bool {
     info.verb == "watch"
         || (info.subresource == "log" && query.flag("follow"))
         || info.path.starts_with("/v2/")
+}
+
+/// The name of a request: the client's, or a new one.
+fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(AUDIT_ID);
+    let given = given.filter(|id| !id.is_empty() && id.len() <= MAX_AUDIT_ID);
+    given.cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        // Hexadecimal digits and hyphens are a header's value.
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}
+
+/// Who the request acts as: the user behind it, or the one it asks to be, if it may.
+fn impersonated(
+    user: UserInfo,
+    headers: &HeaderMap,
+    snapshot: &Snapshot,
+) -> Result<UserInfo, ApiError> {
+    let Some(asked) = authn::impersonation::asked(headers)? else {
+        return Ok(user);
+    };
+    for check in &asked.checks {
+        authz::authorize(&user, check, snapshot, "")?;
+    }
+    tracing::debug!(user = user.name, becomes = asked.user.name, "impersonation");
+    Ok(asked.user)
 }

@@ -38,7 +38,8 @@ pub enum BodyFormat {
     Yaml,
 }
 
-const ACCEPTED: &str = "application/json, application/yaml";
+/// What the server reads and writes, as errors list it.
+pub(super) const ACCEPTED: &str = "application/json, application/yaml";
 
 /// One entry of an Accept header.
 struct MediaRange<'a> {

@@ -87,7 +87,7 @@ impl Query {
 }
 
 /// Undoes percent-encoding; in queries a plus is a space.
-fn decode(text: &str, plus: bool) -> Cow<'_, str> {
+pub(super) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
     }
@@ -156,6 +156,39 @@ impl RequestInfo {
         self.subresource = part(2);
         self.rest = parts.get(3..).unwrap_or_default().join("/");
     }
+}
+
+/// Verbs that a review may ask about, those of requests and those that only permissions know.
+const VERBS: [&str; 21] = [
+    "*",
+    "approve",
+    "attest",
+    "bind",
+    "create",
+    "delete",
+    "deletecollection",
+    "escalate",
+    "get",
+    "head",
+    "impersonate",
+    "list",
+    "options",
+    "patch",
+    "post",
+    "proxy",
+    "put",
+    "sign",
+    "update",
+    "use",
+    "watch",
+];
+
+/// The verb of that name; empty, which nobody but those who may do everything has leave for, when there
+/// is none.
+#[must_use]
+pub fn known_verb(verb: &str) -> &'static str {
+    let known = VERBS.into_iter().find(|known| *known == verb);
+    known.unwrap_or_default()
 }
 
 fn method_verb(method: &Method) -> &'static str {

@@ -91,6 +91,16 @@ pub struct Position {
 }
 
 impl Entry {
+    /// An object that is not stored, in the form of those that are: as if written at `revision`.
+    #[must_use]
+    pub fn computed(key: ObjectKey, revision: Revision, record: Record) -> Self {
+        let position = Position {
+            revision,
+            operation: 0,
+        };
+        Self::new(key, position, record)
+    }
+
     fn new(key: ObjectKey, position: Position, record: Record) -> Self {
         let bytes = record.splice(position.revision);
         let Record {

@@ -14,6 +14,7 @@ mod node;
 mod pod;
 pub mod pod_spec;
 mod replica_set;
+mod reviews;
 mod secret;
 mod service;
 mod service_account;
@@ -26,6 +27,8 @@ pub(crate) use workload::scale_of;
 
 /// Every kind.
 pub const KINDS: &[fn() -> Kind] = &[
+    reviews::binding,
+    reviews::component_status,
     config_map::kind,
     endpoints::kind,
     event::kind,
@@ -37,6 +40,12 @@ pub const KINDS: &[fn() -> Kind] = &[
     service::kind,
     deployment::kind,
     replica_set::kind,
+    reviews::self_subject_review,
+    reviews::token_review,
+    reviews::local_subject_access_review,
+    reviews::self_subject_access_review,
+    reviews::self_subject_rules_review,
+    reviews::subject_access_review,
     certificate_signing_request::kind,
     lease::kind,
     endpoint_slice::kind,

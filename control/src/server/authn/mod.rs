@@ -6,6 +6,7 @@
 //! carry their identity as a request extension and never get here.
 
 mod bootstrap;
+pub mod impersonation;
 mod tokens;
 
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use http::{HeaderMap, header};
 use rustls_pki_types::CertificateDer;
 
 use crate::identity::{AUTHENTICATED, UserInfo};
-use crate::pki::service_account::Tokens;
+use crate::pki::service_account::{ISSUER, Tokens};
 use crate::registry::error::ApiError;
-use crate::store::{Freshness, Store};
+use crate::store::{Freshness, Snapshot, Store};
 
 /// The client certificate of a connection, once TLS has verified it.
 #[derive(Clone, Debug)]
@@ -58,9 +59,24 @@ impl Authenticator {
         let snapshot = store.snapshot(Freshness::Latest).await?;
         let user = match bootstrap::split(token) {
             Some((id, secret)) => bootstrap::authenticate(&snapshot, id, secret),
-            None => tokens::authenticate(&self.tokens, &snapshot, token),
+            None => {
+                let audiences = [ISSUER.to_owned()];
+                let found = self.token(&snapshot, token, &audiences);
+                found.map(|(user, _)| user)
+            }
         };
         user.ok_or(ApiError::Unauthorized)
+    }
+
+    /// The user of a ServiceAccount token that is meant for one of `audiences`, and for which of them.
+    #[must_use]
+    pub fn token(
+        &self,
+        snapshot: &Snapshot,
+        token: &str,
+        audiences: &[String],
+    ) -> Option<(UserInfo, Vec<String>)> {
+        tokens::authenticate(&self.tokens, snapshot, token, audiences)
     }
 }
 

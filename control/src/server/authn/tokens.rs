@@ -4,14 +4,22 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::identity::UserInfo;
-use crate::pki::service_account::{ISSUER, Reference, Tokens};
+use crate::pki::service_account::{Reference, Tokens};
 use crate::registry::object_meta as meta;
 use crate::store::{ObjectKey, Snapshot};
 
-/// The user of a token whose account (and pod, if bound to one) still exist.
-pub(super) fn authenticate(tokens: &Tokens, snapshot: &Snapshot, token: &str) -> Option<UserInfo> {
+/// The user of a token whose account (and pod, if bound to one) still exist, and those of `audiences`
+/// that it is meant for; `None` when it is meant for none of them.
+pub(super) fn authenticate(
+    tokens: &Tokens,
+    snapshot: &Snapshot,
+    token: &str,
+    audiences: &[String],
+) -> Option<(UserInfo, Vec<String>)> {
     let claims = tokens.verify(token, Timestamp::now()).ok()?;
-    if !claims.aud.iter().any(|audience| audience == ISSUER) {
+    let mut meant = audiences.to_vec();
+    meant.retain(|audience| claims.aud.contains(audience));
+    if meant.is_empty() {
         return None;
     }
     let bound = &claims.bound;
@@ -38,5 +46,5 @@ pub(super) fn authenticate(tokens: &Tokens, snapshot: &Snapshot, token: &str) ->
             user.extra.insert(key, vec![value.clone()]);
         }
     }
-    Some(user)
+    Some((user, meant))
 }

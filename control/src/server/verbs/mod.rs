@@ -4,6 +4,7 @@
 //! special about a subresource is in [`SUBRESOURCES`].
 
 mod body;
+mod computed;
 mod create;
 mod delete;
 mod eviction;
@@ -137,6 +138,9 @@ pub(super) async fn dispatch(
             target: request.target(),
             verb,
         });
+    }
+    if served.kind.computed {
+        return computed::respond(&request, body).await;
     }
     match info.verb {
         "get" => get::respond(&request).await,

@@ -17,7 +17,7 @@ use crate::registry::field_error::FieldError;
 use crate::registry::kinds::scale_of;
 use crate::registry::strategy::Endpoint;
 use crate::registry::update::{Update, conflict};
-use crate::registry::{object_meta as meta, parse};
+use crate::registry::{Call, Registry, object_meta as meta, parse};
 use crate::store::{Freshness, ObjectKey};
 
 /// A subresource with behaviour of its own.
@@ -77,36 +77,7 @@ impl Subresource for Binding {
         }
         let gvk = GroupVersionKind::of("", "v1", "Binding");
         let binding = read(request, body, &gvk).await?.object;
-        let node = binding
-            .pointer("/target/name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if node.is_empty() {
-            let errors = vec![FieldError::required("target.name", "")];
-            return Err(ApiError::Invalid {
-                target: request.target(),
-                errors,
-            });
-        }
-        let call = request.call();
-        let change = |current: Option<&Value>| {
-            let current = current.ok_or_else(|| ApiError::NotFound(request.target()))?;
-            let uid = meta::uid(&binding);
-            if !uid.is_empty() && uid != meta::uid(current) {
-                return Err(conflict(
-                    &call,
-                    "the pod is another one than the binding is for",
-                ));
-            }
-            bind(current, node).map_err(|reason| conflict(&call, &reason))
-        };
-        let update = Update {
-            endpoint: Endpoint::Named("binding"),
-            change: &change,
-            may_create: false,
-            manages_fields: false,
-        };
-        request.server.registry().update(&call, &update).await?;
+        bind_pod(request.server.registry(), &request.call(), &binding).await?;
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
         });
@@ -115,6 +86,44 @@ impl Subresource for Binding {
             Body::from(status.to_string()),
         ))
     }
+}
+
+/// Binds the pod of `call` to the node that `binding` names.
+pub(super) async fn bind_pod(
+    registry: &Registry,
+    call: &Call<'_>,
+    binding: &Value,
+) -> Result<(), ApiError> {
+    let node = binding
+        .pointer("/target/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if node.is_empty() {
+        let errors = vec![FieldError::required("target.name", "")];
+        return Err(ApiError::Invalid {
+            target: call.target(),
+            errors,
+        });
+    }
+    let change = |current: Option<&Value>| {
+        let current = current.ok_or_else(|| ApiError::NotFound(call.target()))?;
+        let uid = meta::uid(binding);
+        if !uid.is_empty() && uid != meta::uid(current) {
+            return Err(conflict(
+                call,
+                "the pod is another one than the binding is for",
+            ));
+        }
+        bind(current, node).map_err(|reason| conflict(call, &reason))
+    };
+    let update = Update {
+        endpoint: Endpoint::Named("binding"),
+        change: &change,
+        may_create: false,
+        manages_fields: false,
+    };
+    registry.update(call, &update).await?;
+    Ok(())
 }
 
 /// The pod bound to `node`, and the condition that says so.
