@@ -217,6 +217,7 @@ impl ControlPlane {
 
     /// Stops everything in order and returns once the data file is closed.
     pub async fn shutdown(mut self) {
+        self.server.set_stopping();
         self.stop.cancel();
         while let Some(ended) = self.parts.join_next().await {
             if let Err(error) = ended {

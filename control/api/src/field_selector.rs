@@ -67,6 +67,24 @@ impl FieldSelector {
         Ok(Self { requirements })
     }
 
+    /// The selector with every field under the name that `rename` gives it.
+    ///
+    /// # Errors
+    /// The first that `rename` answers.
+    pub fn try_rename<E>(self, rename: impl Fn(&str) -> Result<&str, E>) -> Result<Self, E> {
+        let renamed = |mut requirement: Requirement| {
+            let name = rename(&requirement.field)?;
+            if name != requirement.field {
+                requirement.field = name.to_owned();
+            }
+            Ok(requirement)
+        };
+        let requirements = self.requirements.into_iter().map(renamed);
+        Ok(Self {
+            requirements: requirements.collect::<Result<_, E>>()?,
+        })
+    }
+
     /// The requirements, in the order given.
     #[must_use]
     pub fn requirements(&self) -> &[Requirement] {

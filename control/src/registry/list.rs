@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use windlass_api::field_selector::FieldSelector;
 use windlass_api::label_selector::{LabelSelector, Labels};
 
-use super::error::ApiError;
+use super::error::{ApiError, Target};
+use super::field_error::FieldError;
 use super::strategy::Kind;
 use super::{Call, Registry};
 use crate::store::{Entry, Freshness, Pairs, Revision, Snapshot, StoreError};
@@ -50,14 +51,10 @@ impl Filter {
             ApiError::BadRequest(format!("unable to parse requirement: {error}"))
         })?;
         let fields = FieldSelector::parse(fields).map_err(|e| bad("field", e.to_string()))?;
-        if let Some(unknown) = fields
-            .requirements()
-            .iter()
-            .find(|r| !kind.selects(&r.field))
-        {
-            let text = format!("field label not supported: {}", unknown.field);
-            return Err(ApiError::BadRequest(text));
-        }
+        let fields = fields.try_rename(|field| {
+            kind.selects(field)
+                .ok_or_else(|| ApiError::BadRequest(format!("field label not supported: {field}")))
+        })?;
         Ok(Self { labels, fields })
     }
 
@@ -175,6 +172,11 @@ impl Registry {
             let text = "specifying resource version is not allowed when using continue";
             return Err(ApiError::BadRequest(text.into()));
         }
+        if !query.resource_version_match.is_empty() {
+            return Err(match_forbidden(
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
         let token = Continue::decode(&query.continue_token)?;
         if token.rv == 0 {
             return Ok((
@@ -203,24 +205,42 @@ impl Registry {
 
 /// What `resourceVersion` and `resourceVersionMatch` ask for.
 fn freshness(query: &ListQuery) -> Result<Freshness, ApiError> {
-    let matching = query.resource_version_match.as_str();
-    let forbidden =
-        |why: &str| ApiError::BadRequest(format!("resourceVersionMatch: Forbidden: {why}"));
-    match (query.resource_version.as_str(), matching) {
+    match (
+        query.resource_version.as_str(),
+        query.resource_version_match.as_str(),
+    ) {
         ("", "") => Ok(Freshness::Latest),
-        ("", _) => Err(forbidden(
+        ("", _) => Err(match_forbidden(
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         )),
-        ("0", "Exact") => Err(forbidden(
+        (_, matching) if !MATCHES.contains(&matching) => Err(invalid_options(
+            FieldError::not_supported("resourceVersionMatch", matching, &MATCHES),
+        )),
+        ("0", "Exact") => Err(match_forbidden(
             "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
         )),
-        (_, matching) if !["", "Exact", "NotOlderThan"].contains(&matching) => {
-            Err(ApiError::BadRequest(format!(
-                "resourceVersionMatch: Unsupported value: {matching:?}: supported values: \"Exact\", \"NotOlderThan\""
-            )))
-        }
         ("0", _) => Ok(Freshness::Any),
         (version, _) => Ok(Freshness::AtLeast(parse_version(version)?)),
+    }
+}
+
+const MATCHES: [&str; 3] = ["Exact", "NotOlderThan", ""];
+
+fn match_forbidden(why: &str) -> ApiError {
+    invalid_options(FieldError::forbidden("resourceVersionMatch", why))
+}
+
+/// The error of a list or watch whose options make no sense.
+#[must_use]
+pub fn invalid_options(error: FieldError) -> ApiError {
+    let target = Target {
+        group: "meta.k8s.io".into(),
+        kind: "ListOptions".into(),
+        ..Target::default()
+    };
+    ApiError::Invalid {
+        target,
+        errors: vec![error],
     }
 }
 

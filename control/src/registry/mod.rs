@@ -69,6 +69,8 @@ pub struct Served {
     pub kind: Kind,
     /// Type of the objects.
     pub ty: TypeRef,
+    /// Where in the table the kind is that the objects are stored as; its own place for most.
+    stored: usize,
 }
 
 impl Served {
@@ -124,9 +126,9 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
-/// A kind that cannot be served.
+/// A kind that cannot be served: it is not in the schema, or what it is stored as is not served.
 #[derive(Debug, thiserror::Error)]
-#[error("kind {0:?} is not in the schema")]
+#[error("kind {0:?} is not in the schema or the table of kinds")]
 pub struct NotInSchema(GroupVersionKind);
 
 impl Registry {
@@ -140,7 +142,7 @@ impl Registry {
         pools: Pools,
     ) -> Result<Self, NotInSchema> {
         let schema = Schema::builtin();
-        let mut served = Vec::new();
+        let mut served: Vec<Served> = Vec::new();
         let mut by_path = HashMap::new();
         for kind in kinds {
             let ResourceInfo { gvk, plural, .. } = &kind.info;
@@ -150,9 +152,11 @@ impl Registry {
                 gvk.version.to_string(),
                 plural.to_string(),
             );
-            by_path.insert(path, served.len());
-            served.push(Served { kind, ty });
+            let stored = served.len();
+            by_path.insert(path, stored);
+            served.push(Served { kind, ty, stored });
         }
+        find_stored(&mut served)?;
         Ok(Self {
             store,
             served,
@@ -173,6 +177,12 @@ impl Registry {
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Served> {
         let path = (group.to_owned(), version.to_owned(), plural.to_owned());
         self.served.get(*self.by_path.get(&path)?)
+    }
+
+    /// The kind as which objects of `served` are stored; `served` itself for most.
+    #[must_use]
+    pub fn stored<'a>(&'a self, served: &'a Served) -> &'a Served {
+        self.served.get(served.stored).unwrap_or(served)
     }
 
     /// The schema of all kinds.
@@ -229,6 +239,23 @@ impl Registry {
         let fields: Pairs = fields.chain(meta).collect();
         Record::encode(object, fields).map_err(|error| ApiError::Internal(error.to_string()))
     }
+}
+
+/// Settles for every kind that is served in another form where the stored one is.
+fn find_stored(served: &mut [Served]) -> Result<(), NotInSchema> {
+    for at in 0..served.len() {
+        let Some(conversion) = served.get(at).and_then(|served| served.kind.conversion) else {
+            continue;
+        };
+        let stored = served
+            .iter()
+            .position(|served| served.kind.info.gvk == conversion.stored)
+            .ok_or_else(|| NotInSchema(conversion.stored.clone()))?;
+        if let Some(served) = served.get_mut(at) {
+            served.stored = stored;
+        }
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Registry {

@@ -254,6 +254,15 @@ pub trait Strategy: Send + Sync + 'static {
     }
 }
 
+/// The object under the names of its kind.
+fn named(mut object: Value, gvk: &GroupVersionKind) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.insert("kind".into(), gvk.kind.as_ref().into());
+        members.insert("apiVersion".into(), gvk.api_version().as_ref().into());
+    }
+    object
+}
+
 const ALL_VERBS: &[&str] = &[
     "create",
     "delete",
@@ -372,12 +381,42 @@ impl Kind {
         self
     }
 
-    /// Whether `field` can be selected by.
+    /// The name under which `field` is kept if objects can be selected by it.
     #[must_use]
-    pub fn selects(&self, field: &str) -> bool {
-        field == "metadata.name"
-            || (field == "metadata.namespace" && self.info.namespaced)
-            || self.strategy.selectable_fields().contains(&field)
+    pub fn selects<'a>(&self, field: &'a str) -> Option<&'a str> {
+        let of_metadata =
+            field == "metadata.name" || (field == "metadata.namespace" && self.info.namespaced);
+        if of_metadata {
+            return Some(field);
+        }
+        match self.conversion {
+            Some(conversion) => {
+                let found = conversion.fields.iter().find(|(own, _)| *own == field);
+                found.map(|(_, stored)| *stored)
+            }
+            None => {
+                let own = self.strategy.selectable_fields();
+                own.contains(&field).then_some(field)
+            }
+        }
+    }
+
+    /// An object of this kind in the form in which it is stored.
+    #[must_use]
+    pub fn to_stored(&self, object: Value) -> Value {
+        match self.conversion {
+            Some(conversion) => named((conversion.to_stored)(&object), &conversion.stored),
+            None => object,
+        }
+    }
+
+    /// A stored object in the form of this kind.
+    #[must_use]
+    pub fn from_stored(&self, object: Value) -> Value {
+        match self.conversion {
+            Some(conversion) => named((conversion.from_stored)(&object), &self.info.gvk),
+            None => object,
+        }
     }
 }
 

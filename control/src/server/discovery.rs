@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use windlass_api::resource::ResourceInfo;
 
 use super::openapi::Document;
-use super::{ApiServer, Context, negotiation, verbs};
+use super::{ApiServer, Context, compression, negotiation, verbs};
 use crate::registry::error::ApiError;
 
 const AGGREGATED: &[&str] = &["v2", "v2beta1"];
@@ -260,11 +260,7 @@ pub(super) fn openapi(
             .v3_document(path.strip_prefix("/openapi/v3/").unwrap_or_default()),
     };
     let document: &Document = document.ok_or(ApiError::NoSuchPath)?;
-    let accepts_gzip = context
-        .headers
-        .get(header::ACCEPT_ENCODING)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("gzip"));
+    let accepts_gzip = compression::accepts_gzip(&context.headers);
     let text = || {
         if accepts_gzip {
             return Ok(document.gzip.clone());

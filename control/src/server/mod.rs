@@ -18,6 +18,7 @@
 pub mod authn;
 pub mod authz;
 pub mod codec;
+mod compression;
 pub mod connect;
 mod discovery;
 mod health;
@@ -133,6 +134,11 @@ impl ApiServer {
         self.health.set_ready();
     }
 
+    /// Says that the server is about to stop: `/readyz` fails, so that no new clients are sent here.
+    pub fn set_stopping(&self) {
+        self.health.set_stopping();
+    }
+
     /// Answers a request. Never fails: an error is a response.
     pub async fn respond(self: Arc<Self>, request: Request<Body>) -> Response {
         let query = Query::of(request.uri());
@@ -236,7 +242,8 @@ impl ApiServer {
             return Err(ApiError::NoSuchPath);
         }
         let path = context.info.path.trim_end_matches('/');
-        if let Some(response) = self.health.respond(path, &context) {
+        let store = self.registry.store().snapshot(Freshness::Latest).await;
+        if let Some(response) = self.health.respond(path, &context, store.is_ok()) {
             return Ok(response);
         }
         if path == "/metrics" {

@@ -18,7 +18,10 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
     let written = request
         .server
         .registry()
-        .create(&request.call(), checked.object)
+        .create(
+            &request.call(),
+            request.served.kind.to_stored(checked.object),
+        )
         .await?;
     request.written(&written, &checked.warnings)
 }

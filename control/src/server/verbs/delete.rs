@@ -45,7 +45,7 @@ pub(super) async fn respond_collection(
     let listing = registry.list(&request.call(), &query).await?;
     for entry in &listing.entries {
         let call = Call {
-            served: request.served,
+            served: request.call().served,
             namespace: entry.key.namespace(),
             name: entry.key.name(),
             options: &write,

@@ -2,13 +2,12 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use futures::stream;
 use http::StatusCode;
 
 use super::{Request, represented};
 use crate::registry::error::ApiError;
 use crate::registry::list::{Filter, ListQuery};
-use crate::server::codec;
+use crate::server::{codec, compression};
 
 pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError> {
     let representation = request.representation()?;
@@ -19,11 +18,11 @@ pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError>
         .list(&request.call(), &query)
         .await?;
     let chunks = codec::list(&request.served.kind, representation, &listing)?;
-    let chunks = stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
-    Ok(represented(
-        StatusCode::OK,
-        representation,
-        Body::from_stream(chunks),
+    let response = represented(StatusCode::OK, representation, Body::empty());
+    Ok(compression::fill(
+        response,
+        &request.context.headers,
+        chunks,
     ))
 }
 

@@ -30,6 +30,7 @@ use crate::registry::{Call, Served, WriteOptions, Written};
 struct Request<'a> {
     server: &'a ApiServer,
     context: &'a Context,
+    /// The kind in whose form the client sends and is answered.
     served: &'a Served,
     options: WriteOptions,
 }
@@ -37,7 +38,7 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn call(&self) -> Call<'_> {
         Call {
-            served: self.served,
+            served: self.server.registry().stored(self.served),
             namespace: &self.context.info.namespace,
             name: &self.context.info.name,
             options: &self.options,

@@ -58,8 +58,16 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
     let warnings = Mutex::new(Vec::new());
     let change = |current: Option<&Value>| {
         let current = current.ok_or_else(|| ApiError::NotFound(request.target()))?;
-        let patched = patch(request, language, current, &decoded.value)?;
-        let gvk = &request.served.kind.info.gvk;
+        let kind = &request.served.kind;
+        // A patch means the object in the form that the client sees.
+        let patched = match kind.conversion {
+            Some(_) => {
+                let seen = kind.from_stored(current.clone());
+                patch(request, language, &seen, &decoded.value)?
+            }
+            None => patch(request, language, current, &decoded.value)?,
+        };
+        let gvk = &kind.info.gvk;
         let checked = body::check(
             request,
             gvk,
@@ -70,7 +78,7 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
         *warnings
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = checked.warnings;
-        Ok(checked.object)
+        Ok(kind.to_stored(checked.object))
     };
     let update = Update {
         endpoint,
@@ -152,9 +160,11 @@ async fn respond_apply(
         decoded.value,
         &decoded.duplicates,
     )?;
-    let config = checked.object;
-    let api_version = gvk.api_version();
+    // Differs from Kubernetes: fields are owned in the form in which the object is stored, and the entry
+    // in managedFields names that version, whichever the client applied.
+    let config = request.served.kind.to_stored(checked.object);
     let call = request.call();
+    let api_version = call.served.kind.info.gvk.api_version();
     let apply = ApplyRequest {
         manager: request.context.query.get("fieldManager"),
         api_version: &api_version,
@@ -165,7 +175,7 @@ async fn respond_apply(
     };
     let schema = request.server.registry().schema();
     let change = |current: Option<&Value>| {
-        patch::apply(schema, request.served.ty, current, &config, &apply).map_err(refused)
+        patch::apply(schema, call.served.ty, current, &config, &apply).map_err(refused)
     };
     let may_create = endpoint == Endpoint::Main;
     let update = Update {

@@ -11,7 +11,7 @@ use crate::registry::update::Update;
 pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
     let endpoint = request.endpoint()?;
     let checked = body::object(request, body).await?;
-    let object = checked.object;
+    let object = request.served.kind.to_stored(checked.object);
     let update = Update {
         endpoint,
         change: &|_: Option<&Value>| Ok(object.clone()),
