@@ -1,10 +1,12 @@
-//! From stored bytes to what a client asked for: the object, rows of a table, or metadata alone.
+//! From stored bytes to what a client asked for: the object, rows of a table, or metadata alone; as JSON,
+//! YAML or protobuf.
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::negotiation::{IncludeObject, Representation};
+use super::negotiation::{Encoding, IncludeObject, Representation};
+use super::protobuf;
 use crate::registry::error::ApiError;
 use crate::registry::list::Listing;
 use crate::registry::strategy::{Column, Kind};
@@ -23,7 +25,9 @@ pub fn object(
     match representation {
         Representation::Json => Ok(bytes.clone()),
         Representation::Yaml => yaml(&value(bytes)?),
-        Representation::PartialMetadata => Ok(text(&partial(&value(bytes)?))),
+        Representation::Protobuf => protobuf::object(&value(bytes)?),
+        Representation::PartialMetadata(Encoding::Json) => Ok(text(&partial(&value(bytes)?))),
+        Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(&value(bytes)?),
         Representation::Table(include) => {
             let object = value(bytes)?;
             let version = meta::text(&object, "resourceVersion").to_owned();
@@ -66,6 +70,17 @@ pub fn watched(
     Ok(text(&table))
 }
 
+/// An object that is not stored, such as a Status or a Scale, in the encoding its reader wants.
+///
+/// # Errors
+/// When it is not of the kind it says.
+pub fn written(object: &Value, encoding: Encoding) -> Result<Bytes, ApiError> {
+    match encoding {
+        Encoding::Json => Ok(text(object)),
+        Encoding::Protobuf => protobuf::object(object),
+    }
+}
+
 /// A page of objects, represented. JSON lists are chunks that share the stored bytes.
 ///
 /// # Errors
@@ -88,7 +103,15 @@ pub fn list(
             });
             Ok(vec![yaml(&list)?])
         }
-        Representation::PartialMetadata => {
+        Representation::Protobuf => {
+            let objects = listing.entries.iter().map(|entry| parse(entry));
+            protobuf::list(&kind.info.gvk, &metadata, objects)
+        }
+        Representation::PartialMetadata(Encoding::Protobuf) => {
+            let objects = listing.entries.iter().map(|entry| parse(entry));
+            protobuf::partial_list(&metadata, objects)
+        }
+        Representation::PartialMetadata(Encoding::Json) => {
             let items = listing
                 .entries
                 .iter()

@@ -24,6 +24,7 @@ pub mod in_process;
 pub mod listener;
 pub mod negotiation;
 pub mod openapi;
+mod protobuf;
 pub mod request_info;
 pub mod status;
 mod verbs;
@@ -128,13 +129,14 @@ impl ApiServer {
         let query = Query::of(request.uri());
         let info = RequestInfo::of(request.method(), request.uri(), &query);
         let span = tracing::debug_span!("request", verb = info.verb, path = %info.path);
+        let encoding = negotiation::status_encoding(request.headers());
         let answer = std::panic::AssertUnwindSafe(self.serve(request, info, query));
         match answer.catch_unwind().instrument(span).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => status::response(&error),
+            Ok(Err(error)) => status::response(&error, encoding),
             Err(_) => {
                 let error = ApiError::Internal("this request caused a panic".into());
-                status::response(&error)
+                status::response(&error, encoding)
             }
         }
     }

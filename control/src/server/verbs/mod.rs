@@ -17,9 +17,10 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
 
-use super::negotiation::{self, Representation};
-use super::{ApiServer, Context, codec};
+use super::negotiation::{self, Encoding, Offer, Representation};
+use super::{ApiServer, Context, codec, protobuf};
 use crate::registry::error::{ApiError, Target};
 use crate::registry::strategy::Endpoint;
 use crate::registry::{Call, Served, WriteOptions, Written};
@@ -47,7 +48,22 @@ impl<'a> Request<'a> {
     }
 
     fn representation(&self) -> Result<Representation, ApiError> {
-        negotiation::representation(&self.context.headers, &self.context.query)
+        let offer = Offer {
+            protobuf: protobuf::speaks(&self.served.kind.info.gvk),
+            stream: self.context.info.verb == "watch",
+        };
+        negotiation::representation(&self.context.headers, &self.context.query, offer)
+    }
+
+    /// The answer that carries an object which is not stored: a Status, a Scale, a TokenRequest.
+    fn answer(&self, status: StatusCode, object: &Value) -> Result<Response, ApiError> {
+        let encoding = negotiation::status_encoding(&self.context.headers);
+        let representation = match encoding {
+            Encoding::Json => Representation::Json,
+            Encoding::Protobuf => Representation::Protobuf,
+        };
+        let bytes = codec::written(object, encoding)?;
+        Ok(represented(status, representation, Body::from(bytes)))
     }
 
     /// The answer that carries one object.
@@ -137,6 +153,8 @@ pub(super) async fn dispatch(
             verb,
         });
     }
+    // What the client can't be answered in is refused before anything is written.
+    request.representation()?;
     match info.verb {
         "get" => get::respond(&request).await,
         "list" => list::respond(&request).await,
@@ -236,8 +254,11 @@ fn represented(status: StatusCode, representation: Representation, body: Body) -
         Representation::Json => "application/json",
         Representation::Yaml => "application/yaml",
         Representation::Table(_) => "application/json;as=Table;v=v1;g=meta.k8s.io",
-        Representation::PartialMetadata => {
+        Representation::PartialMetadata(Encoding::Json) => {
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+        }
+        Representation::Protobuf | Representation::PartialMetadata(Encoding::Protobuf) => {
+            Encoding::Protobuf.media_type()
         }
     };
     let mut response = Response::new(body);
