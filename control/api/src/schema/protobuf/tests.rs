@@ -60,7 +60,11 @@ fn full(ty: TypeRef, turn: i32) -> Value {
 fn every_kind_with_every_field_set_survives_the_way_there_and_back() {
     for (gvk, name) in builtin_kinds() {
         let ty = Schema::builtin().kind(&gvk).expect("is a kind");
-        assert!(Schema::builtin().has_protobuf(ty), "{name}");
+        if !Schema::builtin().has_protobuf(ty) {
+            // Its schemas are unions that have no type here: it is spoken in JSON and YAML.
+            assert!(name.ends_with(".CustomResourceDefinition"), "{name}");
+            continue;
+        }
         let object = full(ty, 0);
         let message = encode(ty, &object);
         assert_eq!(decode(ty, &message), object, "{name}");
