@@ -152,9 +152,9 @@ async fn yaml_is_read_and_unknown_formats_are_refused_by_name() {
         broken.body["message"].as_str().unwrap().contains("line"),
         "{broken:?}"
     );
-    let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
+    let cbor = [("content-type", "application/cbor")];
     let answer = cluster
-        .request(Method::POST, CONFIG_MAPS, &protobuf, "k8s")
+        .request(Method::POST, CONFIG_MAPS, &cbor, "k8s")
         .await
         .unwrap();
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);

@@ -101,6 +101,10 @@ pub trait TcpListener: Send + Sync {
 
     /// The next connection; an error means that the listener is finished.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, NetError>>;
+
+    /// Refuses connections from now on. Those that were let in before are still accepted; after the last
+    /// of them accepting fails.
+    fn close(&mut self);
 }
 
 /// A datagram and the address it came from.

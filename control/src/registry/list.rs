@@ -100,8 +100,8 @@ pub struct Listing {
 }
 
 /// What a continue token says. Clients must not look inside.
-#[derive(Debug, Serialize, Deserialize)]
-struct Continue {
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Continue {
     /// Revision of the snapshot; 0 for "whatever is current".
     rv: u64,
     /// The last key of the page before.
@@ -109,12 +109,18 @@ struct Continue {
 }
 
 impl Continue {
-    fn encode(&self) -> String {
+    /// The token.
+    #[must_use]
+    pub fn encode(&self) -> String {
         // Two plain fields always encode.
         BASE64.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    fn decode(token: &str) -> Result<Self, ApiError> {
+    /// Reads a token that a client sent.
+    ///
+    /// # Errors
+    /// When it is none of ours.
+    pub fn decode(token: &str) -> Result<Self, ApiError> {
         let invalid =
             |reason: String| ApiError::BadRequest(format!("continue key is not valid: {reason}"));
         let bytes = BASE64

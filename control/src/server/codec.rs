@@ -1,10 +1,14 @@
-//! From stored bytes to what a client asked for: the object, rows of a table, or metadata alone.
+//! From stored bytes to what a client asked for: the object, rows of a table, or metadata alone; as JSON,
+//! YAML or protobuf.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::negotiation::{IncludeObject, Representation};
+use super::negotiation::{Encoding, IncludeObject, Representation};
+use super::protobuf;
 use crate::registry::error::ApiError;
 use crate::registry::list::Listing;
 use crate::registry::strategy::{Column, Kind};
@@ -21,9 +25,12 @@ pub fn object(
     bytes: &Bytes,
 ) -> Result<Bytes, ApiError> {
     match representation {
-        Representation::Json => Ok(bytes.clone()),
-        Representation::Yaml => yaml(&value(bytes)?),
-        Representation::PartialMetadata => Ok(text(&partial(&value(bytes)?))),
+        Representation::Json if kind.conversion.is_none() => Ok(bytes.clone()),
+        Representation::Json => Ok(text(&kind.from_stored(value(bytes)?))),
+        Representation::Yaml => yaml(&kind.from_stored(value(bytes)?)),
+        Representation::Protobuf => protobuf::object(&kind.from_stored(value(bytes)?)),
+        Representation::PartialMetadata(Encoding::Json) => Ok(text(&partial(&value(bytes)?))),
+        Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(&value(bytes)?),
         Representation::Table(include) => {
             let object = value(bytes)?;
             let version = meta::text(&object, "resourceVersion").to_owned();
@@ -66,6 +73,17 @@ pub fn watched(
     Ok(text(&table))
 }
 
+/// An object that is not stored, such as a Status or a Scale, in the encoding its reader wants.
+///
+/// # Errors
+/// When it is not of the kind it says.
+pub fn written(object: &Value, encoding: Encoding) -> Result<Bytes, ApiError> {
+    match encoding {
+        Encoding::Json => Ok(text(object)),
+        Encoding::Protobuf => protobuf::object(object),
+    }
+}
+
 /// A page of objects, represented. JSON lists are chunks that share the stored bytes.
 ///
 /// # Errors
@@ -76,11 +94,12 @@ pub fn list(
     listing: &Listing,
 ) -> Result<Vec<Bytes>, ApiError> {
     let metadata = list_metadata(listing);
+    let converted = |entry: &Arc<Entry>| Ok(kind.from_stored(parse(entry)?));
     match representation {
-        Representation::Json => Ok(json_list(kind, &metadata, listing)),
+        Representation::Json => json_list(kind, &metadata, listing),
         Representation::Yaml => {
-            let items = listing.entries.iter().map(|entry| parse(entry));
-            let items = items.collect::<Result<Vec<_>, _>>()?;
+            let items = listing.entries.iter().map(converted);
+            let items = items.collect::<Result<Vec<_>, ApiError>>()?;
             let list = json!({
                 "kind": format!("{}List", kind.info.gvk.kind),
                 "apiVersion": kind.info.gvk.api_version(),
@@ -88,7 +107,15 @@ pub fn list(
             });
             Ok(vec![yaml(&list)?])
         }
-        Representation::PartialMetadata => {
+        Representation::Protobuf => {
+            let objects = listing.entries.iter().map(converted);
+            protobuf::list(&kind.info.gvk, &metadata, objects)
+        }
+        Representation::PartialMetadata(Encoding::Protobuf) => {
+            let objects = listing.entries.iter().map(|entry| parse(entry));
+            protobuf::partial_list(&metadata, objects)
+        }
+        Representation::PartialMetadata(Encoding::Json) => {
             let items = listing
                 .entries
                 .iter()
@@ -100,7 +127,7 @@ pub fn list(
             }))])
         }
         Representation::Table(include) => {
-            let row = |entry: &std::sync::Arc<Entry>| Ok(row(kind, &parse(entry)?, include));
+            let row = |entry: &Arc<Entry>| Ok(row(kind, &parse(entry)?, include));
             let rows = listing
                 .entries
                 .iter()
@@ -111,7 +138,7 @@ pub fn list(
     }
 }
 
-fn json_list(kind: &Kind, metadata: &Value, listing: &Listing) -> Vec<Bytes> {
+fn json_list(kind: &Kind, metadata: &Value, listing: &Listing) -> Result<Vec<Bytes>, ApiError> {
     let head = format!(
         r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#,
         kind.info.gvk.kind,
@@ -123,10 +150,10 @@ fn json_list(kind: &Kind, metadata: &Value, listing: &Listing) -> Vec<Bytes> {
         if at > 0 {
             chunks.push(Bytes::from_static(b","));
         }
-        chunks.push(entry.bytes.clone());
+        chunks.push(object(kind, Representation::Json, &entry.bytes)?);
     }
     chunks.push(Bytes::from_static(b"]}"));
-    chunks
+    Ok(chunks)
 }
 
 fn list_metadata(listing: &Listing) -> Value {
@@ -184,7 +211,7 @@ fn row(kind: &Kind, object: &Value, include: IncludeObject) -> Value {
     let included = match include {
         IncludeObject::None => return row,
         IncludeObject::Metadata => partial(object),
-        IncludeObject::Object => object.clone(),
+        IncludeObject::Object => kind.from_stored(object.clone()),
     };
     if let Some(row) = row.as_object_mut() {
         row.insert("object".into(), included);

@@ -28,6 +28,7 @@ pub mod listener;
 mod metrics;
 pub mod negotiation;
 pub mod openapi;
+mod protobuf;
 pub mod request_info;
 pub mod status;
 mod verbs;
@@ -149,13 +150,14 @@ impl ApiServer {
             .registry
             .find(&info.group, &info.version, &info.resource);
         let running = self.metrics.begin(&info, served, lasts(&info, &query));
+        let encoding = negotiation::status_encoding(request.headers());
         let answer = std::panic::AssertUnwindSafe(self.serve(request, info, query));
         let mut response = match answer.catch_unwind().instrument(span).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => status::response(&error),
+            Ok(Err(error)) => status::response(&error, encoding),
             Err(_) => {
                 let error = ApiError::Internal("this request caused a panic".into());
-                status::response(&error)
+                status::response(&error, encoding)
             }
         };
         running.ended(response.status());

@@ -1,6 +1,7 @@
 //! Which representation a client is sent, and in which one it sends.
 
 use http::{HeaderMap, header};
+use windlass_api::schema::protobuf::envelope::MEDIA_TYPE as PROTOBUF;
 
 use super::request_info::Query;
 use crate::registry::error::ApiError;
@@ -12,10 +13,72 @@ pub enum Representation {
     Json,
     /// The object itself, as YAML.
     Yaml,
-    /// Rows for printing.
+    /// The object itself, in protobuf.
+    Protobuf,
+    /// Rows for printing, as JSON.
     Table(IncludeObject),
     /// Metadata only.
-    PartialMetadata,
+    PartialMetadata(Encoding),
+}
+
+impl Representation {
+    /// How its bytes are written where YAML is none of the choices.
+    #[must_use]
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::Protobuf | Self::PartialMetadata(Encoding::Protobuf) => Encoding::Protobuf,
+            _ => Encoding::Json,
+        }
+    }
+}
+
+/// How bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    Json,
+    /// Protobuf in Kubernetes' envelope.
+    Protobuf,
+}
+
+impl Encoding {
+    /// Its media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+}
+
+/// What can be answered to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// Whether the kind has a protobuf form; its metadata always has one.
+    pub protobuf: bool,
+    /// Whether the kind has rows to print.
+    pub table: bool,
+    /// Whether the answer is a watch.
+    pub stream: bool,
+}
+
+impl Offer {
+    /// The media types there are, as a 406 names them.
+    fn accepted(self) -> String {
+        // YAML documents can't be told apart in a stream.
+        let types = [
+            ("application/json", true),
+            ("application/yaml", !self.stream),
+            (PROTOBUF, self.protobuf),
+        ];
+        let types = types.into_iter().filter(|(_, offered)| *offered);
+        let parameter = if self.stream { ";stream=watch" } else { "" };
+        let types: Vec<_> = types
+            .map(|(name, _)| format!("{name}{parameter}"))
+            .collect();
+        types.join(", ")
+    }
 }
 
 /// What a table's rows carry of their objects.
@@ -36,10 +99,9 @@ pub enum BodyFormat {
     Json,
     /// YAML.
     Yaml,
+    /// Protobuf in Kubernetes' envelope.
+    Protobuf,
 }
-
-/// What the server reads and writes, as errors list it.
-pub(super) const ACCEPTED: &str = "application/json, application/yaml";
 
 /// One entry of an Accept header.
 struct MediaRange<'a> {
@@ -67,6 +129,16 @@ impl<'a> MediaRange<'a> {
     fn quality(&self) -> f32 {
         self.parameter("q").parse().unwrap_or(1.0)
     }
+
+    /// Whether it names no type at all, or only half of one: such ranges come after the others.
+    fn is_wild(&self) -> bool {
+        self.kind.ends_with("/*")
+    }
+
+    /// Whether it asks for something else than the object itself.
+    fn is_transformed(&self) -> bool {
+        !self.parameter("as").is_empty()
+    }
 }
 
 /// The ranges of an Accept header, best first.
@@ -80,7 +152,10 @@ fn accepted(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
         .map(MediaRange::parse)
         .filter(|range| !range.kind.is_empty())
         .collect();
-    ranges.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
+    ranges.sort_by(|a, b| {
+        let by_quality = b.quality().total_cmp(&a.quality());
+        by_quality.then(a.is_wild().cmp(&b.is_wild()))
+    });
     ranges
 }
 
@@ -88,30 +163,74 @@ fn accepted(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
 ///
 /// # Errors
 /// [`ApiError::NotAcceptable`] when the client accepts none there is.
-pub fn representation(headers: &HeaderMap, query: &Query) -> Result<Representation, ApiError> {
+pub fn representation(
+    headers: &HeaderMap,
+    query: &Query,
+    offer: Offer,
+) -> Result<Representation, ApiError> {
     let ranges = accepted(headers);
     if ranges.is_empty() {
         return Ok(Representation::Json);
     }
-    let found = ranges.iter().find_map(|range| match range.kind {
-        "application/json" => json(range, query),
-        "application/yaml" if range.parameter("as").is_empty() => Some(Representation::Yaml),
-        "*/*" | "application/*" => Some(Representation::Json),
-        _ => None,
-    });
-    found.ok_or_else(|| ApiError::NotAcceptable(ACCEPTED.into()))
+    let found = ranges.iter().find_map(|range| offered(range, query, offer));
+    found.ok_or_else(|| ApiError::NotAcceptable(offer.accepted()))
 }
 
-fn json(range: &MediaRange<'_>, query: &Query) -> Option<Representation> {
-    let meta = range.parameter("g") == "meta.k8s.io";
-    let known_version = matches!(range.parameter("v"), "v1" | "v1beta1");
-    match range.parameter("as") {
-        "" => Some(Representation::Json),
-        "Table" if meta && known_version => Some(Representation::Table(include_object(query))),
-        "PartialObjectMetadata" | "PartialObjectMetadataList" if meta && known_version => {
-            Some(Representation::PartialMetadata)
+/// What a range asks for, if it can be had.
+fn offered(range: &MediaRange<'_>, query: &Query, offer: Offer) -> Option<Representation> {
+    let streams = match range.parameter("stream") {
+        "" => true,
+        "watch" => offer.stream,
+        _ => false,
+    };
+    match range.kind {
+        _ if !streams => None,
+        "application/json" if range.is_transformed() => {
+            transformed(range, query, offer, Encoding::Json)
+        }
+        PROTOBUF if range.is_transformed() => transformed(range, query, offer, Encoding::Protobuf),
+        "application/json" | "*/*" | "application/*" => Some(Representation::Json),
+        PROTOBUF if offer.protobuf => Some(Representation::Protobuf),
+        "application/yaml" if !offer.stream && !range.is_transformed() => {
+            Some(Representation::Yaml)
         }
         _ => None,
+    }
+}
+
+fn transformed(
+    range: &MediaRange<'_>,
+    query: &Query,
+    offer: Offer,
+    encoding: Encoding,
+) -> Option<Representation> {
+    let meta = range.parameter("g") == "meta.k8s.io";
+    if !meta || !matches!(range.parameter("v"), "v1" | "v1beta1") {
+        return None;
+    }
+    match (range.parameter("as"), encoding) {
+        ("Table", Encoding::Json) if offer.table => {
+            Some(Representation::Table(include_object(query)))
+        }
+        // Differs from Kubernetes: a Table is JSON only. It holds JSON in any case.
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", _) => {
+            Some(Representation::PartialMetadata(encoding))
+        }
+        _ => None,
+    }
+}
+
+/// How a Status is written for a client that may accept none of what there is.
+#[must_use]
+pub fn status_encoding(headers: &HeaderMap) -> Encoding {
+    let ranges = accepted(headers);
+    let known = ranges.iter().filter(|range| !range.is_transformed());
+    let first = known
+        .map(|range| range.kind)
+        .find(|kind| [PROTOBUF, "application/json", "*/*", "application/*"].contains(kind));
+    match first {
+        Some(PROTOBUF) => Encoding::Protobuf,
+        _ => Encoding::Json,
     }
 }
 
@@ -145,19 +264,23 @@ pub fn discovery_version(headers: &HeaderMap, known: &[&'static str]) -> Option<
     None
 }
 
-/// The format of a request's body.
+/// The format of a request's body; `protobuf` says whether what is expected has that form.
 ///
 /// # Errors
-/// [`ApiError::UnsupportedMediaType`], by name for protobuf and CBOR.
-pub fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
+/// [`ApiError::UnsupportedMediaType`].
+pub fn body_format(headers: &HeaderMap, protobuf: bool) -> Result<BodyFormat, ApiError> {
     match content_type(headers) {
         "" | "application/json" => Ok(BodyFormat::Json),
         "application/yaml" => Ok(BodyFormat::Yaml),
-        // Clients that send protobuf on every typed write are told what would help them.
-        "application/vnd.kubernetes.protobuf" => Err(ApiError::UnsupportedMediaType(format!(
-            "{ACCEPTED} (application/vnd.kubernetes.protobuf is not supported yet: configure the client to send JSON)"
-        ))),
-        _ => Err(ApiError::UnsupportedMediaType(ACCEPTED.into())),
+        PROTOBUF if protobuf => Ok(BodyFormat::Protobuf),
+        _ => {
+            let offer = Offer {
+                protobuf,
+                table: false,
+                stream: false,
+            };
+            Err(ApiError::UnsupportedMediaType(offer.accepted()))
+        }
     }
 }
 
@@ -183,18 +306,57 @@ mod tests {
         HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())])
     }
 
+    const OBJECTS: Offer = Offer {
+        protobuf: true,
+        table: true,
+        stream: false,
+    };
+    const WATCH: Offer = Offer {
+        stream: true,
+        ..OBJECTS
+    };
+    const CUSTOM: Offer = Offer {
+        protobuf: false,
+        ..OBJECTS
+    };
+
+    fn choose(accept: &str, offer: Offer) -> Result<Representation, ApiError> {
+        representation(&headers(accept), &Query::default(), offer)
+    }
+
     #[test]
     fn the_first_representation_there_is_wins() {
         let table = Representation::Table(IncludeObject::Metadata);
+        let metadata = Representation::PartialMetadata;
         let cases = [
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
                 table,
             ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Representation::Json,
+            ),
             ("application/json", Representation::Json),
             ("*/*", Representation::Json),
             (
                 "application/vnd.kubernetes.protobuf, */*",
+                Representation::Protobuf,
+            ),
+            (
+                "*/*,application/vnd.kubernetes.protobuf",
+                Representation::Protobuf,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Representation::Protobuf,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;q=0.5,application/json",
+                Representation::Json,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;stream=watch,application/json",
                 Representation::Json,
             ),
             (
@@ -203,7 +365,11 @@ mod tests {
             ),
             (
                 "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json",
-                Representation::PartialMetadata,
+                metadata(Encoding::Json),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                metadata(Encoding::Protobuf),
             ),
             (
                 "application/json;as=Nonsense;v=v1;g=meta.k8s.io,application/json",
@@ -211,11 +377,95 @@ mod tests {
             ),
         ];
         for (accept, expected) in cases {
-            let found = representation(&headers(accept), &Query::default());
-            assert_eq!(found.unwrap(), expected, "{accept}");
+            assert_eq!(choose(accept, OBJECTS).unwrap(), expected, "{accept}");
         }
-        let none = representation(&headers("text/html"), &Query::default());
-        assert!(matches!(none, Err(ApiError::NotAcceptable(_))));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_406_and_says_what_can() {
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        let cases = [
+            (
+                "text/html",
+                OBJECTS,
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ),
+            (
+                table,
+                OBJECTS,
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ),
+            (
+                "application/yaml",
+                WATCH,
+                "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+            ),
+            (protobuf, CUSTOM, "application/json, application/yaml"),
+            (
+                "application/cbor",
+                CUSTOM,
+                "application/json, application/yaml",
+            ),
+        ];
+        for (accept, offer, types) in cases {
+            let error = choose(accept, offer).unwrap_err().to_string();
+            let expected = format!("only the following media types are accepted: {types}");
+            assert_eq!(error, expected, "{accept}");
+        }
+        assert_eq!(
+            choose(&format!("{protobuf},application/json"), CUSTOM).unwrap(),
+            Representation::Json
+        );
+        let watch = format!("{protobuf};stream=watch");
+        assert_eq!(choose(&watch, WATCH).unwrap(), Representation::Protobuf);
+    }
+
+    #[test]
+    fn a_status_is_written_as_the_client_reads_objects() {
+        let cases = [
+            (
+                "application/vnd.kubernetes.protobuf, */*",
+                Encoding::Protobuf,
+            ),
+            (
+                "application/json, application/vnd.kubernetes.protobuf",
+                Encoding::Json,
+            ),
+            (
+                "text/html, application/vnd.kubernetes.protobuf",
+                Encoding::Protobuf,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Encoding::Json,
+            ),
+            ("text/html", Encoding::Json),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(status_encoding(&headers(accept)), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_body_in_an_unknown_format_is_415() {
+        let format = |kind: &str, protobuf| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
+            body_format(&headers, protobuf).map_err(|error| error.to_string())
+        };
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        assert_eq!(format(protobuf, true), Ok(BodyFormat::Protobuf));
+        assert_eq!(
+            body_format(&HeaderMap::new(), true).unwrap(),
+            BodyFormat::Json
+        );
+        let refused = "the body of the request was in an unknown format - accepted media types include: \
+                       application/json, application/yaml";
+        assert_eq!(format(protobuf, false), Err(refused.to_owned()));
+        assert_eq!(
+            format("application/cbor", true),
+            Err(format!("{refused}, {protobuf}"))
+        );
     }
 
     #[test]

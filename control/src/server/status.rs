@@ -5,6 +5,8 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use super::codec;
+use super::negotiation::Encoding;
 use crate::registry::error::{ApiError, Target};
 
 /// What a client sees of an error: HTTP status, reason, and details.
@@ -51,26 +53,38 @@ pub fn deleted(target: &Target, uid: &str) -> Value {
     })
 }
 
-/// The response that carries an error.
+/// The response that carries an error, in the encoding the client reads.
 #[must_use]
-pub fn response(error: &ApiError) -> Response {
+pub fn response(error: &ApiError, encoding: Encoding) -> Response {
     let code = shape(error).code;
     if code.is_server_error() {
         tracing::warn!(%error, "request failed");
     }
-    let mut response = Response::new(Body::from(of(error).to_string()));
+    let mut response = body(&of(error), encoding);
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
     if let Some(seconds) = retry_after(error) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(error, ApiError::Unauthorized) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    response
+}
+
+/// A Status in the encoding asked for. Every Status has a protobuf form; were it not so, JSON is what
+/// each client can fall back to.
+fn body(status: &Value, encoding: Encoding) -> Response {
+    let (media_type, bytes) = match codec::written(status, encoding) {
+        Ok(bytes) => (encoding.media_type(), bytes),
+        Err(error) => {
+            tracing::warn!(%error, "a Status could not be encoded");
+            (Encoding::Json.media_type(), status.to_string().into())
+        }
+    };
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 
@@ -246,6 +260,18 @@ mod tests {
                 (&status["code"], &status["message"]),
                 (&json!(code), &json!(message))
             );
+        }
+    }
+
+    #[test]
+    fn a_status_is_written_in_the_clients_encoding() {
+        for (encoding, media_type) in [
+            (Encoding::Json, "application/json"),
+            (Encoding::Protobuf, "application/vnd.kubernetes.protobuf"),
+        ] {
+            let response = response(&ApiError::NotFound(target()), encoding);
+            assert_eq!(response.status(), StatusCode::NOT_FOUND);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], media_type);
         }
     }
 

@@ -12,10 +12,11 @@
 //! are gone.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{Entry, KeyRange, Revision, Snapshot, StoreError};
@@ -35,6 +36,23 @@ pub struct WatchEvent {
     /// Whether the change removed the object.
     pub deleted: bool,
     pub(super) committed: Instant,
+    /// What [`WatchEvent::encoded`] keeps.
+    pub(super) encoded: OnceLock<Bytes>,
+}
+
+impl WatchEvent {
+    /// The object in the one other encoding that watches ask for: made by the first that does, kept with
+    /// the event for the others. `encode` must not depend on who asks.
+    ///
+    /// # Errors
+    /// What `encode` says; nothing is kept then.
+    pub fn encoded<E>(&self, encode: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+        if let Some(bytes) = self.encoded.get() {
+            return Ok(bytes.clone());
+        }
+        let bytes = encode()?;
+        Ok(self.encoded.get_or_init(|| bytes).clone())
+    }
 }
 
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@
 //! 4. Publish: histories, then the index, then wake-ups.
 //! 5. Answer, failed preconditions included: what they tell about is durable by now.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -251,6 +251,7 @@ pub(super) fn replay(
                 previous,
                 deleted: false,
                 committed,
+                encoded: OnceLock::new(),
             }
         }
         Change::Delete => {
@@ -262,6 +263,7 @@ pub(super) fn replay(
                 previous,
                 deleted: true,
                 committed,
+                encoded: OnceLock::new(),
             }
         }
     }

@@ -306,6 +306,10 @@ impl TcpListener for SwitchListener {
             .poll_recv(cx)
             .map(|stream| stream.ok_or(NetError::ConnectionReset))
     }
+
+    fn close(&mut self) {
+        self.queue.close();
+    }
 }
 
 #[cfg(test)]
@@ -385,6 +389,20 @@ mod tests {
         );
         assert_eq!(waiting.read(&mut [0; 1]).await.unwrap(), 0);
         let _again = listen(&ports, "0.0.0.0:80");
+    }
+
+    #[tokio::test]
+    async fn a_closed_listener_still_accepts_who_was_let_in() {
+        let ports = ports();
+        let mut listener = listen(&ports, "0.0.0.0:80");
+        let _early = connect(&ports, "10.42.0.2:80").await.unwrap();
+        listener.close();
+        assert_eq!(
+            connect(&ports, "10.42.0.2:80").await.err(),
+            Some(NetError::ConnectionRefused)
+        );
+        assert!(poll_fn(|cx| listener.poll_accept(cx)).await.is_ok());
+        assert!(poll_fn(|cx| listener.poll_accept(cx)).await.is_err());
     }
 
     #[tokio::test]

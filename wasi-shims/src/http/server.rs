@@ -8,15 +8,15 @@
 //! 2. It gets an idle instance if instances may serve several requests, else a new one. With one
 //!    request per instance nothing is kept between requests; kept ones are dropped when idle.
 //! 3. A client that goes away aborts its instance; so does the end of the request's time.
-//! 4. On a stop the connections already queued are still accepted, each connection ends after its
-//!    current request, and the server is done when all have ended.
+//! 4. On a stop the listener refuses new connections, those it let in before are still accepted, each
+//!    connection ends after its current request, and the server is done when all have ended. Who has
+//!    connected and not asked yet gets a moment to ask: its request may be on the way.
 //!
 //! Invariant: dropping [`HttpServer::serve`]'s future ends every connection and every instance.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::HOST;
@@ -26,8 +26,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::body::{AbortGuard, GuardedBody};
@@ -78,6 +77,8 @@ pub struct HttpServer {
 
 /// How often a connection's first bytes may be waited for before it is given up.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection that has asked for nothing yet outlives a stop.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 impl HttpServer {
     /// Nothing runs until a request comes.
@@ -103,7 +104,7 @@ impl HttpServer {
         mut listener: Box<dyn TcpListener>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), NetError> {
-        let graceful = GracefulShutdown::new();
+        let (stopping, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(self.settings.connections));
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
@@ -120,28 +121,31 @@ impl HttpServer {
                 () = &mut stop => break,
                 Some(_ended) = tasks.join_next() => {}
                 (permit, accepted) = accept => {
-                    let watcher = graceful.watcher();
-                    tasks.spawn(self.clone().connection(accepted?, watcher, permit.ok()));
+                    let stopped = stopped.clone();
+                    tasks.spawn(self.clone().connection(accepted?, stopped, permit.ok()));
                 }
             }
         }
-        // A client whose connection was queued believes it is connected: it is served.
-        while let Some(stream) = queued(listener.as_mut()) {
-            tasks.spawn(self.clone().connection(stream, graceful.watcher(), None));
+        stopping.send_replace(true);
+        listener.close();
+        // A client whose connection was let in believes it is connected: it is served.
+        while let Ok(stream) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await {
+            tasks.spawn(self.clone().connection(stream, stopped.clone(), None));
         }
         drop(listener);
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        tokio::join!(graceful.shutdown(), ended);
+        while tasks.join_next().await.is_some() {}
         Ok(())
     }
 
     async fn connection(
         self: Arc<Self>,
         stream: Stream,
-        watcher: Watcher,
+        stopped: watch::Receiver<bool>,
         _permit: Option<OwnedSemaphorePermit>,
     ) {
+        let (asks, asked) = watch::channel(false);
         let service = service_fn(move |request| {
+            asks.send_replace(true);
             let server = self.clone();
             async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
         });
@@ -152,7 +156,15 @@ impl HttpServer {
             .header_read_timeout(HEADER_TIMEOUT);
         builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = may_end(stopped, asked) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection to an http component ended early");
         }
     }
@@ -239,12 +251,15 @@ impl HttpServer {
     }
 }
 
-/// A connection that waits to be accepted.
-fn queued(listener: &mut dyn TcpListener) -> Option<Stream> {
-    match listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(stream)) => Some(stream),
-        Poll::Ready(Err(_)) | Poll::Pending => None,
+/// Returns when a stop may end a connection: at once if it was asked something before, else when it is,
+/// or after a moment.
+async fn may_end(mut stopped: watch::Receiver<bool>, mut asked: watch::Receiver<bool>) {
+    // The senders live as long as the server and the connection; without them there is nothing to end.
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        return std::future::pending().await;
     }
+    let asked = asked.wait_for(|asked| *asked);
+    let _in_time = tokio::time::timeout(FIRST_REQUEST, asked).await;
 }
 
 /// Drops what has been idle for a whole turn, and ends when nothing is left.

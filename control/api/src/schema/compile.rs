@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::{
-    Field, ListKind, ListType, MapType, PatchStrategy, Schema, StructType, Text, Type, TypeRef,
+    Field, FieldNumber, ListKind, ListType, MapType, PatchStrategy, Schema, StructType, Text, Type,
+    TypeRef,
 };
 use crate::resource::GroupVersionKind;
 
@@ -272,6 +273,7 @@ impl Compiler {
                 required: required.contains(name.as_str()),
                 patch: self.patch_strategy(property),
                 default: property.get("default").cloned(),
+                number: FieldNumber::default(),
             });
         }
         fields.sort_by(|a, b| a.name.cmp(&b.name));

@@ -23,7 +23,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema as JsonSchemaObject};
 use serde_json::{Map, Value, json};
 
-use super::Schema;
+use super::{Schema, protobuf};
 use crate::resource::GroupVersionKind;
 
 const FACTS: &str = include_str!("facts.tsv");
@@ -159,7 +159,9 @@ pub(super) fn compile_builtin() -> Schema {
         .iter()
         .map(|(gvk, name)| (gvk.clone(), name.as_str()))
         .collect();
-    Schema::compile(&definitions, &kinds).expect("built-in definitions compile")
+    let mut schema = Schema::compile(&definitions, &kinds).expect("built-in definitions compile");
+    protobuf::join(&mut schema);
+    schema
 }
 
 fn add_kind(definitions: &mut Map<String, Value>, kind: &BuiltinKind) {

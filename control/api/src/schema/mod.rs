@@ -6,6 +6,7 @@
 //! 2. `compile` turns such definitions (those, or a custom resource's) into a [`Schema`].
 //! 3. `check` walks a value along a [`Schema`]: prunes unknown fields and reports wrong types.
 //! 4. `decode` reads JSON and YAML bytes into a value, noting duplicate fields.
+//! 5. `protobuf` reads and writes Kubernetes' protobuf form of the same values.
 //!
 //! Invariant: a [`Schema`] never changes once built, so [`TypeRef`]s into it stay valid; a `TypeRef` is
 //! only meaningful for the schema that gave it out (a foreign one reads as "anything goes").
@@ -14,6 +15,7 @@ mod check;
 mod compile;
 mod decode;
 mod definitions;
+pub mod protobuf;
 mod yaml;
 
 use std::collections::HashMap;
@@ -27,6 +29,7 @@ pub use check::{CheckReport, TypeError, strict_error, strict_messages};
 pub use compile::CompileError;
 pub use decode::{DecodeError, Decoded, Duplicate, decode_json};
 pub use definitions::{builtin_definitions, builtin_kinds};
+pub use protobuf::FieldNumber;
 pub use yaml::{decode_yaml, decode_yaml_documents};
 
 /// An interned text: field names and merge keys are shared between the types that use them.
@@ -100,6 +103,8 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// The value an absent field stands for, where the schema itself says so.
     pub default: Option<Value>,
+    /// Where it stands in the protobuf form; nowhere in custom kinds.
+    pub number: FieldNumber,
 }
 
 /// How a strategic merge patch treats a field: `x-kubernetes-patch-strategy` and `-merge-key`.

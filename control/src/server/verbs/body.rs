@@ -12,6 +12,7 @@ use windlass_api::schema::{
 use super::Request;
 use crate::registry::error::ApiError;
 use crate::server::negotiation::{BodyFormat, body_format};
+use crate::server::protobuf;
 
 /// Largest body the server reads, upstream's limit.
 const MAX_BODY: usize = 3 << 20;
@@ -56,13 +57,21 @@ pub(super) fn field_validation(request: &Request<'_>) -> Result<FieldValidation,
     }
 }
 
-/// Decodes bytes in the format the headers name.
-pub(super) fn decode(request: &Request<'_>, bytes: &[u8]) -> Result<Decoded, ApiError> {
-    match body_format(&request.context.headers)? {
-        BodyFormat::Json => decode_json(bytes),
-        BodyFormat::Yaml => decode_yaml(bytes),
+/// Decodes bytes in the format the headers name; those of a message are taken for an object of `gvk`.
+pub(super) fn decode(
+    request: &Request<'_>,
+    gvk: &GroupVersionKind,
+    bytes: &[u8],
+) -> Result<Decoded, ApiError> {
+    match body_format(&request.context.headers, protobuf::speaks(gvk))? {
+        BodyFormat::Json => decode_json(bytes).map_err(|error| malformed(&error)),
+        BodyFormat::Yaml => decode_yaml(bytes).map_err(|error| malformed(&error)),
+        // A message has no names: no field of it can be unknown, and repeating one is no mistake.
+        BodyFormat::Protobuf => Ok(Decoded {
+            value: protobuf::decode(gvk, bytes)?,
+            duplicates: Vec::new(),
+        }),
     }
-    .map_err(|error| malformed(&error))
 }
 
 fn malformed(error: &DecodeError) -> ApiError {
@@ -83,7 +92,7 @@ pub(super) async fn of_kind(
     ty: TypeRef,
 ) -> Result<Checked, ApiError> {
     let bytes = read(body).await?;
-    let Decoded { value, duplicates } = decode(request, &bytes)?;
+    let Decoded { value, duplicates } = decode(request, gvk, &bytes)?;
     check(request, gvk, ty, value, &duplicates)
 }
 

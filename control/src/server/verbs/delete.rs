@@ -4,13 +4,17 @@ use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
+use windlass_api::resource::GroupVersionKind;
 
-use super::{Request, body, json, list};
+use super::{Request, body, list, represented};
 use crate::registry::delete::{DeleteOptions, Deleted};
 use crate::registry::error::ApiError;
 use crate::registry::list::ListQuery;
 use crate::registry::{Call, WriteOptions, object_meta as meta};
 use crate::server::{codec, status};
+
+const DELETE_OPTIONS: GroupVersionKind = GroupVersionKind::of("", "v1", "DeleteOptions");
 
 pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
     request.endpoint()?;
@@ -25,7 +29,7 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
         // A pod's deletion answers with the pod, as upstream's does for kinds that end gracefully.
         Deleted::Gone(object) => {
             let status = status::deleted(&request.target(), meta::uid(&object));
-            Ok(json(StatusCode::OK, Body::from(status.to_string())))
+            request.answer(StatusCode::OK, &status)
         }
     }
 }
@@ -35,6 +39,7 @@ pub(super) async fn respond_collection(
     request: &Request<'_>,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let representation = request.representation()?;
     let options = options(request, body).await?;
     let write = write_options(request, &options);
     let query = ListQuery {
@@ -56,12 +61,9 @@ pub(super) async fn respond_collection(
             Err(other) => return Err(other),
         }
     }
-    let chunks = codec::list(
-        &request.served.kind,
-        crate::server::negotiation::Representation::Json,
-        &listing,
-    )?;
-    Ok(json(StatusCode::OK, Body::from(chunks.concat())))
+    let chunks = codec::list(&request.served.kind, representation, &listing)?;
+    let body = Body::from(chunks.concat());
+    Ok(represented(StatusCode::OK, representation, body))
 }
 
 fn write_options(request: &Request<'_>, options: &DeleteOptions) -> WriteOptions {
@@ -78,16 +80,19 @@ async fn options(request: &Request<'_>, body: Body) -> Result<DeleteOptions, Api
     let given = if bytes.is_empty() {
         serde_json::json!({})
     } else {
-        body::decode(request, &bytes)?.value
+        let decoded = body::decode(request, &DELETE_OPTIONS, &bytes)?;
+        let kind = decoded.value.get("kind").and_then(Value::as_str);
+        if kind.is_some_and(|kind| !["", "DeleteOptions"].contains(&kind)) {
+            let text = "decoded object cannot be converted to DeleteOptions";
+            return Err(ApiError::BadRequest(text.into()));
+        }
+        decoded.value
     };
     options_of(request, given)
 }
 
 /// Options from a DeleteOptions object, or from the query where it says nothing.
-pub(super) fn options_of(
-    request: &Request<'_>,
-    given: serde_json::Value,
-) -> Result<DeleteOptions, ApiError> {
+pub(super) fn options_of(request: &Request<'_>, given: Value) -> Result<DeleteOptions, ApiError> {
     let mut options = DeleteOptions::deserialize(given)
         .map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?;
     let query = &request.context.query;

@@ -70,10 +70,7 @@ impl Subresource for Eviction {
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
         });
-        Ok(super::json(
-            StatusCode::CREATED,
-            Body::from(status.to_string()),
-        ))
+        request.answer(StatusCode::CREATED, &status)
     }
 }
 

@@ -6,11 +6,19 @@ use http::StatusCode;
 
 use super::{Request, represented};
 use crate::registry::error::ApiError;
-use crate::registry::list::{Filter, ListQuery};
+use crate::registry::field_error::FieldError;
+use crate::registry::list::{Filter, ListQuery, invalid_options};
 use crate::server::{codec, compression};
 
 pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError> {
     let representation = request.representation()?;
+    if !request.context.query.get("sendInitialEvents").is_empty() {
+        let why = "sendInitialEvents is forbidden for list";
+        return Err(invalid_options(FieldError::forbidden(
+            "sendInitialEvents",
+            why,
+        )));
+    }
     let query = query(request)?;
     let listing = request
         .server

@@ -19,9 +19,10 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
 
-use super::negotiation::{self, Representation};
-use super::{ApiServer, Context, codec};
+use super::negotiation::{self, Encoding, Offer, Representation};
+use super::{ApiServer, Context, codec, protobuf};
 use crate::registry::error::{ApiError, Target};
 use crate::registry::strategy::Endpoint;
 use crate::registry::{Call, Served, WriteOptions, Written};
@@ -50,7 +51,30 @@ impl<'a> Request<'a> {
     }
 
     fn representation(&self) -> Result<Representation, ApiError> {
-        negotiation::representation(&self.context.headers, &self.context.query)
+        let offer = Offer {
+            protobuf: protobuf::speaks(&self.served.kind.info.gvk),
+            // A review is an answer to a question: there is nothing to list.
+            table: self
+                .served
+                .kind
+                .info
+                .verbs
+                .iter()
+                .any(|verb| verb == "list"),
+            stream: self.context.info.verb == "watch",
+        };
+        negotiation::representation(&self.context.headers, &self.context.query, offer)
+    }
+
+    /// The answer that carries an object which is not stored: a Status, a Scale, a TokenRequest.
+    fn answer(&self, status: StatusCode, object: &Value) -> Result<Response, ApiError> {
+        let encoding = negotiation::status_encoding(&self.context.headers);
+        let representation = match encoding {
+            Encoding::Json => Representation::Json,
+            Encoding::Protobuf => Representation::Protobuf,
+        };
+        let bytes = codec::written(object, encoding)?;
+        Ok(represented(status, representation, Body::from(bytes)))
     }
 
     /// The answer that carries one object.
@@ -140,6 +164,8 @@ pub(super) async fn dispatch(
             verb,
         });
     }
+    // What the client can't be answered in is refused before anything is written.
+    request.representation()?;
     if served.kind.computed {
         return computed::respond(&request, body).await;
     }
@@ -241,8 +267,11 @@ fn represented(status: StatusCode, representation: Representation, body: Body) -
         Representation::Json => "application/json",
         Representation::Yaml => "application/yaml",
         Representation::Table(_) => "application/json;as=Table;v=v1;g=meta.k8s.io",
-        Representation::PartialMetadata => {
+        Representation::PartialMetadata(Encoding::Json) => {
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+        }
+        Representation::Protobuf | Representation::PartialMetadata(Encoding::Protobuf) => {
+            Encoding::Protobuf.media_type()
         }
     };
     let mut response = Response::new(body);

@@ -81,10 +81,7 @@ impl Subresource for Binding {
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
         });
-        Ok(super::json(
-            StatusCode::CREATED,
-            Body::from(status.to_string()),
-        ))
+        request.answer(StatusCode::CREATED, &status)
     }
 }
 
@@ -171,7 +168,7 @@ impl Subresource for Scale {
         let entry = registry.get(&request.call()).await?;
         let current = scale_of(&parse(&entry)?);
         let wanted = match request.context.info.verb {
-            "get" => return Ok(scale_response(&current)),
+            "get" => return request.answer(StatusCode::OK, &current),
             "update" => {
                 let gvk = GroupVersionKind::of("autoscaling", "v1", "Scale");
                 read(request, body, &gvk).await?.object
@@ -217,12 +214,8 @@ impl Subresource for Scale {
         let written = registry.update(&request.call(), &update).await?;
         let object = serde_json::from_slice(&written.bytes)
             .map_err(|error| ApiError::Internal(error.to_string()))?;
-        Ok(scale_response(&scale_of(&object)))
+        request.answer(StatusCode::OK, &scale_of(&object))
     }
-}
-
-fn scale_response(scale: &Value) -> Response {
-    super::json(StatusCode::OK, Body::from(scale.to_string()))
 }
 
 /// GET pods/NAME/log: from the node that runs the pod.
@@ -335,10 +328,7 @@ impl Subresource for Token {
         let spec = meta::member_mut(&mut answer, "spec");
         spec.insert("expirationSeconds".into(), seconds.into());
         spec.insert("audiences".into(), json!(claims.aud));
-        Ok(super::json(
-            StatusCode::CREATED,
-            Body::from(answer.to_string()),
-        ))
+        request.answer(StatusCode::CREATED, &answer)
     }
 }
 

@@ -5,7 +5,9 @@
 //! 2. Then the store's events from that revision on. An event becomes ADDED, MODIFIED or DELETED by
 //!    whether the selectors let the object through before and after.
 //! 3. Bookmarks, if the client wants them, about once a minute and before the stream ends by time.
-//! 4. A client so slow that its place in history is compacted away gets an ERROR event with the 410
+//! 4. An event is a line of JSON, or a frame of protobuf. What its object is in protobuf is kept with the
+//!    event, so that of many such watches the first one encodes; JSON is the stored bytes as they are.
+//! 5. A client so slow that its place in history is compacted away gets an ERROR event with the 410
 //!    that a new watch from there would get.
 //!
 //! Nothing is buffered per watch but the batch being written: the connection's back-pressure stops the
@@ -19,19 +21,23 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 use rand::RngExt;
 use serde_json::json;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use windlass_api::schema::protobuf::envelope::watch_frame;
 
 use super::{Request, list, represented};
 use crate::registry::error::ApiError;
-use crate::registry::list::{Filter, parse_version};
+use crate::registry::field_error::FieldError;
+use crate::registry::list::{Filter, invalid_options, parse_version};
 use crate::registry::strategy::Kind;
-use crate::server::negotiation::Representation;
-use crate::server::{codec, status};
+use crate::server::negotiation::{Encoding, Representation};
+use crate::server::{codec, protobuf, status};
 use crate::store::{Entry, Freshness, Revision, StoreError, Watch, WatchEvent};
 
+const STREAMED_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without a limit of its own lasts this long, or up to twice as long.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(1800);
@@ -45,11 +51,12 @@ pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError>
         let frame = stream.next().await?;
         Some((Ok::<_, std::convert::Infallible>(frame), stream))
     });
-    Ok(represented(
-        StatusCode::OK,
-        representation,
-        Body::from_stream(frames),
-    ))
+    let mut response = represented(StatusCode::OK, representation, Body::from_stream(frames));
+    if representation.encoding() == Encoding::Protobuf {
+        let media_type = HeaderValue::from_static(STREAMED_PROTOBUF);
+        response.headers_mut().insert(CONTENT_TYPE, media_type);
+    }
+    Ok(response)
 }
 
 struct Stream {
@@ -206,14 +213,26 @@ impl Stream {
             (Some(previous), "DELETED") if !event.deleted => {
                 self.write(frame, kind, &previous.bytes_at(event.revision));
             }
+            // The event keeps one encoding, that of the form in which the object is stored.
+            _ if self.representation == Representation::Protobuf
+                && self.kind.conversion.is_none() =>
+            {
+                let encode = || codec::object(&self.kind, self.representation, &event.entry.bytes);
+                self.put_encoded(frame, kind, event.encoded(encode));
+            }
             _ => self.write(frame, kind, &event.entry.bytes),
         }
     }
 
     fn write(&mut self, frame: &mut BytesMut, kind: &str, bytes: &Bytes) {
         let first = std::mem::take(&mut self.first);
-        match codec::watched(&self.kind, self.representation, bytes, first) {
-            Ok(object) => put(frame, kind, &object),
+        let object = codec::watched(&self.kind, self.representation, bytes, first);
+        self.put_encoded(frame, kind, object);
+    }
+
+    fn put_encoded(&mut self, frame: &mut BytesMut, kind: &str, object: Result<Bytes, ApiError>) {
+        match object {
+            Ok(object) => self.put(frame, kind, &object),
             Err(error) => {
                 self.ended = true;
                 self.write_error(frame, &error);
@@ -221,11 +240,23 @@ impl Stream {
         }
     }
 
-    fn write_error(&self, frame: &mut BytesMut, error: &ApiError) {
-        put(frame, "ERROR", status::of(error).to_string().as_bytes());
+    fn write_error(&mut self, frame: &mut BytesMut, error: &ApiError) {
+        let status = status::of(error);
+        match codec::written(&status, self.representation.encoding()) {
+            Ok(status) => self.put(frame, "ERROR", &status),
+            // The stream ends here all the same; a client begins anew.
+            Err(error) => tracing::warn!(%error, "a Status could not be encoded"),
+        }
     }
 
-    fn write_bookmark(&self, frame: &mut BytesMut, revision: Revision, end_of_initial: bool) {
+    fn put(&self, frame: &mut BytesMut, kind: &str, object: &[u8]) {
+        match self.representation.encoding() {
+            Encoding::Json => put_line(frame, kind, object),
+            Encoding::Protobuf => frame.put_slice(&watch_frame(kind, object)),
+        }
+    }
+
+    fn write_bookmark(&mut self, frame: &mut BytesMut, revision: Revision, end_of_initial: bool) {
         let gvk = &self.kind.info.gvk;
         let mut metadata =
             json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
@@ -244,16 +275,20 @@ impl Stream {
                     "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
                 }}],
             }),
-            Representation::PartialMetadata => json!({
+            Representation::PartialMetadata(_) => json!({
                 "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
             }),
             _ => json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}),
         };
-        put(frame, "BOOKMARK", object.to_string().as_bytes());
+        let object = match self.representation {
+            Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(&object),
+            other => codec::written(&object, other.encoding()),
+        };
+        self.put_encoded(frame, "BOOKMARK", object);
     }
 }
 
-fn put(frame: &mut BytesMut, kind: &str, object: &[u8]) {
+fn put_line(frame: &mut BytesMut, kind: &str, object: &[u8]) {
     frame.reserve(object.len() + 40);
     frame.put_slice(b"{\"type\":\"");
     frame.put_slice(kind.as_bytes());
@@ -288,7 +323,7 @@ fn wants_initial_events(request: &Request<'_>) -> Result<bool, ApiError> {
     let given = query.get("sendInitialEvents");
     let matching = query.get("resourceVersionMatch");
     let forbidden =
-        |field: &str, why: &str| Err(ApiError::BadRequest(format!("{field}: Forbidden: {why}")));
+        |field: &str, why: &str| Err(invalid_options(FieldError::forbidden(field, why)));
     if given.is_empty() {
         if !matching.is_empty() {
             let why =

@@ -150,6 +150,26 @@ async fn measure(address: SocketAddr, args: &Args) -> anyhow::Result<Outcome> {
     })
 }
 
+/// Latencies of `count` requests to a server, one after the other on one connection.
+pub(crate) async fn one_by_one(address: SocketAddr, count: u32) -> anyhow::Result<Latencies> {
+    let url = format!("http://{address}/").parse()?;
+    let mut connection = Connection::open(address, url).await?;
+    let mut latencies = Vec::new();
+    for _ in 0..count {
+        let sent = Instant::now();
+        connection
+            .sender
+            .ready()
+            .await
+            .context("connection closed")?;
+        let request = connection.request.clone();
+        let answer = connection.sender.send_request(request).await?;
+        answer.into_body().collect().await?;
+        latencies.push(sent.elapsed());
+    }
+    Ok(Latencies::new(latencies))
+}
+
 /// A kept-alive connection.
 struct Connection {
     sender: SendRequest<Empty<Bytes>>,

@@ -1,10 +1,11 @@
 //! The load tool: figures of running servers as rows of Markdown tables, each with its ratio to a
 //! reference measured in the same run.
 //!
-//! `pods` and `http` measure a server that runs already; `start` and `creates` run a given binary on
+//! `pods` and `http` measure a server that runs already; `start`, `creates` and `api` run a given binary on
 //! a directory of their own. Only loopback addresses are accepted, and every run is bounded in count
 //! and time, so that the tool cannot be turned on somebody else's machine.
 
+mod api;
 mod creates;
 mod hello;
 mod http_load;
@@ -41,6 +42,8 @@ enum Command {
     Start(start::Args),
     /// Kills `windlass server` during a stream of creates and counts what was lost.
     Creates(creates::Args),
+    /// What reads, writes and watches cost at a growing number of stored objects.
+    Api(api::Args),
     /// The native server that others are compared with.
     #[command(hide = true)]
     Hello,
@@ -53,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Http(args) => http_load::run(args).await,
         Command::Start(args) => start::run(args).await,
         Command::Creates(args) => creates::run(args).await,
+        Command::Api(args) => api::run(args).await,
         Command::Hello => hello::run().await,
     }
 }

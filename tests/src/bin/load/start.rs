@@ -132,7 +132,7 @@ async fn settled(pid: u32) -> anyhow::Result<u64> {
 }
 
 /// The resident kilobytes of a process, by the kernel's account.
-fn resident(pid: u32) -> anyhow::Result<u64> {
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -142,6 +142,7 @@ fn resident(pid: u32) -> anyhow::Result<u64> {
         .parse()?)
 }
 
-fn megabytes(kilobytes: u64) -> String {
+/// Kilobytes as mebibytes.
+pub(crate) fn megabytes(kilobytes: u64) -> String {
     format!("{:.1} MiB", kilobytes as f64 / 1024.0)
 }

@@ -23,7 +23,6 @@ use crate::registry::error::ApiError;
 use crate::registry::list::Listing;
 use crate::registry::object_meta as meta;
 use crate::server::codec;
-use crate::server::negotiation::Representation;
 use crate::store::{Entry, Freshness, Pairs, Record, Revision};
 
 /// A kind that is computed.
@@ -79,7 +78,7 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
             let all = computed.list(request).await?;
             let found = all.iter().find(|object| meta::name(object) == info.name);
             let found = found.ok_or_else(|| ApiError::NotFound(request.target()))?;
-            request.answer(StatusCode::OK, found)?
+            request.object(StatusCode::OK, &found.to_string().into())?
         }
         _ => return Err(not_allowed(request)),
     };
@@ -124,19 +123,4 @@ fn entry(
     let record = Record::encode(object, fields).map_err(|error| internal(error.to_string()))?;
     let key = request.call().key_of(meta::name(object));
     Ok(Arc::new(Entry::computed(key, revision, record)))
-}
-
-impl Request<'_> {
-    /// The answer that carries an object which is not stored. It has no rows to print.
-    pub(super) fn answer(&self, status: StatusCode, object: &Value) -> Result<Response, ApiError> {
-        let representation = self.representation()?;
-        if matches!(representation, Representation::Table(_)) {
-            return Err(ApiError::NotAcceptable(
-                crate::server::negotiation::ACCEPTED.into(),
-            ));
-        }
-        let bytes = object.to_string().into();
-        let bytes = codec::object(&self.served.kind, representation, &bytes)?;
-        Ok(represented(status, representation, Body::from(bytes)))
-    }
 }
