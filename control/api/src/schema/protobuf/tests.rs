@@ -155,7 +155,7 @@ fn errors_say_where_and_what() {
             b"\x0a\x03\x0a\x01\xff",
             "metadata.name: string field contains invalid UTF-8",
         ),
-        (b"\x12\x05\x12", "unexpected EOF"),
+        (b"\x12\x05\x12", "spec: unexpected EOF"),
         (
             b"\x12\x04\x12\x02\x0a\x05",
             "spec.containers.name: unexpected EOF",
