@@ -164,7 +164,7 @@ fn errors_say_where_and_what() {
             b"\x0a\x0a\x42\x08\x08\xff\xff\xff\xff\xff\xff\x7f",
             "metadata.creationTimestamp: time is out of range",
         ),
-        (b"\x0c", "proto: wiretype end group for non-group"),
+        (b"\x7c", "proto: wiretype end group for non-group"),
     ];
     for (message, text) in cases {
         let error = Schema::builtin().decode_protobuf(ty, message);
