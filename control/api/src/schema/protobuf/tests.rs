@@ -155,7 +155,7 @@ fn errors_say_where_and_what() {
             b"\x0a\x03\x0a\x01\xff",
             "metadata.name: string field contains invalid UTF-8",
         ),
-        (b"\x12\x05\x12", "unexpected EOF"),
+        (b"\x12\x05\x12", "spec: unexpected EOF"),
         (
             b"\x12\x04\x12\x02\x0a\x05",
             "spec.containers.name: unexpected EOF",
@@ -164,7 +164,7 @@ fn errors_say_where_and_what() {
             b"\x0a\x0a\x42\x08\x08\xff\xff\xff\xff\xff\xff\x7f",
             "metadata.creationTimestamp: time is out of range",
         ),
-        (b"\x0c", "proto: wiretype end group for non-group"),
+        (b"\x7c", "proto: wiretype end group for non-group"),
     ];
     for (message, text) in cases {
         let error = Schema::builtin().decode_protobuf(ty, message);
