@@ -7,11 +7,13 @@
 //! | [`channel`] | `channel.k8s.io`: numbered channels in one WebSocket | exec, attach, port-forward |
 //! | [`port_forward`] | which stream or channel is which port | port-forward |
 //! | [`remote_command`] | which streams exec and attach have, and how they end | exec, attach |
+//! | [`local`] | none: connections within one process | an API server and an agent that share one |
 //!
 //! Nothing here serves HTTP or spawns a task: an opened connection (tokio's `AsyncRead` and `AsyncWrite`)
 //! goes in, streams and a future that drives them come out.
 
 pub mod channel;
+pub mod local;
 pub mod port_forward;
 pub mod remote_command;
 pub mod spdy;

@@ -50,18 +50,18 @@ pub fn is_requested(headers: &HeaderMap) -> bool {
 /// The protocol a request wants to upgrade to.
 #[must_use]
 pub fn upgrade(headers: &HeaderMap) -> Option<&str> {
-    let wanted = items(headers, &header::CONNECTION).any(|of| of.eq_ignore_ascii_case("upgrade"));
+    let wanted = items(headers, header::CONNECTION).any(|of| of.eq_ignore_ascii_case("upgrade"));
     let protocol = headers.get(header::UPGRADE)?.to_str().ok()?;
     wanted.then_some(protocol)
 }
 
 /// The subprotocols a client offers, best first.
 pub fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    items(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+    items(headers, header::SEC_WEBSOCKET_PROTOCOL)
 }
 
 /// The elements of a header that is a list, over all its lines.
-pub fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub fn items<'a>(headers: &'a HeaderMap, name: HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).into_iter();
     let texts = lines.filter_map(|line| line.to_str().ok());
     texts
