@@ -6,7 +6,7 @@
 //! 2. *request info*: path, method and query in the API's terms, which all further steps read;
 //! 3. *authentication*: before anything is spent on strangers;
 //! 4. *limit*: a bound on requests in flight, by which an overloaded server says 429 instead of falling
-//!    over; watches and logs are exempt because they last;
+//!    over; what lasts by nature is exempt;
 //! 5. *authorization*: before the body is read;
 //! 6. *dispatch*: health, discovery, OpenAPI, the image registry, or a verb on a resource, with a time
 //!    limit unless the request lasts by nature.
@@ -34,7 +34,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request, Uri};
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -80,6 +81,10 @@ pub struct Parts {
 
 /// A request as verbs see it.
 pub struct Context {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query, as they came.
+    pub uri: Uri,
     /// What it asks for.
     pub info: RequestInfo,
     /// Its query.
@@ -88,6 +93,8 @@ pub struct Context {
     pub headers: HeaderMap,
     /// Who asks.
     pub user: UserInfo,
+    /// The connection, for requests that ask to speak another protocol on it.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 impl ApiServer {
@@ -118,6 +125,12 @@ impl ApiServer {
         &self.registry
     }
 
+    /// The way to node agents.
+    #[must_use]
+    pub fn nodes(&self) -> &NodeConnector {
+        &self.nodes
+    }
+
     /// Says that everything the cluster needs at its start is there: `/readyz` answers ok from now on.
     pub fn set_ready(&self) {
         self.health.set_ready();
@@ -145,9 +158,9 @@ impl ApiServer {
         info: RequestInfo,
         query: Query,
     ) -> Result<Response, ApiError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let user = self.user_of(&parts).await?;
-        let lasts = lasts(&info, &query);
+        let lasts = lasts(&info);
         let _permit = if lasts { None } else { Some(self.enter()?) };
         if info.path == "/v2" || info.path.starts_with("/v2/") {
             return self
@@ -157,13 +170,17 @@ impl ApiServer {
         let snapshot = self.registry.store().snapshot(Freshness::Latest).await?;
         authz::authorize(&user, &info, &snapshot, query.get("fieldSelector"))?;
         drop(snapshot);
+        authn::forget_credentials(&mut parts.headers);
         let context = Context {
+            method: parts.method,
+            uri: parts.uri,
             info,
             query,
             headers: parts.headers,
             user,
+            upgrade: parts.extensions.remove::<OnUpgrade>(),
         };
-        let answer = self.dispatch(&parts.method, context, body);
+        let answer = self.dispatch(context, body);
         if lasts {
             return answer.await;
         }
@@ -205,16 +222,11 @@ impl ApiServer {
         }
     }
 
-    async fn dispatch(
-        &self,
-        method: &http::Method,
-        context: Context,
-        body: Body,
-    ) -> Result<Response, ApiError> {
+    async fn dispatch(&self, context: Context, body: Body) -> Result<Response, ApiError> {
         if context.info.is_resource {
             return verbs::dispatch(self, &context, body).await;
         }
-        if !matches!(*method, http::Method::GET | http::Method::HEAD) {
+        if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(ApiError::NoSuchPath);
         }
         let path = context.info.path.trim_end_matches('/');
@@ -234,9 +246,12 @@ impl std::fmt::Debug for ApiServer {
     }
 }
 
+/// Subresources whose requests last by nature.
+const LASTING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
 /// Whether a request lasts by nature.
-fn lasts(info: &RequestInfo, query: &Query) -> bool {
+fn lasts(info: &RequestInfo) -> bool {
     info.verb == "watch"
-        || (info.subresource == "log" && query.flag("follow"))
+        || LASTING.contains(&info.subresource.as_str())
         || info.path.starts_with("/v2/")
 }

@@ -4,6 +4,7 @@
 //! special about a subresource is in [`SUBRESOURCES`].
 
 mod body;
+mod connect;
 mod create;
 mod delete;
 mod get;
@@ -155,15 +156,7 @@ pub(super) async fn dispatch(
 
 /// The answer about a subresource the kind has not: by name, if Kubernetes has it.
 fn absent(request: &Request<'_>) -> ApiError {
-    const LATER: [&str; 7] = [
-        "attach",
-        "ephemeralcontainers",
-        "eviction",
-        "exec",
-        "portforward",
-        "proxy",
-        "resize",
-    ];
+    const LATER: [&str; 3] = ["ephemeralcontainers", "eviction", "resize"];
     let info = &request.context.info;
     if !LATER.contains(&info.subresource.as_str()) {
         return ApiError::NoSuchPath;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
-use super::{Request, body};
+use super::{Request, body, connect};
 use crate::pki::service_account::{Bound, Claims, ISSUER, Reference};
 use crate::registry::error::ApiError;
 use crate::registry::field_error::FieldError;
@@ -29,7 +29,16 @@ pub(super) trait Subresource: Sync {
     async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError>;
 }
 
-const SUBRESOURCES: &[&dyn Subresource] = &[&Binding, &Scale, &Log, &Token];
+const SUBRESOURCES: &[&dyn Subresource] = &[
+    &Binding,
+    &Scale,
+    &Log,
+    &Token,
+    &connect::Attach,
+    &connect::Exec,
+    &connect::PortForward,
+    &connect::Proxy,
+];
 
 /// The subresource of that name, if it is one with behaviour of its own.
 pub(super) fn find(name: &str) -> Option<&'static dyn Subresource> {
@@ -39,7 +48,7 @@ pub(super) fn find(name: &str) -> Option<&'static dyn Subresource> {
         .find(|subresource| subresource.name() == name)
 }
 
-fn not_allowed(request: &Request<'_>) -> ApiError {
+pub(super) fn not_allowed(request: &Request<'_>) -> ApiError {
     let verb = request.context.info.verb.to_owned();
     ApiError::MethodNotAllowed {
         target: request.target(),
@@ -239,7 +248,7 @@ impl Subresource for Log {
         request
             .server
             .nodes
-            .logs(&pod, &request.context.query, &snapshot)
+            .logs(&pod, request.context, &snapshot)
             .await
     }
 }
