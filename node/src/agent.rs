@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use windlass_api::stream::local::Dialer;
 use windlass_oci::content_store::{ContentError, ContentStore};
 
 use crate::clock::Clock;
@@ -15,7 +16,7 @@ use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
-use crate::pods::{self, KnownPods, NodeContext};
+use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
 use crate::server::tls::DaemonTls;
@@ -99,6 +100,13 @@ impl NodeAgent {
         self.daemon.local_addr()
     }
 
+    /// Connects an API server of this process to the daemon endpoint, without a socket. Whoever has it is
+    /// taken for the API server.
+    #[must_use]
+    pub fn local_dialer(&self) -> Dialer {
+        self.daemon.dialer()
+    }
+
     /// Turns true when the Node is registered.
     #[must_use]
     pub fn registered(&self) -> watch::Receiver<bool> {
@@ -123,6 +131,8 @@ impl NodeAgent {
         let state = DaemonState {
             pods: known.clone(),
             logs: context.logs.clone(),
+            containers: context.containers.clone(),
+            network: network.host(),
             tunnels: tunnel_identity.is_some().then(|| network.host()),
         };
         let services_ended = CancellationToken::new();
@@ -301,6 +311,7 @@ impl NodeAgentBuilder {
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
+            containers: RunningContainers::default(),
             network: self
                 .network
                 .unwrap_or_else(|| Network::new(NetworkConfig::default())),

@@ -152,6 +152,10 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         api_server: Some(plane.address()),
     });
     let agent = agent.await?;
+    plane
+        .server()
+        .nodes()
+        .reach_locally(&name, agent.local_dialer());
     let mut registered = agent.registered();
     let stop = CancellationToken::new();
     let running = tokio::spawn(agent.run(stop.clone()));

@@ -121,12 +121,12 @@ async fn paths_outside_resources_and_what_comes_later_answer() {
         (&version["major"], &version["minor"]),
         (&json!("1"), &json!("35"))
     );
-    let exec = "/api/v1/namespaces/default/pods/x/exec";
-    let later = get(&cluster, exec, &[]).await;
+    let path = "/api/v1/namespaces/default/pods/x/ephemeralcontainers";
+    let later = get(&cluster, path, &[]).await;
     assert_eq!(later.status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(
         later.body["message"],
-        "pods/exec is not supported by Windlass yet"
+        "pods/ephemeralcontainers is not supported by Windlass yet"
     );
     let unknown = get(&cluster, "/nothing", &[]).await;
     assert_eq!(

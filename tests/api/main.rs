@@ -15,5 +15,6 @@ mod discovery;
 mod identity;
 mod list;
 mod patch;
+mod streams;
 mod update;
 mod watch;

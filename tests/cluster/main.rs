@@ -11,6 +11,7 @@
 mod faults;
 mod images;
 mod pods;
+mod streams;
 mod two_nodes;
 mod web_app;
 

@@ -17,6 +17,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::api::Api;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -142,6 +143,13 @@ impl Cluster {
             .runtime(Arc::new(runtime))
             .build()
             .await?;
+        if self.nodes.is_empty() {
+            // As `windlass up` does; further nodes are reached as those of other machines.
+            plane
+                .server()
+                .nodes()
+                .reach_locally(name, agent.local_dialer());
+        }
         let mut registered = agent.registered();
         let stop = CancellationToken::new();
         let running = tokio::spawn(agent.run(stop.clone()));
@@ -175,6 +183,17 @@ impl Cluster {
     #[must_use]
     pub fn client_of(&self, user: &str, groups: &[&str]) -> Client {
         self.plane.client(UserInfo::authenticated(user, groups))
+    }
+
+    /// An administrator's client that connects over TLS, as others do; upgrades need a connection.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used.
+    pub async fn client_over_tls(&self) -> anyhow::Result<Client> {
+        let kubeconfig = Kubeconfig::from_yaml(&self.plane.admin_kubeconfig()?)?;
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(Client::try_from(config)?)
     }
 
     /// Writes an administrator's kubeconfig and returns its path.

@@ -1,7 +1,7 @@
 //! What both halves of Windlass need and neither owns: the schema engine with its facts table,
-//! quantities, selectors, names, effective pod resources and times.
+//! quantities, selectors, names, effective pod resources, times, and the streaming protocols.
 //!
-//! Nothing here knows HTTP or storage. The engine works on `serde_json::Value`s; the few helpers on
+//! Nothing here serves HTTP or knows storage. The engine works on `serde_json::Value`s; the few helpers on
 //! typed objects (`pod_resources`, `label_selector`) use `k8s-openapi`'s types.
 
 pub mod field_selector;
@@ -11,4 +11,5 @@ pub mod pod_resources;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
+pub mod stream;
 pub mod time;

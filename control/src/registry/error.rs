@@ -163,6 +163,10 @@ pub enum ApiError {
     /// A part that should have answered is not there.
     #[error("{0}")]
     ServiceUnavailable(String),
+    /// What a request was passed on to did not answer. Unlike [`Self::ServiceUnavailable`] it does not ask
+    /// the client to try again: the fault is not this server's to mend.
+    #[error("{0}")]
+    Unreachable(String),
     /// A capability Windlass does not have yet, by name.
     #[error("{0}")]
     NotImplemented(String),

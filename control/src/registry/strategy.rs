@@ -107,6 +107,9 @@ pub const NAME: Column = Column::new(
     "Name must be unique within a namespace and is set when the object is created.",
 );
 
+/// Verbs of a subresource `proxy`, which passes every method on.
+pub const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// The column most kinds end with.
 pub const AGE: Column = Column::new(
     "Age",

@@ -4,8 +4,12 @@
 //! kinds, never from the client, so that no request can grow the set of series. What can be read at any
 //! time (objects stored, memory) is read when somebody asks.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::response::Response;
+use http_body_util::BodyExt;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -43,8 +47,8 @@ pub(super) struct Metrics {
 }
 
 /// A request that is being answered.
-pub(super) struct Running<'a> {
-    metrics: &'a Metrics,
+pub(super) struct Running {
+    metrics: Arc<Metrics>,
     labels: [String; 6],
     lasts: bool,
     class: Class,
@@ -116,14 +120,14 @@ impl Metrics {
 
     /// Counts a request in; [`Running::ended`] counts it out.
     pub(super) fn begin(
-        &self,
+        self: &Arc<Self>,
         info: &RequestInfo,
         served: Option<&Served>,
         lasts: bool,
-    ) -> Running<'_> {
+    ) -> Running {
         let class = Class::of(info.verb);
         let running = Running {
-            metrics: self,
+            metrics: Arc::clone(self),
             labels: labels(info, served),
             lasts,
             class,
@@ -168,7 +172,7 @@ impl Metrics {
     }
 }
 
-impl Running<'_> {
+impl Running {
     fn count(&self, by: i64) {
         if self.lasts {
             self.metrics.lasting.with_label_values(&self.labels).add(by);
@@ -181,8 +185,9 @@ impl Running<'_> {
         self.metrics.in_flight.with_label_values(&[kind]).add(by);
     }
 
-    /// The request was answered with this status.
-    pub(super) fn ended(self, status: http::StatusCode) {
+    /// The request was answered; what lasts by nature goes on until the answer's body ends.
+    pub(super) fn answered(self, response: Response) -> Response {
+        let status = response.status();
         let code = status.as_str();
         let labels: Vec<&str> = self
             .labels
@@ -191,17 +196,24 @@ impl Running<'_> {
             .chain([code])
             .collect();
         self.metrics.requests.with_label_values(&labels).inc();
-        if !self.lasts {
-            let seconds = Duration::as_secs_f64(&self.since.elapsed());
-            self.metrics
-                .durations
-                .with_label_values(&self.labels)
-                .observe(seconds);
+        if self.lasts {
+            return response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _until_the_end = &self;
+                    frame
+                }))
+            });
         }
+        let seconds = Duration::as_secs_f64(&self.since.elapsed());
+        self.metrics
+            .durations
+            .with_label_values(&self.labels)
+            .observe(seconds);
+        response
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.count(-1);
     }
@@ -264,24 +276,44 @@ mod tests {
         RequestInfo::of(&Method::GET, &uri, &Query::of(&uri))
     }
 
+    fn answer(status: StatusCode) -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = status;
+        response
+    }
+
     #[test]
     fn what_is_not_served_grows_no_series() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
         for path in ["/api/v1/aaaa", "/apis/b/v1/c", "/api/v1/d/e/f"] {
-            metrics
-                .begin(&info(path), None, false)
-                .ended(StatusCode::NOT_FOUND);
+            let running = metrics.begin(&info(path), None, false);
+            running.answered(answer(StatusCode::NOT_FOUND));
         }
         assert_eq!(metrics.requests.collect()[0].get_metric().len(), 2);
     }
 
     #[test]
     fn what_has_ended_is_no_longer_in_flight() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
         let running = metrics.begin(&info("/version"), None, false);
         let reads = metrics.in_flight.with_label_values(&["readOnly"]);
         assert_eq!(reads.get(), 1);
-        running.ended(StatusCode::OK);
+        running.answered(answer(StatusCode::OK));
         assert_eq!(reads.get(), 0);
+    }
+
+    #[test]
+    fn a_watch_is_open_until_its_body_ends() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let info = info("/api/v1/pods?watch=1");
+        let running = metrics.begin(&info, None, true);
+        let open = || {
+            let family = metrics.lasting.collect();
+            family[0].get_metric()[0].get_gauge().value()
+        };
+        let response = running.answered(answer(StatusCode::OK));
+        assert!(open() > 0.5);
+        drop(response);
+        assert!(open() < 0.5);
     }
 }

@@ -39,7 +39,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use hyper::upgrade::OnUpgrade;
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -72,7 +73,7 @@ pub struct ApiServer {
     images: Option<axum::Router>,
     health: Health,
     limits: Limits,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 /// What the server is built from.
@@ -89,6 +90,10 @@ pub struct Parts {
 
 /// A request as verbs see it.
 pub struct Context {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query, as they came.
+    pub uri: Uri,
     /// What it asks for.
     pub info: RequestInfo,
     /// Its query.
@@ -97,6 +102,8 @@ pub struct Context {
     pub headers: HeaderMap,
     /// Who asks.
     pub user: UserInfo,
+    /// The connection, for requests that ask to speak another protocol on it.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 impl ApiServer {
@@ -120,7 +127,7 @@ impl ApiServer {
             images: parts.images,
             health: Health::default(),
             limits: Limits::default(),
-            metrics: Metrics::new()?,
+            metrics: Arc::new(Metrics::new()?),
         }))
     }
 
@@ -128,6 +135,12 @@ impl ApiServer {
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// The way to node agents.
+    #[must_use]
+    pub fn nodes(&self) -> &NodeConnector {
+        &self.nodes
     }
 
     /// Says that everything the cluster needs at its start is there: `/readyz` answers ok from now on.
@@ -149,7 +162,7 @@ impl ApiServer {
         let served = self
             .registry
             .find(&info.group, &info.version, &info.resource);
-        let running = self.metrics.begin(&info, served, lasts(&info, &query));
+        let running = self.metrics.begin(&info, served, lasts(&info));
         let encoding = negotiation::status_encoding(request.headers());
         let answer = std::panic::AssertUnwindSafe(self.serve(request, info, query));
         let mut response = match answer.catch_unwind().instrument(span).await {
@@ -160,9 +173,8 @@ impl ApiServer {
                 status::response(&error, encoding)
             }
         };
-        running.ended(response.status());
         response.headers_mut().insert(AUDIT_ID, id);
-        response
+        running.answered(response)
     }
 
     async fn serve(
@@ -171,9 +183,9 @@ impl ApiServer {
         info: RequestInfo,
         query: Query,
     ) -> Result<Response, ApiError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let user = self.user_of(&parts).await?;
-        let lasts = lasts(&info, &query);
+        let lasts = lasts(&info);
         let local = parts.extensions.get::<in_process::Identity>().is_some();
         let _permit = if lasts || local {
             None
@@ -189,13 +201,17 @@ impl ApiServer {
         let user = impersonated(user, &parts.headers, &snapshot)?;
         authz::authorize(&user, &info, &snapshot, query.get("fieldSelector"))?;
         drop(snapshot);
+        authn::forget_credentials(&mut parts.headers);
         let context = Context {
+            method: parts.method,
+            uri: parts.uri,
             info,
             query,
             headers: parts.headers,
             user,
+            upgrade: parts.extensions.remove::<OnUpgrade>(),
         };
-        let answer = self.dispatch(&parts.method, context, body);
+        let answer = self.dispatch(context, body);
         if lasts {
             return answer.await;
         }
@@ -231,16 +247,11 @@ impl ApiServer {
         }
     }
 
-    async fn dispatch(
-        &self,
-        method: &http::Method,
-        context: Context,
-        body: Body,
-    ) -> Result<Response, ApiError> {
+    async fn dispatch(&self, context: Context, body: Body) -> Result<Response, ApiError> {
         if context.info.is_resource {
             return verbs::dispatch(self, &context, body).await;
         }
-        if !matches!(*method, http::Method::GET | http::Method::HEAD) {
+        if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(ApiError::NoSuchPath);
         }
         let path = context.info.path.trim_end_matches('/');
@@ -273,10 +284,13 @@ impl std::fmt::Debug for ApiServer {
     }
 }
 
+/// Subresources whose requests last by nature.
+const LASTING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
 /// Whether a request lasts by nature.
-fn lasts(info: &RequestInfo, query: &Query) -> bool {
+fn lasts(info: &RequestInfo) -> bool {
     info.verb == "watch"
-        || (info.subresource == "log" && query.flag("follow"))
+        || LASTING.contains(&info.subresource.as_str())
         || info.path.starts_with("/v2/")
 }
 

@@ -140,7 +140,9 @@ fn code_and_reason(error: &ApiError) -> (StatusCode, &'static str) {
         ApiError::TooManyRequests(_) | ApiError::DisruptionBudget { .. } => {
             (C::TOO_MANY_REQUESTS, "TooManyRequests")
         }
-        ApiError::ServiceUnavailable(_) => (C::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        ApiError::ServiceUnavailable(_) | ApiError::Unreachable(_) => {
+            (C::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+        }
         ApiError::NotImplemented(_) => (C::NOT_IMPLEMENTED, "NotImplemented"),
         ApiError::Internal(_) | ApiError::SeveralBudgets => {
             (C::INTERNAL_SERVER_ERROR, "InternalError")

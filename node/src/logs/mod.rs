@@ -28,7 +28,7 @@ mod read;
 mod sink;
 
 pub use read::{LogQuery, LogStream, ReadError};
-pub use sink::{LogSink, Output};
+pub use sink::{LiveOutput, LogSink, Output};
 
 /// Bounds of one container's logs.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +116,14 @@ impl Logs {
         let directory = self.directory(pod, container);
         let live = self.live().get(&directory).cloned();
         read::open(directory, live, query).await
+    }
+
+    /// What a container prints from now on; `None` if it does not run.
+    #[must_use]
+    pub fn attach(&self, pod: &PodIdentity, container: &str) -> Option<LiveOutput> {
+        let directory = self.directory(pod, container);
+        let live = self.live().get(&directory).cloned();
+        live.and_then(|sink| sink.live())
     }
 
     /// The attempts whose files are kept, oldest first.

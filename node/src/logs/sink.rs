@@ -1,12 +1,14 @@
-//! Where a runtime writes what a container prints.
+//! Where a runtime writes what a container prints, and where those who attach hear it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 
 use super::LogLimits;
 use super::line::{self, MAX_TEXT};
@@ -27,6 +29,29 @@ impl Output {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// Writes that may wait for one who attached; what is behind is skipped.
+const MAX_BEHIND: usize = 64;
+
+/// What a container prints from now on, as it prints it.
+///
+/// Differs from Kubernetes: a guest never waits for who attached to it. One that reads slower than the
+/// guest writes misses output instead of stopping the guest.
+#[derive(Debug)]
+pub struct LiveOutput(broadcast::Receiver<(Output, Bytes)>);
+
+impl LiveOutput {
+    /// The next write; `None` when the container has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(Output, Bytes)> {
+        loop {
+            match self.0.recv().await {
+                Ok(written) => return Some(written),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
         }
     }
 }
@@ -66,6 +91,8 @@ struct State {
     stderr: Vec<u8>,
     buffer: Vec<u8>,
     failed: bool,
+    /// Those who attached; made for the first of them.
+    live: Option<broadcast::Sender<(Output, Bytes)>>,
 }
 
 impl LogSink {
@@ -93,6 +120,12 @@ impl LogSink {
         if state.mark.closed {
             return;
         }
+        if let Some(live) = &state.live
+            && live.receiver_count() > 0
+        {
+            // An error means that the last of them has just left.
+            let _left = live.send((output, Bytes::copy_from_slice(bytes)));
+        }
         state.take(output, bytes);
         self.flush(&mut state);
     }
@@ -107,7 +140,20 @@ impl LogSink {
         self.flush(&mut state);
         state.mark.closed = true;
         state.file = None;
+        state.live = None;
         self.0.mark.send_replace(state.mark);
+    }
+
+    /// What is written from now on; `None` if the log has ended.
+    #[must_use]
+    pub fn live(&self) -> Option<LiveOutput> {
+        let mut state = self.state();
+        if state.mark.closed {
+            return None;
+        }
+        let begin = || broadcast::Sender::new(MAX_BEHIND);
+        let live = state.live.get_or_insert_with(begin);
+        Some(LiveOutput(live.subscribe()))
     }
 
     /// The files that exist, oldest first, and the mark that belongs to them.
@@ -269,4 +315,26 @@ fn split_long(buffer: &mut Vec<u8>, time: Timestamp, output: Output, pending: &m
         start += MAX_TEXT;
     }
     pending.drain(..start);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_attaches_hears_what_is_printed_from_then_on_until_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let sink = LogSink::new(directory.path().join("0.log"), LogLimits::default());
+        sink.write(Output::Stdout, b"before\n");
+        let mut live = sink.live().unwrap();
+        sink.write(Output::Stderr, b"no line");
+        sink.close();
+        let heard = live.next().await;
+        assert_eq!(
+            heard,
+            Some((Output::Stderr, Bytes::from_static(b"no line")))
+        );
+        assert_eq!(live.next().await, None);
+        assert!(sink.live().is_none());
+    }
 }

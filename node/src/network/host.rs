@@ -1,13 +1,14 @@
 //! The node agent's own way to its pods: probes, port-forward, NodePorts and tunnels from other
 //! agents.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::Core;
 use super::service_table::ServicePort;
+use super::switch::Transport;
 
 /// The network as the node itself sees it. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +45,28 @@ impl HostNetwork {
     ) -> Result<Stream, NetError> {
         let ports = self.0.pod(to.ip()).ok_or(NetError::RemoteUnreachable)?;
         ports.connect(from, to, to).await
+    }
+
+    /// Connects to a port of a pod of this node as a process inside of it would: by loopback, where
+    /// what is not meant for others listens, and else by the pod's own address.
+    ///
+    /// # Errors
+    /// [`NetError::RemoteUnreachable`] if the address is not of a pod here, [`NetError`] as a client
+    /// in the pod would see it otherwise.
+    pub async fn connect_inside(&self, pod: IpAddr, port: u16) -> Result<Stream, NetError> {
+        let ports = self.0.pod(pod).ok_or(NetError::RemoteUnreachable)?;
+        let mut failure = NetError::ConnectionRefused;
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), pod] {
+            let (from, to) = (
+                ports.ephemeral(Transport::Tcp, ip)?,
+                SocketAddr::new(ip, port),
+            );
+            match ports.connect(from, to, to).await {
+                Err(error @ NetError::ConnectionRefused) => failure = error,
+                result => return result,
+            }
+        }
+        Err(failure)
     }
 
     /// Whether the address is of this node's pod CIDR.

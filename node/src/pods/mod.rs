@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -29,7 +29,7 @@ use crate::logs::Logs;
 use crate::network::Network;
 use crate::objects::ObjectWatches;
 use crate::registration::Machine;
-use crate::runtime::{PodIdentity, Runtimes};
+use crate::runtime::{PodIdentity, RunningContainer, Runtimes};
 use crate::status::phase::HostFacts;
 use crate::tasks::OwnedTask;
 
@@ -54,6 +54,7 @@ pub(crate) struct NodeContext {
     pub(crate) logs: Logs,
     pub(crate) events: EventRecorder,
     pub(crate) runtimes: Runtimes,
+    pub(crate) containers: RunningContainers,
     pub(crate) network: Network,
     pub(crate) objects: Arc<ObjectWatches>,
     pub(crate) data_dir: PathBuf,
@@ -100,6 +101,41 @@ impl KnownPods {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(uid);
+    }
+}
+
+/// The containers that run, for those who attach to them; cheap to clone.
+///
+/// Invariant: it keeps no container alive; that is its worker's alone.
+#[derive(Clone, Default)]
+pub(crate) struct RunningContainers(Arc<RwLock<HashMap<ContainerKey, Weak<dyn RunningContainer>>>>);
+
+/// A pod's uid and the name of a container.
+type ContainerKey = (String, String);
+
+impl RunningContainers {
+    /// The container of that name, if it runs.
+    pub(crate) fn find(&self, uid: &str, name: &str) -> Option<Arc<dyn RunningContainer>> {
+        let containers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        containers
+            .get(&(uid.to_owned(), name.to_owned()))?
+            .upgrade()
+    }
+
+    pub(crate) fn insert(&self, uid: &str, name: &str, container: &Arc<dyn RunningContainer>) {
+        let key = (uid.to_owned(), name.to_owned());
+        let mut containers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        containers.insert(key, Arc::downgrade(container));
+    }
+
+    fn remove(&self, uid: &str, name: &str) {
+        let mut containers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        containers.remove(&(uid.to_owned(), name.to_owned()));
+    }
+
+    fn remove_pod(&self, uid: &str) {
+        let mut containers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        containers.retain(|(of, _), _| of != uid);
     }
 }
 
@@ -243,7 +279,10 @@ impl Dispatcher {
 
     fn collect(&mut self, ended: Result<String, tokio::task::JoinError>) {
         match ended {
-            Ok(uid) => drop(self.workers.remove(&uid)),
+            Ok(uid) => {
+                self.context.containers.remove_pod(&uid);
+                self.workers.remove(&uid);
+            }
             Err(error) => tracing::error!(%error, "a pod worker died"),
         }
     }

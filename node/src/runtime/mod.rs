@@ -25,8 +25,11 @@ use crate::network::PodNetwork;
 use crate::status::reason::ContainerReason;
 
 pub mod fake;
+mod stdin;
 pub mod suite;
 pub mod wasm;
+
+pub use stdin::{Stdin, StdinClosed};
 
 /// Runs containers of one kind, such as Wasm components.
 #[async_trait]
@@ -72,6 +75,11 @@ pub trait RunningContainer: Send + Sync {
 
     /// What the container has used so far.
     fn usage(&self) -> Usage;
+
+    /// Its standard input, if it was left open (`stdin: true`) and the runtime has one.
+    fn stdin(&self) -> Option<Stdin> {
+        None
+    }
 }
 
 /// What a container has used.

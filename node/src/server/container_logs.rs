@@ -127,7 +127,7 @@ pub(super) async fn serve(
     }
 }
 
-fn has_container(pod: &Pod, name: &str) -> bool {
+pub(super) fn has_container(pod: &Pod, name: &str) -> bool {
     let spec = pod.spec.as_ref();
     spec.is_some_and(|spec| {
         let init = spec.init_containers.iter().flatten();

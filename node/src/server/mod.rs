@@ -3,9 +3,11 @@
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
 //!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes of the API server: `containerLogs`, `pods`, `healthz`; `exec`, `attach` and `portForward`
-//!    answer 501 until they are offered.
-//! 4. Nodes get the tunnel between agents ([`tunnel`]) and nothing else.
+//! 3. Routes of the API server: `containerLogs`, `pods`, `healthz`, and by upgrade `attach` and
+//!    `portForward` ([`streaming`]); `exec` answers 501 until it is offered.
+//! 4. An API server of this process connects without a socket ([`DaemonServer::dialer`]); whoever holds the
+//!    dialer is the API server.
+//! 5. Nodes get the tunnel between agents ([`tunnel`]) and nothing else.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,23 +24,28 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::List;
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use windlass_api::stream::ByteStream;
+use windlass_api::stream::local::{self, Acceptor, Dialer};
 
 use crate::logs::Logs;
 use crate::network::HostNetwork;
 use crate::network::tunnel::prepare_link;
-use crate::pods::KnownPods;
+use crate::pods::{KnownPods, RunningContainers};
 
 mod container_logs;
+mod streaming;
 #[cfg(test)]
 mod test_pki;
 pub mod tls;
 mod tunnel;
 
+use streaming::Carrier;
 use tls::{Client, DaemonTls};
 use tunnel::Tunnels;
 
@@ -52,6 +59,9 @@ const REQUEST_HEAD: Duration = Duration::from_secs(30);
 pub(crate) struct DaemonState {
     pub(crate) pods: KnownPods,
     pub(crate) logs: Logs,
+    pub(crate) containers: RunningContainers,
+    /// The way to the pods of this node.
+    pub(crate) network: HostNetwork,
     /// The pods that other nodes may connect to, if nodes are let in.
     pub(crate) tunnels: Option<HostNetwork>,
 }
@@ -70,6 +80,14 @@ pub(crate) struct DaemonServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     allowed: Arc<tls::AllowedClients>,
+    dialer: Dialer,
+    local: Acceptor,
+}
+
+/// A connection that was accepted.
+enum Link {
+    Socket(TcpStream),
+    Process(DuplexStream),
 }
 
 impl DaemonServer {
@@ -77,10 +95,13 @@ impl DaemonServer {
     pub(crate) async fn bind(address: SocketAddr, tls: &DaemonTls) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let acceptor = TlsAcceptor::from(tls.server_config());
+        let (dialer, local) = local::pair();
         Ok(Self {
             listener,
             acceptor,
             allowed: tls.allowed(),
+            dialer,
+            local,
         })
     }
 
@@ -89,17 +110,23 @@ impl DaemonServer {
         self.listener.local_addr()
     }
 
+    /// Connects the API server of this process.
+    pub(crate) fn dialer(&self) -> Dialer {
+        self.dialer.clone()
+    }
+
     /// Serves until `stop`; then lets running requests end their current piece and returns.
-    pub(crate) async fn serve(self, state: DaemonState, stop: CancellationToken) {
+    pub(crate) async fn serve(mut self, state: DaemonState, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let tunnels = state
             .tunnels
             .clone()
             .map(|pods| Tunnels::new(pods, connections.clone(), stop.clone()));
+        let carrier = Carrier::new(connections.clone(), stop.clone());
         let endpoint = Endpoint {
             acceptor: self.acceptor,
             allowed: self.allowed,
-            api_server: TowerToHyperService::new(router(state)),
+            api_server: TowerToHyperService::new(router(state, carrier)),
             tunnels,
         };
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -109,10 +136,11 @@ impl DaemonServer {
             };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.listener.accept() => accepted.map(|(socket, _)| Link::Socket(socket)),
+                Some(pipe) = self.local.accept() => Ok(Link::Process(pipe)),
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let link = match accepted {
+                Ok(link) => link,
                 Err(error) => {
                     // Out of descriptors: the next accept would fail at once too.
                     tracing::warn!(%error, "daemon endpoint: accept failed");
@@ -120,7 +148,7 @@ impl DaemonServer {
                     continue;
                 }
             };
-            let connection = endpoint.clone().serve(stream);
+            let connection = endpoint.clone().serve(link);
             let stop = stop.clone();
             connections.spawn(async move {
                 tokio::select! {
@@ -136,7 +164,14 @@ impl DaemonServer {
 }
 
 impl Endpoint {
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, link: Link) {
+        match link {
+            Link::Socket(socket) => self.serve_socket(socket).await,
+            Link::Process(pipe) => self.answer(pipe, Some(Client::ApiServer)).await,
+        }
+    }
+
+    async fn serve_socket(self, stream: TcpStream) {
         if let Err(error) = prepare_link(&stream) {
             return tracing::debug!(%error, "daemon endpoint: the connection is gone");
         }
@@ -149,7 +184,11 @@ impl Endpoint {
         let client = certificates
             .first()
             .and_then(|certificate| self.allowed.identify(certificate));
-        let io = TokioIo::new(stream);
+        self.answer(stream, client).await;
+    }
+
+    async fn answer(self, connection: impl ByteStream + 'static, client: Option<Client>) {
+        let io = TokioIo::new(connection);
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
@@ -176,7 +215,8 @@ impl Endpoint {
     }
 }
 
-fn router(state: DaemonState) -> Router {
+fn router(state: DaemonState, carrier: Carrier) -> Router {
+    let streaming = streaming::routes(state.clone(), carrier);
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
@@ -185,9 +225,8 @@ fn router(state: DaemonState) -> Router {
             get(container_logs::serve),
         )
         .route("/exec/{*path}", any(|| not_offered("exec")))
-        .route("/attach/{*path}", any(|| not_offered("attach")))
-        .route("/portForward/{*path}", any(|| not_offered("portForward")))
         .with_state(state)
+        .merge(streaming)
 }
 
 async fn not_offered(what: &str) -> Response {
@@ -218,6 +257,7 @@ mod tests {
     use super::test_pki::Authority;
     use super::*;
     use crate::logs::{LogLimits, Output};
+    use crate::network::{Network, NetworkConfig};
     use crate::pods::NodeContext;
 
     struct World {
@@ -250,6 +290,8 @@ mod tests {
             DaemonState {
                 pods,
                 logs,
+                containers: RunningContainers::default(),
+                network: Network::new(NetworkConfig::default()).host(),
                 tunnels: None,
             },
             stop.clone(),

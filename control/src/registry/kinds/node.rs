@@ -8,13 +8,16 @@ use super::{items, text};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
-use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};
+use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, PROXY_VERBS, Strategy};
 
 struct Node;
 
 /// The row of the table.
 pub(super) fn kind() -> Kind {
-    Kind::cluster(GroupVersionKind::of("", "v1", "Node"), "nodes", &Node).short_names(&["no"])
+    let gvk = |name| GroupVersionKind::of("", "v1", name);
+    Kind::cluster(gvk("Node"), "nodes", &Node)
+        .short_names(&["no"])
+        .subresource("proxy", gvk("NodeProxyOptions"), PROXY_VERBS)
 }
 
 const COLUMNS: &[Column] = &[

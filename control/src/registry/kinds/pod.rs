@@ -16,7 +16,7 @@ use crate::identity::UserInfo;
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
-use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};
+use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, PROXY_VERBS, Strategy};
 
 struct Pod;
 
@@ -26,13 +26,21 @@ pub(super) fn kind() -> Kind {
     Kind::namespaced(gvk("Pod"), "pods", &Pod)
         .short_names(&["po"])
         .categories(&["all"])
+        .subresource("attach", gvk("PodAttachOptions"), &["create", "get"])
         .subresource("binding", gvk("Binding"), &["create"])
         .subresource(
             "eviction",
             GroupVersionKind::of("policy", "v1", "Eviction"),
             &["create"],
         )
+        .subresource("exec", gvk("PodExecOptions"), &["create", "get"])
         .subresource("log", gvk("Pod"), &["get"])
+        .subresource(
+            "portforward",
+            gvk("PodPortForwardOptions"),
+            &["create", "get"],
+        )
+        .subresource("proxy", gvk("PodProxyOptions"), PROXY_VERBS)
 }
 
 const COLUMNS: &[Column] = &[

@@ -15,7 +15,9 @@ use windlass_api::resource::GroupVersionKind;
 use super::{default, integer, items, text};
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
-use crate::registry::strategy::{AGE, Claim, Column, Endpoint, Kind, NAME, NameRule, Strategy};
+use crate::registry::strategy::{
+    AGE, Claim, Column, Endpoint, Kind, NAME, NameRule, PROXY_VERBS, Strategy,
+};
 use crate::registry::validation::invalid;
 use crate::registry::{Pools, age};
 
@@ -23,13 +25,11 @@ struct Service;
 
 /// The row of the table.
 pub(super) fn kind() -> Kind {
-    Kind::namespaced(
-        GroupVersionKind::of("", "v1", "Service"),
-        "services",
-        &Service,
-    )
-    .short_names(&["svc"])
-    .categories(&["all"])
+    let gvk = |name| GroupVersionKind::of("", "v1", name);
+    Kind::namespaced(gvk("Service"), "services", &Service)
+        .short_names(&["svc"])
+        .categories(&["all"])
+        .subresource("proxy", gvk("ServiceProxyOptions"), PROXY_VERBS)
 }
 
 const COLUMNS: &[Column] = &[

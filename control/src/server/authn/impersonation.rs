@@ -3,7 +3,7 @@
 //! Each name that a request takes on (user, groups, uid, extra) is authorised by itself, as verb
 //! `impersonate` on a virtual resource of that name. A ServiceAccount's groups come with its name.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::identity::{AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::registry::error::ApiError;
@@ -29,11 +29,7 @@ pub struct Impersonation {
 /// # Errors
 /// [`ApiError::BadRequest`] for groups, uid or extra without a user, or a header that is no text.
 pub fn asked(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
-    let asked = || {
-        headers
-            .keys()
-            .any(|name| name.as_str().starts_with("impersonate-"))
-    };
+    let asked = || headers.keys().any(is_ours);
     let Some(name) = texts(headers, USER)?.into_iter().next() else {
         if asked() {
             return Err(ApiError::BadRequest(
@@ -69,6 +65,22 @@ pub fn asked(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
     }
     complete(&mut user);
     Ok(Some(Impersonation { user, checks }))
+}
+
+/// Removes the headers.
+pub(super) fn forget(headers: &mut HeaderMap) {
+    let ours: Vec<_> = headers
+        .keys()
+        .filter(|name| is_ours(name))
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+fn is_ours(name: &HeaderName) -> bool {
+    name.as_str().starts_with("impersonate-")
 }
 
 fn texts(headers: &HeaderMap, name: &str) -> Result<Vec<String>, ApiError> {

@@ -1,13 +1,15 @@
 //! Authentication: who makes the request.
 //!
 //! In order: a client certificate signed by the cluster's authority (checked by TLS; here only its
-//! subject is read), then a bearer token, which is a ServiceAccount's or a bootstrap token. A request
-//! with credentials that fail is refused; one without any is anonymous. Components of this process
+//! subject is read), then a bearer token, which is a ServiceAccount's or a bootstrap token. Browsers, which
+//! cannot set headers on a WebSocket, send the token as one of its subprotocols (`web_socket.rs`). A
+//! request with credentials that fail is refused; one without any is anonymous. Components of this process
 //! carry their identity as a request extension and never get here.
 
 mod bootstrap;
 pub mod impersonation;
 mod tokens;
+mod web_socket;
 
 use std::sync::Arc;
 
@@ -49,11 +51,12 @@ impl Authenticator {
         if let Some(certificate) = certificate {
             return user_of(certificate).ok_or(ApiError::Unauthorized);
         }
-        let Some(value) = headers.get(header::AUTHORIZATION) else {
-            return Ok(UserInfo::anonymous());
+        let from_header = match headers.get(header::AUTHORIZATION) {
+            Some(value) => bearer(value.to_str().map_err(|_| ApiError::Unauthorized)?),
+            None => None,
         };
-        let value = value.to_str().map_err(|_| ApiError::Unauthorized)?;
-        let Some(token) = bearer(value) else {
+        let from_protocol = web_socket::token(headers).map_err(|_| ApiError::Unauthorized)?;
+        let Some(token) = from_header.or(from_protocol.as_deref()) else {
             return Ok(UserInfo::anonymous());
         };
         let snapshot = store.snapshot(Freshness::Latest).await?;
@@ -78,6 +81,14 @@ impl Authenticator {
     ) -> Option<(UserInfo, Vec<String>)> {
         tokens::authenticate(&self.tokens, snapshot, token, audiences)
     }
+}
+
+/// Removes what proves who the client is and says whom it acts as, once that is known: nothing behind
+/// may send it on.
+pub fn forget_credentials(headers: &mut HeaderMap) {
+    headers.remove(header::AUTHORIZATION);
+    impersonation::forget(headers);
+    web_socket::forget_token(headers);
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -253,6 +253,9 @@ impl PathBuilder<'_> {
         subresource: &SubresourceInfo,
     ) {
         let path = format!("{collection}/{{name}}/{}", subresource.name);
+        if subresource.gvk.kind.ends_with("Options") {
+            return self.add_connection(paths, path, subresource);
+        }
         let mut item = Map::new();
         let allowed = |of: &&Operation| subresource.verbs.iter().any(|verb| verb == of.verb);
         for operation in ITEM.iter().filter(allowed) {
@@ -266,6 +269,39 @@ impl PathBuilder<'_> {
             );
             paths.insert(path, Value::Object(item));
         }
+    }
+
+    /// A subresource that connects to something: neither bodies nor answers have a schema.
+    fn add_connection(
+        &self,
+        paths: &mut Map<String, Value>,
+        path: String,
+        subresource: &SubresourceInfo,
+    ) {
+        let gvk = &subresource.gvk;
+        let mut item = Map::new();
+        let allowed = |of: &&Operation| subresource.verbs.iter().any(|verb| verb == of.verb);
+        for operation in ITEM.iter().filter(allowed) {
+            let id = self.operation_id(operation, &subresource.name);
+            let described = json!({
+                "description": format!("connect {} requests to {}", operation.method.to_uppercase(), subresource.name),
+                "operationId": id.replacen(operation.id, &format!("connect{}", camel(operation.method)), 1),
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "content": { "*/*": { "schema": { "type": "string" } } },
+                    },
+                    "401": { "description": "Unauthorized" },
+                },
+                "x-kubernetes-action": "connect",
+                "x-kubernetes-group-version-kind":
+                    { "group": gvk.group, "version": gvk.version, "kind": gvk.kind },
+            });
+            item.insert(operation.method.to_owned(), described);
+        }
+        let parameters = path_parameters(&path, self.resource.namespaced);
+        item.insert("parameters".to_owned(), parameters);
+        paths.insert(path, Value::Object(item));
     }
 
     fn operation(&self, operation: &Operation, gvk: &GroupVersionKind, subresource: &str) -> Value {

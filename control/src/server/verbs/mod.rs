@@ -5,6 +5,7 @@
 
 mod body;
 mod computed;
+mod connect;
 mod create;
 mod delete;
 mod eviction;
@@ -187,14 +188,7 @@ pub(super) async fn dispatch(
 
 /// The answer about a subresource the kind has not: by name, if Kubernetes has it.
 fn absent(request: &Request<'_>) -> ApiError {
-    const LATER: [&str; 6] = [
-        "attach",
-        "ephemeralcontainers",
-        "exec",
-        "portforward",
-        "proxy",
-        "resize",
-    ];
+    const LATER: [&str; 2] = ["ephemeralcontainers", "resize"];
     let info = &request.context.info;
     if !LATER.contains(&info.subresource.as_str()) {
         return ApiError::NoSuchPath;

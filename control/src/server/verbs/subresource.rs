@@ -10,7 +10,7 @@ use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
 use super::eviction::Eviction;
-use super::{Request, body};
+use super::{Request, body, connect};
 use crate::pki::service_account::{Bound, Claims, ISSUER, Reference};
 use crate::registry::error::ApiError;
 use crate::registry::field_error::FieldError;
@@ -30,7 +30,17 @@ pub(super) trait Subresource: Sync {
     async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError>;
 }
 
-const SUBRESOURCES: &[&dyn Subresource] = &[&Binding, &Eviction, &Scale, &Log, &Token];
+const SUBRESOURCES: &[&dyn Subresource] = &[
+    &Binding,
+    &Eviction,
+    &Scale,
+    &Log,
+    &Token,
+    &connect::Attach,
+    &connect::Exec,
+    &connect::PortForward,
+    &connect::Proxy,
+];
 
 /// The subresource of that name, if it is one with behaviour of its own.
 pub(super) fn find(name: &str) -> Option<&'static dyn Subresource> {
@@ -242,7 +252,7 @@ impl Subresource for Log {
         request
             .server
             .nodes
-            .logs(&pod, &request.context.query, &snapshot)
+            .logs(&pod, request.context, &snapshot)
             .await
     }
 }

@@ -10,6 +10,9 @@
 //! 5. A client so slow that its place in history is compacted away gets an ERROR event with the 410
 //!    that a new watch from there would get.
 //!
+//! Over a WebSocket every event is a text message, whatever subprotocol the client offers: upstream echoes
+//! the name and sends the same JSON.
+//!
 //! Nothing is buffered per watch but the batch being written: the connection's back-pressure stops the
 //! reading of history.
 
@@ -20,19 +23,21 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use rand::RngExt;
 use serde_json::json;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use windlass_api::schema::protobuf::envelope::watch_frame;
+use windlass_api::stream::websocket::{self, Framing, send_all};
 
 use super::{Request, list, represented};
 use crate::registry::error::ApiError;
 use crate::registry::field_error::FieldError;
 use crate::registry::list::{Filter, invalid_options, parse_version};
 use crate::registry::strategy::Kind;
+use crate::server::connect::web_socket;
 use crate::server::negotiation::{Encoding, Representation};
 use crate::server::{codec, protobuf, status};
 use crate::store::{Entry, Freshness, Revision, StoreError, Watch, WatchEvent};
@@ -45,18 +50,46 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(1800);
 const FRAME: usize = 256;
 
 pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError> {
-    let representation = request.representation()?;
+    let messages = websocket::is_requested(&request.context.headers);
+    let representation = match request.representation()? {
+        // A message is a line of JSON.
+        wanted if messages && wanted.encoding() == Encoding::Protobuf => Representation::Json,
+        wanted => wanted,
+    };
     let stream = Stream::open(request, representation).await?;
     let frames = stream::unfold(stream, |mut stream| async move {
         let frame = stream.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(frame), stream))
+        Some((frame, stream))
     });
+    if messages {
+        return as_messages(request, frames);
+    }
+    let frames = frames.map(Ok::<_, std::convert::Infallible>);
     let mut response = represented(StatusCode::OK, representation, Body::from_stream(frames));
     if representation.encoding() == Encoding::Protobuf {
         let media_type = HeaderValue::from_static(STREAMED_PROTOBUF);
         response.headers_mut().insert(CONTENT_TYPE, media_type);
     }
     Ok(response)
+}
+
+/// The watch as messages of a WebSocket.
+fn as_messages(
+    request: &Request<'_>,
+    frames: impl futures::Stream<Item = Bytes> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let context = request.context;
+    let protocol = websocket::offered(&context.headers).next();
+    web_socket(context, protocol, async move |socket| {
+        let events = frames.flat_map(|frame| stream::iter(events_of(&frame)));
+        send_all(socket, events, Framing::Text).await;
+    })
+}
+
+/// The events of a frame, each with its line's end.
+fn events_of(frame: &Bytes) -> Vec<Bytes> {
+    let lines = frame.split_inclusive(|byte| *byte == b'\n');
+    lines.map(|line| frame.slice_ref(line)).collect()
 }
 
 struct Stream {
@@ -337,4 +370,22 @@ fn wants_initial_events(request: &Request<'_>) -> Result<bool, ApiError> {
         return forbidden("resourceVersionMatch", why);
     }
     Ok(query.flag("sendInitialEvents"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_cut_into_its_events() {
+        let mut frame = BytesMut::new();
+        put(&mut frame, "ADDED", b"{}");
+        put(&mut frame, "DELETED", b"{}");
+        let events = events_of(&frame.freeze());
+        let expected = [
+            "{\"type\":\"ADDED\",\"object\":{}}\n",
+            "{\"type\":\"DELETED\",\"object\":{}}\n",
+        ];
+        assert_eq!(events, expected);
+    }
 }

@@ -97,6 +97,8 @@ impl PodWorker {
             facts.unhealthy = None;
         }
         if let Some(instance) = self.instances.get_mut(name) {
+            let containers = &self.context.containers;
+            containers.insert(&self.identity.uid, name, &started.instance);
             instance.container = Some(started.instance);
         }
         if container.startup_probe.is_some() {
@@ -175,6 +177,7 @@ impl PodWorker {
 
     fn end_instance(&mut self, name: &str) {
         if let Some(instance) = self.instances.remove(name) {
+            self.context.containers.remove(&self.identity.uid, name);
             instance.logs.close();
         }
     }

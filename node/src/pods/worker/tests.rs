@@ -22,7 +22,7 @@ use crate::images::Images;
 use crate::logs::{LogLimits, LogQuery, Logs};
 use crate::network::{Network, NetworkConfig};
 use crate::objects::ObjectWatches;
-use crate::pods::NodeContext;
+use crate::pods::{NodeContext, RunningContainers};
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
@@ -91,6 +91,7 @@ impl World {
             logs: Logs::new(directory.path().join("logs"), LogLimits::default()),
             events: EventRecorder::start(&client, "node"),
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
+            containers: RunningContainers::default(),
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
             data_dir: directory.path().to_owned(),

@@ -25,7 +25,9 @@ use windlass_wasi_shims::world::World;
 use super::WasmRuntime;
 use super::grants::Granted;
 use crate::network::PodNetwork;
-use crate::runtime::{ContainerSpec, ExitStatus, Protocol, RunningContainer, StartError, Usage};
+use crate::runtime::{
+    ContainerSpec, ExitStatus, Protocol, RunningContainer, StartError, Stdin, Usage,
+};
 
 /// The port of an http container that declares none.
 const DEFAULT_PORT: u16 = 8080;
@@ -45,6 +47,7 @@ const TERMINATED: i32 = 143;
 /// A container that was started.
 pub(super) struct WasmContainer {
     grants: Arc<Grants>,
+    stdin: Option<Stdin>,
     work: AbortHandle,
     stop: watch::Sender<Option<Instant>>,
     exit: watch::Receiver<Option<ExitStatus>>,
@@ -53,15 +56,17 @@ pub(super) struct WasmContainer {
 /// Runs a command until it ends.
 pub(super) fn run(runtime: &WasmRuntime, world: World, granted: Granted) -> WasmContainer {
     let Granted { grants, stdin } = granted;
+    let stdin = stdin.map(Stdin::new);
     let (stop, stopped) = watch::channel(None);
-    let work = command(world, grants.clone(), stdin, stopped.clone());
-    supervised(runtime.guests.handle().spawn(work), grants, stop, stopped)
+    let work = command(world, grants.clone(), stdin.clone(), stopped.clone());
+    let work = runtime.guests.handle().spawn(work);
+    supervised(work, grants, stdin, (stop, stopped))
 }
 
 async fn command(
     world: World,
     grants: Arc<Grants>,
-    stdin: Option<windlass_wasi_shims::pipe::Writer>,
+    stdin: Option<Stdin>,
     mut stopped: watch::Receiver<Option<Instant>>,
 ) -> ExitStatus {
     let mut running = std::pin::pin!(world.run_command(&grants));
@@ -74,7 +79,7 @@ async fn command(
         () = told => match stdin {
             // The end of its input is all that can tell a guest to finish.
             Some(stdin) => {
-                drop(stdin);
+                stdin.close();
                 running.await
             }
             // Differs from Kubernetes: there are no signals in WASI. Without an input to close, a
@@ -133,8 +138,8 @@ pub(super) fn serve(
     Ok(supervised(
         runtime.guests.handle().spawn(work),
         granted.grants,
-        stop,
-        stopped,
+        None,
+        (stop, stopped),
     ))
 }
 
@@ -204,8 +209,11 @@ async fn serve_all(
 fn supervised(
     work: JoinHandle<ExitStatus>,
     grants: Arc<Grants>,
-    stop: watch::Sender<Option<Instant>>,
-    stopped: watch::Receiver<Option<Instant>>,
+    stdin: Option<Stdin>,
+    (stop, stopped): (
+        watch::Sender<Option<Instant>>,
+        watch::Receiver<Option<Instant>>,
+    ),
 ) -> WasmContainer {
     let (publish, exit) = watch::channel(None);
     let abort = work.abort_handle();
@@ -215,6 +223,7 @@ fn supervised(
     });
     WasmContainer {
         grants,
+        stdin,
         work: abort,
         stop,
         exit,
@@ -284,6 +293,10 @@ impl RunningContainer for WasmContainer {
             cpu_nanos: self.grants.cpu.used_nanos(),
             memory_bytes: self.grants.memory.used() as u64,
         }
+    }
+
+    fn stdin(&self) -> Option<Stdin> {
+        self.stdin.clone()
     }
 }
 

@@ -18,7 +18,7 @@ use windlass_wasi_shims::net::VirtualNetwork;
 use super::*;
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest, TunnelIdentity};
-use crate::pods::KnownPods;
+use crate::pods::{KnownPods, RunningContainers};
 use crate::server::test_pki::Authority;
 use crate::server::{DaemonServer, DaemonState};
 
@@ -48,6 +48,8 @@ impl TestNode {
         let state = DaemonState {
             pods: KnownPods::default(),
             logs: Logs::new(logs.path().to_owned(), LogLimits::default()),
+            containers: RunningContainers::default(),
+            network: network.host(),
             tunnels: Some(network.host()),
         };
         let stop = CancellationToken::new();

@@ -1,0 +1,193 @@
+//! `/attach/{namespace}/{pod}/{container}?input=1&output=1&error=1`: what `kubectl attach` ends at.
+//!
+//! Output comes from the container's log sink, as the guest writes it; input goes to its standard input,
+//! if it was left open. With `stdinOnce` the input ends with the first client that attached to it.
+
+use async_trait::async_trait;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use windlass_api::stream::remote_command::{Outcome, Streams};
+
+use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
+use super::{Refusal, Routes};
+use crate::logs::{LiveOutput, Output};
+use crate::pods::NodeContext;
+use crate::runtime::Stdin;
+use crate::server::container_logs::has_container;
+
+/// Bytes of input taken at once.
+const PIECE: usize = 16 << 10;
+
+/// A client's connection to a container that runs.
+struct Attach {
+    output: LiveOutput,
+    stdin: Option<OpenStdin>,
+}
+
+/// The container's input; with `once`, it is closed when the client is done.
+struct OpenStdin {
+    stdin: Stdin,
+    once: bool,
+}
+
+impl Drop for OpenStdin {
+    fn drop(&mut self) {
+        if self.once {
+            self.stdin.close();
+        }
+    }
+}
+
+pub(super) async fn serve(
+    State(routes): State<Routes>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let query = query.unwrap_or_default();
+    let answer = attach(&routes, (&namespace, &pod, &container), &query, request);
+    answer.unwrap_or_else(IntoResponse::into_response)
+}
+
+pub(super) async fn serve_uid(
+    State(routes): State<Routes>,
+    Path((namespace, pod, uid, container)): Path<(String, String, String, String)>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let query = query.unwrap_or_default();
+    let known = routes.state.pods.find(&namespace, &pod);
+    if known.is_none_or(|pod| pod.metadata.uid.as_ref() != Some(&uid)) {
+        return no_such_pod(&namespace, &pod).into_response();
+    }
+    let answer = attach(&routes, (&namespace, &pod, &container), &query, request);
+    answer.unwrap_or_else(IntoResponse::into_response)
+}
+
+pub(super) fn no_such_pod(namespace: &str, pod: &str) -> Refusal {
+    Refusal::NotFound(format!("pod \"{namespace}/{pod}\" not found"))
+}
+
+fn attach(
+    routes: &Routes,
+    (namespace, name, container): (&str, &str, &str),
+    query: &str,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let streams = streams(query)?;
+    let state = &routes.state;
+    let pod = state.pods.find(namespace, name);
+    let pod = pod.ok_or_else(|| no_such_pod(namespace, name))?;
+    let absent = || {
+        let text = format!("container {container} not found in pod {name}_{namespace}");
+        Refusal::NotFound(text)
+    };
+    if !has_container(&pod, container) {
+        return Err(absent());
+    }
+    let identity = NodeContext::identity(&pod);
+    let output = state.logs.attach(&identity, container);
+    let running = state.containers.find(&identity.uid, container);
+    let (output, running) = output.zip(running).ok_or_else(absent)?;
+    let once = is_stdin_once(&pod, container);
+    let stdin = running.stdin().filter(|_| streams.stdin);
+    let attach = Attach {
+        output,
+        stdin: stdin.map(|stdin| OpenStdin { stdin, once }),
+    };
+    open(&routes.carrier, request, streams, Box::new(attach))
+}
+
+fn streams(query: &str) -> Result<Streams, Refusal> {
+    let given = |wanted: &str| {
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.any(|(name, value)| name == wanted && matches!(&*value, "1" | "true"))
+    };
+    let streams = Streams {
+        stdin: given("input"),
+        stdout: given("output"),
+        stderr: given("error"),
+        tty: given("tty"),
+    };
+    streams
+        .checked()
+        .map_err(|text| Refusal::BadRequest(text.to_owned()))
+}
+
+fn is_stdin_once(pod: &Pod, name: &str) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let found = containers.into_iter().find(|found| found.name == name);
+    found.is_some_and(|container| container.stdin_once == Some(true))
+}
+
+#[async_trait]
+impl RemoteCommand for Attach {
+    async fn run(mut self: Box<Self>, streams: RemoteStreams) -> Outcome {
+        let has_output = streams.stdout.is_some() || streams.stderr.is_some();
+        let input = pass_in(streams.stdin, self.stdin.take());
+        let output = pass_out(&mut self.output, streams.stdout, streams.stderr);
+        let (mut input, mut output) = (std::pin::pin!(input), std::pin::pin!(output));
+        tokio::select! {
+            () = &mut output => {}
+            // A client that only sends is done when it has sent all.
+            () = &mut input => if has_output {
+                output.await;
+            },
+            () = ignore(streams.resize) => {}
+        }
+        Outcome::Success
+    }
+}
+
+/// The client's input to the container's, until either ends. What a container without an open input is
+/// sent is thrown away.
+async fn pass_in(from: Option<Pipe>, to: Option<OpenStdin>) {
+    let Some(mut from) = from else {
+        return std::future::pending().await;
+    };
+    let mut piece = BytesMut::new();
+    loop {
+        piece.reserve(PIECE);
+        // An error means that the client is gone: its input has ended as well.
+        if from.read_buf(&mut piece).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let data = piece.split().freeze();
+        if let Some(to) = &to
+            && to.stdin.write(data).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Sizes of the client's terminal: a guest has none that could have a size. Never ends.
+async fn ignore(sizes: Option<Pipe>) {
+    if let Some(mut sizes) = sizes {
+        // An error means that the client is gone, which others notice as well.
+        let _gone = tokio::io::copy(&mut sizes, &mut tokio::io::sink()).await;
+    }
+    std::future::pending().await
+}
+
+/// The container's output to the client, until the container ends or the client is gone.
+async fn pass_out(output: &mut LiveOutput, stdout: Option<Pipe>, stderr: Option<Pipe>) {
+    let (mut stdout, mut stderr) = (stdout, stderr);
+    while let Some((of, data)) = output.next().await {
+        let pipe = match of {
+            Output::Stdout => &mut stdout,
+            Output::Stderr => &mut stderr,
+        };
+        let Some(pipe) = pipe else { continue };
+        let written = async {
+            pipe.write_all(&data).await?;
+            pipe.flush().await
+        };
+        if written.await.is_err() {
+            return;
+        }
+    }
+}
