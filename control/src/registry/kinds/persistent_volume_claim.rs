@@ -143,10 +143,8 @@ fn normalize_sources(spec: &mut Map<String, Value>) {
         spec.get("dataSourceRef").cloned(),
     ) {
         (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),
-        (None, Some(source)) if text(&source, "/namespace").is_empty() => {
-            if is_old_kind(&source) {
-                spec.insert("dataSource".into(), source);
-            }
+        (None, Some(source)) if text(&source, "/namespace").is_empty() && is_old_kind(&source) => {
+            spec.insert("dataSource".into(), source);
         }
         _ => {}
     }

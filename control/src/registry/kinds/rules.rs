@@ -7,8 +7,10 @@ use windlass_api::names;
 
 use super::field::Field;
 use crate::registry::field_error::FieldError;
+use crate::registry::object_meta as meta;
 use crate::registry::validation;
 
+/// Protocols of ports.
 pub(super) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -226,6 +228,13 @@ pub(super) fn not_special(field: &Field<'_>) -> Option<FieldError> {
         return None;
     };
     Some(field.invalid(detail))
+}
+
+/// Whether an object of default/kubernetes is looked at, which says where the API server is.
+// Differs from Kubernetes: the server of a single machine may listen on its loopback address only, so its
+// own endpoint, and no other, may be a special address.
+pub(super) fn is_of_api_server(object: &Value) -> bool {
+    meta::name(object) == "kubernetes" && meta::namespace(object) == "default"
 }
 
 /// The integer is a port.
