@@ -17,6 +17,9 @@ const LABEL_VALUE_TEXT: &str = "a valid label must be an empty string or consist
 const CONFIG_MAP_KEY_TEXT: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const ENV_VAR_TEXT: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
+const WILDCARD_TEXT: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const C_IDENTIFIER_TEXT: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+
 fn too_long(max: usize) -> String {
     format!("must be no more than {max} characters")
 }
@@ -76,6 +79,22 @@ pub fn dns1123_subdomain(name: &str) -> Vec<String> {
         name.len(),
         SUBDOMAIN_MAX,
     )
+}
+
+/// A DNS-1123 subdomain behind `*.`: hosts of an Ingress.
+#[must_use]
+pub fn wildcard_subdomain(name: &str) -> Vec<String> {
+    let valid = name.strip_prefix("*.").is_some_and(is_subdomain);
+    check(valid, WILDCARD_TEXT, name.len(), SUBDOMAIN_MAX)
+}
+
+/// An identifier of C: attributes and capacities of devices.
+#[must_use]
+pub fn c_identifier(name: &str) -> Vec<String> {
+    let valid = !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    check(valid, C_IDENTIFIER_TEXT, 0, LABEL_MAX)
 }
 
 /// A DNS-1035 label: names of Services.
@@ -242,6 +261,12 @@ mod tests {
             &["a.b", "0.1", "a-b.c"],
             &["", ".", "a..b", "a.", "a.-b", &longer],
         );
+        table(
+            wildcard_subdomain,
+            &["*.a", "*.a.b"],
+            &["", "*", "a.b", "*.*.a", "*a"],
+        );
+        table(c_identifier, &["a", "_1", "A_b"], &["", "1a", "a-b"]);
         table(dns1035_label, &["a", "a-1"], &["", "1a", "a-", "A"]);
         table(
             path_segment,

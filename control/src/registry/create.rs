@@ -115,7 +115,7 @@ impl Registry {
         if !manages_fields {
             managers::record(self.schema, call, Endpoint::Main, None, &mut object);
         }
-        let warnings = strategy.warnings(&object);
+        let warnings = call.served.kind.warnings(&object);
         Ok((object, warnings))
     }
 }

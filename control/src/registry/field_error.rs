@@ -30,6 +30,8 @@ pub enum Problem {
     NotFound(Value),
     /// It has more than this many bytes.
     TooLong(usize),
+    /// It has so many items, more than this many.
+    TooMany(usize, usize),
 }
 
 impl FieldError {
@@ -97,6 +99,7 @@ impl FieldError {
             Problem::Forbidden(_) => "FieldValueForbidden",
             Problem::NotFound(_) => "FieldValueNotFound",
             Problem::TooLong(_) => "FieldValueTooLong",
+            Problem::TooMany(..) => "FieldValueTooMany",
         }
     }
 
@@ -119,6 +122,10 @@ impl FieldError {
             Problem::Forbidden(detail) => with_detail("Forbidden", detail),
             Problem::NotFound(value) => format!("Not found: {value}"),
             Problem::TooLong(max) => format!("Too long: may not be more than {max} bytes"),
+            Problem::TooMany(found, max) => {
+                let items = if *max == 1 { "item" } else { "items" };
+                format!("Too many: {found}: must have at most {max} {items}")
+            }
         }
     }
 }

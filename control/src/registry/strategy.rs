@@ -117,8 +117,15 @@ pub const AGE: Column = Column::new(
     "How long ago the object was created, by the server's clock.",
 );
 
+/// The second column of kinds without a table of their own.
+pub const CREATED_AT: Column = Column::new(
+    "Created At",
+    "date",
+    "When the object was created, by the server's clock.",
+);
+
 /// Which rule names of the kind follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum NameRule {
     /// Lower-case letters, digits, `-` and `.`.
     Subdomain,
@@ -128,6 +135,8 @@ pub enum NameRule {
     Rfc1035Label,
     /// Anything that fits one path segment.
     PathSegment,
+    /// A name by a rule of the kind's own.
+    Other(fn(&str) -> Vec<String>),
 }
 
 /// Something in the cluster that at most one object may hold, such as a cluster IP.
@@ -169,6 +178,12 @@ pub trait Strategy: Send + Sync + 'static {
     /// Texts the server tells the client, who may go on.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What has no effect yet: the server warns of it whenever such an object is created or changed, and
+    /// the compatibility page says so. `None` when everything the object says is acted upon.
+    fn not_enforced(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether the kind keeps its status apart from its spec.
@@ -244,16 +259,14 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Columns of the kind's table.
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[NAME, AGE];
+        const COLUMNS: &[Column] = &[NAME, CREATED_AT];
         COLUMNS
     }
 
     /// The object's cells, one per column.
-    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![
-            super::object_meta::name(object).into(),
-            super::age(object, now).into(),
-        ]
+    fn cells(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
+        let metadata = |field| Value::from(super::object_meta::text(object, field));
+        vec![metadata("name"), metadata("creationTimestamp")]
     }
 }
 
@@ -382,6 +395,14 @@ impl Kind {
         all.push(subresource);
         all.sort_by(|a, b| a.name.cmp(&b.name));
         self
+    }
+
+    /// What the server tells the client that created or changed `object`.
+    #[must_use]
+    pub fn warnings(&self, object: &Value) -> Vec<String> {
+        let inert = self.strategy.not_enforced().map(str::to_owned);
+        let own = self.strategy.warnings(object);
+        inert.into_iter().chain(own).collect()
     }
 
     /// The name under which `field` is kept if objects can be selected by it.

@@ -156,7 +156,11 @@ impl Registry {
         if !update.manages_fields {
             managers::record(self.schema, call, endpoint, Some(old), new);
         }
-        Ok(strategy.warnings(new))
+        // Who writes a status follows the object and did not ask for it.
+        Ok(match endpoint {
+            Endpoint::Status => Vec::new(),
+            _ => call.served.kind.warnings(new),
+        })
     }
 
     /// The commit of a changed object: a write, or the removal that its last finalizer held up.

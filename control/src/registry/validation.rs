@@ -56,6 +56,7 @@ fn check_of(rule: NameRule) -> fn(&str) -> Vec<String> {
         NameRule::Label => names::dns1123_label,
         NameRule::Rfc1035Label => names::dns1035_label,
         NameRule::PathSegment => names::path_segment,
+        NameRule::Other(rule) => rule,
     }
 }
 

@@ -43,19 +43,12 @@ impl Strategy for ConfigMap {
         errors.extend(data_keys(object, "binaryData"));
         for key in members(object, "data").map(|(key, _)| key) {
             if members(object, "binaryData").any(|(other, _)| other == key) {
-                let path = format!("binaryData[{key}]");
-                errors.push(FieldError::invalid(
-                    path,
-                    key.as_str(),
-                    "duplicate of key present in data",
-                ));
+                let detail = "duplicate of key present in binaryData";
+                let path = format!("data[{key}]");
+                errors.push(FieldError::invalid(path, key.as_str(), detail));
             }
         }
-        let size: usize = ["data", "binaryData"]
-            .iter()
-            .map(|field| data_size(object, field))
-            .sum();
-        if size > MAX_DATA {
+        if text_size(object, "data") + data_size(object, "binaryData") > MAX_DATA {
             errors.push(FieldError {
                 path: String::new(),
                 problem: Problem::TooLong(MAX_DATA),
@@ -76,7 +69,7 @@ impl Strategy for ConfigMap {
         let data = count(object, "/data") + count(object, "/binaryData");
         vec![
             meta::name(object).into(),
-            data.to_string().into(),
+            data.into(),
             age(object, now).into(),
         ]
     }
@@ -101,15 +94,20 @@ pub(super) fn data_keys(object: &Value, field: &str) -> Vec<FieldError> {
         .collect()
 }
 
-/// Bytes of all values of `field`, counting base64 as what it stands for.
+/// Bytes of all texts of `field`.
+fn text_size(object: &Value, field: &str) -> usize {
+    let sizes = members(object, field).map(|(_, value)| value.as_str().map_or(0, str::len));
+    sizes.sum()
+}
+
+/// Bytes that the base64 texts of `field` stand for.
 pub(super) fn data_size(object: &Value, field: &str) -> usize {
-    let size = |value: &Value| value.as_str().map_or(0, str::len);
-    let total: usize = members(object, field).map(|(_, value)| size(value)).sum();
-    if field == "data" && object.get("kind") == Some(&"ConfigMap".into()) {
-        total
-    } else {
-        total / 4 * 3
-    }
+    let size = |text: &str| {
+        let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
+        (text.len() / 4 * 3).saturating_sub(padding)
+    };
+    let texts = members(object, field).filter_map(|(_, value)| value.as_str());
+    texts.map(size).sum()
 }
 
 /// What an immutable object must not change.
@@ -118,9 +116,59 @@ pub(super) fn immutable_data(old: &Value, new: &Value, fields: &[&str]) -> Vec<F
         return Vec::new();
     }
     const DETAIL: &str = "field is immutable when `immutable` is set";
-    let changed = fields.iter().copied().chain(["immutable"]);
+    let changed = ["immutable"].into_iter().chain(fields.iter().copied());
     changed
-        .filter(|field| old.get(field) != new.get(field))
+        .filter(|field| !same_data(old.get(field), new.get(field)))
         .map(|field| FieldError::forbidden(field, DETAIL))
         .collect()
+}
+
+/// Whether two maps hold the same; one that is not there is empty.
+fn same_data(old: Option<&Value>, new: Option<&Value>) -> bool {
+    let empty = |value: &&Value| value.as_object().is_none_or(|map| !map.is_empty());
+    old.filter(empty) == new.filter(empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn texts(errors: &[FieldError]) -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_key_is_in_one_of_the_maps() {
+        let object = json!({"data": {"a": "1", "b/c": "2"}, "binaryData": {"a": "MQ=="}});
+        let found = texts(&ConfigMap.validate(&object));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(
+            found.last().map(String::as_str),
+            Some(r#"data[a]: Invalid value: "a": duplicate of key present in binaryData"#)
+        );
+    }
+
+    #[test]
+    fn data_is_bounded_by_what_it_stands_for() {
+        let of = |bytes: usize| json!({"binaryData": {"a": "AAAA".repeat(bytes / 3)}});
+        assert_eq!(ConfigMap.validate(&of(MAX_DATA)), []);
+        assert_eq!(
+            texts(&ConfigMap.validate(&of(MAX_DATA + 3))),
+            [": Too long: may not be more than 1048576 bytes"]
+        );
+    }
+
+    #[test]
+    fn an_immutable_config_map_keeps_its_data() {
+        let old = json!({"immutable": true, "data": {"a": "1"}});
+        let new = json!({"data": {"a": "2"}, "binaryData": {}});
+        assert_eq!(
+            texts(&ConfigMap.validate_update(&old, &new, Endpoint::Main)),
+            [
+                "immutable: Forbidden: field is immutable when `immutable` is set",
+                "data: Forbidden: field is immutable when `immutable` is set",
+            ]
+        );
+    }
 }

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
+use super::field::Field;
 use super::{integer, text};
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
@@ -36,17 +38,24 @@ const COLUMNS: &[Column] = &[
 
 impl Strategy for Event {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let event = Field::root(object);
+        let is_new = !event.at("eventTime").is_empty();
         let about = text(object, "/involvedObject/namespace");
         let namespace = meta::namespace(object);
-        if about == namespace || (about.is_empty() && namespace == "default") {
-            return Vec::new();
+        let matches = match about {
+            "" => namespace == "default" || (is_new && namespace == "kube-system"),
+            about => about == namespace,
+        };
+        let mut errors = Vec::new();
+        if !matches {
+            let detail = "does not match event.namespace";
+            let path = "involvedObject.namespace";
+            errors.push(FieldError::invalid(path, about, detail));
         }
-        let detail = "does not match event.namespace";
-        vec![FieldError::invalid(
-            "involvedObject.namespace",
-            about,
-            detail,
-        )]
+        if is_new {
+            errors.extend(validate_new(&event));
+        }
+        errors
     }
 
     fn creates_on_update(&self) -> bool {
@@ -114,6 +123,26 @@ impl Strategy for Event {
     }
 }
 
+/// What an event with a time of its own must say: who reports what, why, and what was done.
+fn validate_new(event: &Field<'_>) -> Vec<FieldError> {
+    const MAX: usize = 128;
+    const MAX_MESSAGE: usize = 1024;
+    let mut errors = event
+        .at("reportingComponent")
+        .must_follow(names::qualified_name);
+    let too_long = |field: &Field<'_>, max: usize| {
+        let detail = format!("can have at most {max} characters");
+        (field.len() > max).then(|| FieldError::invalid(field.path(), "", detail))
+    };
+    for field in ["reportingInstance", "action", "reason"] {
+        let field = event.at(field);
+        errors.extend(field.is_empty().then(|| field.required("")));
+        errors.extend(too_long(&field, MAX));
+    }
+    errors.extend(too_long(&event.at("message"), MAX_MESSAGE));
+    errors
+}
+
 fn source(object: &Value) -> &str {
     first_set(object, &["/source/component", "/reportingComponent"])
 }
@@ -124,4 +153,29 @@ fn first_set<'a>(object: &'a Value, pointers: &[&str]) -> &'a str {
         .map(|pointer| text(object, pointer))
         .find(|text| !text.is_empty());
     found.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_with_a_time_of_its_own_says_more() {
+        let old = json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}});
+        assert_eq!(Event.validate(&old), []);
+        let mut new = old;
+        new["eventTime"] = "2026-01-01T00:00:00.000000Z".into();
+        let errors = Event.validate(&new);
+        let paths: Vec<_> = errors.iter().map(|error| error.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "reportingComponent",
+                "reportingInstance",
+                "action",
+                "reason"
+            ]
+        );
+    }
 }

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
+use super::field::Field;
 use super::text;
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
@@ -27,9 +29,23 @@ const COLUMNS: &[Column] = &[
     AGE,
 ];
 
+/// Ways of choosing a holder that have no domain.
+const STRATEGIES: &[&str] = &["OldestEmulationVersion"];
+
 impl Strategy for Lease {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let spec = Field::root(object).at("spec");
+        let (strategy, preferred) = (spec.at("strategy"), spec.at("preferredHolder"));
         let mut errors = Vec::new();
+        if strategy.text().contains('/') {
+            errors.extend(strategy.checked(names::qualified_name));
+        } else if !strategy.is_empty() {
+            errors.extend(strategy.one_of(STRATEGIES));
+        }
+        if !preferred.is_empty() && strategy.is_empty() {
+            let detail = "may only be specified if `strategy` is defined";
+            errors.push(preferred.forbidden(detail));
+        }
         for (field, least) in [("leaseDurationSeconds", 1), ("leaseTransitions", 0)] {
             let value = object
                 .pointer(&format!("/spec/{field}"))

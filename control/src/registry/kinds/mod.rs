@@ -2,22 +2,39 @@
 //!
 //! The order is the order of discovery, and clients prefer what comes first when names are ambiguous.
 
+mod admissionregistration;
 mod certificate_signing_request;
+#[cfg(test)]
+mod completeness_tests;
 mod config_map;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod field;
+mod flowcontrol;
 mod lease;
+mod limit_range;
 mod namespace;
+mod networking;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
 pub mod pod_spec;
+mod priority_class;
+mod rbac;
 mod replica_set;
+mod resource;
+mod resource_names;
+mod resource_quota;
 mod reviews;
+mod rules;
+mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod storage;
 mod workload;
 
 use serde_json::Value;
@@ -32,9 +49,13 @@ pub const KINDS: &[fn() -> Kind] = &[
     config_map::kind,
     endpoints::kind,
     event::kind,
+    limit_range::kind,
     namespace::kind,
     node::kind,
+    persistent_volume_claim::kind,
+    persistent_volume::kind,
     pod::kind,
+    resource_quota::kind,
     secret::kind,
     service_account::kind,
     service::kind,
@@ -47,8 +68,33 @@ pub const KINDS: &[fn() -> Kind] = &[
     reviews::self_subject_rules_review,
     reviews::subject_access_review,
     certificate_signing_request::kind,
+    networking::ingress_class::kind,
+    networking::ingress::kind,
+    networking::ip_address::kind,
+    networking::network_policy::kind,
+    networking::service_cidr::kind,
+    rbac::binding::cluster_role_binding,
+    rbac::role::cluster_role,
+    rbac::binding::role_binding,
+    rbac::role::role,
+    storage::csi_driver::kind,
+    storage::csi_node::kind,
+    storage::csi_storage_capacity::kind,
+    storage::storage_class::kind,
+    storage::volume_attachment::kind,
+    storage::volume_attributes_class::kind,
+    admissionregistration::validating_admission_policy::kind,
+    admissionregistration::validating_admission_policy_binding::kind,
+    priority_class::kind,
     lease::kind,
+    runtime_class::kind,
     endpoint_slice::kind,
+    resource::device_class::kind,
+    resource::resource_claim::kind,
+    resource::resource_claim_template::kind,
+    resource::resource_slice::kind,
+    flowcontrol::flow_schema::kind,
+    flowcontrol::priority_level_configuration::kind,
 ];
 
 /// The text at a JSON pointer, empty when there is none.
@@ -90,6 +136,30 @@ fn default(object: &mut serde_json::Map<String, Value>, field: &str, value: impl
     let member = object.entry(field).or_insert(Value::Null);
     if member.is_null() {
         *member = value.into();
+    }
+}
+
+/// Sets a text unless it is there and not empty: what Go does to a text that is no pointer.
+fn default_text(object: &mut serde_json::Map<String, Value>, field: &str, value: &str) {
+    if object
+        .get(field)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .is_empty()
+    {
+        object.insert(field.to_owned(), value.into());
+    }
+}
+
+/// Sets an integer unless it is there and not 0: what Go does to an integer that is no pointer.
+fn default_number(object: &mut serde_json::Map<String, Value>, field: &str, value: i64) {
+    if object
+        .get(field)
+        .and_then(Value::as_i64)
+        .unwrap_or_default()
+        == 0
+    {
+        object.insert(field.to_owned(), value.into());
     }
 }
 

@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use windlass_api::resource::GroupVersionKind;
 
+use super::field::Field;
 use super::{items, text};
 use crate::identity::UserInfo;
 use crate::registry::age;
+use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, NameRule, Strategy};
 
@@ -64,6 +66,28 @@ impl Strategy for Namespace {
         }
     }
 
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let finalizers = Field::root(object).at("spec").at("finalizers").items();
+        finalizers.iter().flat_map(validate_finalizer).collect()
+    }
+
+    fn validate_update(&self, _: &Value, new: &Value, endpoint: Endpoint) -> Vec<FieldError> {
+        if endpoint != Endpoint::Status {
+            return Vec::new();
+        }
+        let (phase, condition) = match meta::is_terminating(new) {
+            true => ("Terminating", "is not empty"),
+            false => ("Active", "is empty"),
+        };
+        if text(new, "/status/phase") == phase {
+            return Vec::new();
+        }
+        let detail = format!("may only be '{phase}' if `deletionTimestamp` {condition}");
+        let found = text(new, "/status/phase");
+        // The capital letter is upstream's.
+        vec![FieldError::invalid("status.Phase", found, detail)]
+    }
+
     fn has_status(&self) -> bool {
         true
     }
@@ -96,4 +120,13 @@ impl Strategy for Namespace {
             age(object, now).into(),
         ]
     }
+}
+
+fn validate_finalizer(finalizer: &Field<'_>) -> Vec<FieldError> {
+    let mut errors = finalizer.checked(windlass_api::names::qualified_name);
+    if !finalizer.text().contains('/') && finalizer.text() != "kubernetes" {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(finalizer.invalid(detail));
+    }
+    errors
 }

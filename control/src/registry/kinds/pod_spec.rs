@@ -468,7 +468,7 @@ fn validate_probe(path: &str, name: &str, probe: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn validate_tolerations(path: &str, spec: &Value) -> Vec<FieldError> {
+pub(super) fn validate_tolerations(path: &str, spec: &Value) -> Vec<FieldError> {
     const OPERATORS: &[&str] = &["Equal", "Exists"];
     const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
     let mut errors = Vec::new();

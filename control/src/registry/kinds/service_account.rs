@@ -39,7 +39,7 @@ impl Strategy for ServiceAccount {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let secrets = count(object, "/secrets").to_string();
+        let secrets = count(object, "/secrets");
         vec![
             meta::name(object).into(),
             secrets.into(),

@@ -1,0 +1,162 @@
+//! The table of kinds against what upstream serves: `resources.tsv` has the generally available resources
+//! of v1.35, one a row; subresources are written `name:Kind:verbs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use windlass_api::schema::Schema;
+
+use super::KINDS;
+use crate::registry::strategy::Kind;
+
+const RESOURCES: &str = include_str!("resources.tsv");
+
+/// What upstream serves and the table of kinds does not have yet.
+const NOT_SERVED: &[&str] = &[
+    "/v1/bindings",
+    "/v1/componentstatuses",
+    "/v1/nodes/proxy",
+    "/v1/pods/attach",
+    "/v1/pods/ephemeralcontainers",
+    "/v1/pods/eviction",
+    "/v1/pods/exec",
+    "/v1/pods/portforward",
+    "/v1/pods/proxy",
+    "/v1/pods/resize",
+    "/v1/podtemplates",
+    "/v1/replicationcontrollers",
+    "/v1/replicationcontrollers/scale",
+    "/v1/replicationcontrollers/status",
+    "/v1/services/proxy",
+    "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "apiextensions.k8s.io/v1/customresourcedefinitions",
+    "apiextensions.k8s.io/v1/customresourcedefinitions/status",
+    "apiregistration.k8s.io/v1/apiservices",
+    "apiregistration.k8s.io/v1/apiservices/status",
+    "apps/v1/controllerrevisions",
+    "apps/v1/daemonsets",
+    "apps/v1/daemonsets/status",
+    "apps/v1/statefulsets",
+    "apps/v1/statefulsets/scale",
+    "apps/v1/statefulsets/status",
+    "authentication.k8s.io/v1/selfsubjectreviews",
+    "authentication.k8s.io/v1/tokenreviews",
+    "authorization.k8s.io/v1/localsubjectaccessreviews",
+    "authorization.k8s.io/v1/selfsubjectaccessreviews",
+    "authorization.k8s.io/v1/selfsubjectrulesreviews",
+    "authorization.k8s.io/v1/subjectaccessreviews",
+    "autoscaling/v1/horizontalpodautoscalers",
+    "autoscaling/v1/horizontalpodautoscalers/status",
+    "autoscaling/v2/horizontalpodautoscalers",
+    "autoscaling/v2/horizontalpodautoscalers/status",
+    "batch/v1/cronjobs",
+    "batch/v1/cronjobs/status",
+    "batch/v1/jobs",
+    "batch/v1/jobs/status",
+    "events.k8s.io/v1/events",
+    "policy/v1/poddisruptionbudgets",
+    "policy/v1/poddisruptionbudgets/status",
+];
+
+/// Path of a resource or subresource, and what discovery says of it.
+type Facts = BTreeMap<String, String>;
+
+fn of_upstream() -> Facts {
+    let mut facts = Facts::new();
+    for row in RESOURCES.lines().skip(1) {
+        let columns: Vec<_> = row.split('\t').collect();
+        let [group, version, kind, plural, rest @ .., subresources] = columns.as_slice() else {
+            panic!("{row}")
+        };
+        let path = format!("{group}/{version}/{plural}");
+        for subresource in subresources.split_whitespace() {
+            let (name, shape) = subresource.split_once(':').unwrap();
+            facts.insert(format!("{path}/{name}"), shape.to_owned());
+        }
+        facts.insert(path, format!("{kind} {}", rest.join(" ")));
+    }
+    facts
+}
+
+fn of_windlass() -> Facts {
+    let mut facts = Facts::new();
+    for kind in KINDS.iter().map(|kind| kind()) {
+        let info = &kind.info;
+        let gvk = &info.gvk;
+        let path = format!("{}/{}/{}", gvk.group, gvk.version, info.plural);
+        for subresource in &*info.subresources {
+            let shape = format!("{}:{}", subresource.gvk.kind, subresource.verbs.join(","));
+            facts.insert(format!("{path}/{}", subresource.name), shape);
+        }
+        let shape = format!(
+            "{} {} {} {} {} {}",
+            gvk.kind,
+            info.singular,
+            info.short_names.join(","),
+            info.namespaced,
+            info.verbs.join(","),
+            info.categories.join(",")
+        );
+        facts.insert(path, shape);
+    }
+    facts
+}
+
+#[test]
+fn discovery_says_what_upstreams_says() {
+    let (upstream, windlass) = (of_upstream(), of_windlass());
+    for (path, shape) in &windlass {
+        assert_eq!(Some(shape), upstream.get(path), "{path}");
+    }
+    let missing: BTreeSet<_> = upstream
+        .keys()
+        .filter(|path| !windlass.contains_key(*path))
+        .map(String::as_str)
+        .collect();
+    assert_eq!(missing, NOT_SERVED.iter().copied().collect());
+}
+
+/// The least object of a kind: names, and the objects that hold everything else.
+fn minimal(kind: &Kind) -> Value {
+    json!({
+        "apiVersion": kind.info.gvk.api_version(), "kind": kind.info.gvk.kind,
+        "metadata": {"name": "x", "creationTimestamp": "1970-01-01T00:00:00Z"},
+    })
+}
+
+#[test]
+fn every_kind_has_a_type_and_a_cell_for_each_column() {
+    for kind in KINDS.iter().map(|kind| kind()) {
+        assert!(Schema::builtin().kind(&kind.info.gvk).is_some(), "{kind:?}");
+        let object = minimal(&kind);
+        let cells = kind.strategy.cells(&object, Timestamp::UNIX_EPOCH);
+        assert_eq!(cells.len(), kind.strategy.columns().len(), "{kind:?}");
+    }
+}
+
+#[test]
+fn defaulting_twice_changes_nothing() {
+    for kind in KINDS.iter().map(|kind| kind()) {
+        let mut once = minimal(&kind);
+        kind.strategy.set_defaults(&mut once);
+        let mut twice = once.clone();
+        kind.strategy.set_defaults(&mut twice);
+        assert_eq!(once, twice, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_is_not_enforced_names_its_kind() {
+    for kind in KINDS.iter().map(|kind| kind()) {
+        if let Some(text) = kind.strategy.not_enforced() {
+            let name = &*kind.info.gvk.kind;
+            assert_eq!(text.split(' ').next(), Some(name));
+            assert_eq!(
+                kind.warnings(&minimal(&kind)).first().map(String::as_str),
+                Some(text)
+            );
+        }
+    }
+}
