@@ -5,7 +5,7 @@ use serde_json::Value;
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::{Field, repeated};
+use super::field_path::{Field, repeated};
 use super::rules::{self, PROTOCOLS};
 use super::{abbreviate, default, items, text};
 use crate::registry::age;

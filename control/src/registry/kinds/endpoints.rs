@@ -5,7 +5,7 @@ use serde_json::Value;
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::Field;
+use super::field_path::Field;
 use super::rules::{self, PROTOCOLS};
 use super::{abbreviate, default_text, integer, items, text};
 use crate::registry::age;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::Field;
+use super::field_path::Field;
 use super::{integer, text};
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;

@@ -7,7 +7,7 @@ use windlass_api::names;
 use windlass_api::quantity::Quantity;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::{Field, repeated};
+use super::field_path::{Field, repeated};
 use super::resource_names;
 use crate::registry::field_error::FieldError;
 use crate::registry::strategy::{Kind, Strategy};

@@ -11,7 +11,7 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
-mod field;
+mod field_path;
 mod flowcontrol;
 mod lease;
 mod limit_range;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::{Field, repeated};
+use super::field_path::{Field, repeated};
 use super::{items, resource_names, rules, text};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;

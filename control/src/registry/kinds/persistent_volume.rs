@@ -6,7 +6,7 @@ use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::{format_seconds, now};
 
-use super::field::Field;
+use super::field_path::Field;
 use super::{default, resource_names, rules, text};
 use crate::identity::UserInfo;
 use crate::registry::age;

@@ -6,7 +6,7 @@ use windlass_api::names;
 use windlass_api::quantity::Quantity;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::Field;
+use super::field_path::Field;
 use super::persistent_volume::{
     VOLUME_MODES, access_modes, class_of, or_unset, phase, validate_access_modes,
 };

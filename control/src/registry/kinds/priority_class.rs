@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::Field;
+use super::field_path::Field;
 use super::{default, integer, text};
 use crate::identity::UserInfo;
 use crate::registry::age;

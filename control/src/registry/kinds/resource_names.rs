@@ -3,7 +3,7 @@
 use windlass_api::names;
 use windlass_api::quantity::Quantity;
 
-use super::field::Field;
+use super::field_path::Field;
 use crate::registry::field_error::FieldError;
 
 /// Resources of a container without a domain.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::Field;
+use super::field_path::Field;
 use super::{resource_names, text};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::Value;
 use windlass_api::names;
 
-use super::field::Field;
+use super::field_path::Field;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
 use crate::registry::validation;

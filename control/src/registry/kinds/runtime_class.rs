@@ -5,7 +5,7 @@ use serde_json::Value;
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::{Field, repeated};
+use super::field_path::{Field, repeated};
 use super::{pod_spec, resource_names, text};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;

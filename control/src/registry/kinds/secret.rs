@@ -7,7 +7,7 @@ use serde_json::Value;
 use windlass_api::resource::GroupVersionKind;
 
 use super::config_map::{MAX_DATA, data_keys, data_size, immutable_data};
-use super::field::Field;
+use super::field_path::Field;
 use super::{count, default_text, text};
 use crate::registry::age;
 use crate::registry::field_error::{FieldError, Problem};

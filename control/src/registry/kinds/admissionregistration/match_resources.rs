@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use windlass_api::names;
 
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::{Field, repeated};
+use crate::registry::kinds::field_path::{Field, repeated};
 use crate::registry::kinds::{default, rules};
 
 const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];

@@ -8,7 +8,7 @@ use windlass_api::resource::GroupVersionKind;
 use super::{GROUP, match_resources};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::{Field, repeated};
+use crate::registry::kinds::field_path::{Field, repeated};
 use crate::registry::kinds::{default, rules, text};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Kind, NAME, Strategy};

@@ -3,7 +3,7 @@
 pub(super) mod flow_schema;
 pub(super) mod priority_level_configuration;
 
-use super::field::{Field, repeated};
+use super::field_path::{Field, repeated};
 use crate::registry::field_error::FieldError;
 
 /// The group.

@@ -7,7 +7,7 @@ use windlass_api::resource::GroupVersionKind;
 use super::{GROUP, conditions};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::{default, default_number, text};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};

@@ -8,7 +8,7 @@ use windlass_api::resource::GroupVersionKind;
 use super::{GROUP, typed_reference};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::{default, rules, text};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};

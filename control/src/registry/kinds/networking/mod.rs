@@ -8,7 +8,7 @@ pub(super) mod service_cidr;
 
 use windlass_api::names;
 
-use super::field::Field;
+use super::field_path::Field;
 use crate::registry::field_error::FieldError;
 
 /// The group.

@@ -5,7 +5,7 @@ use windlass_api::resource::GroupVersionKind;
 
 use super::GROUP;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::rules;
 use crate::registry::strategy::{Kind, NameRule, Strategy};
 

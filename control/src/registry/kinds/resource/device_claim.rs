@@ -7,7 +7,7 @@ use super::device_rules::{
     MAX_ITEMS, configuration, fully_qualified_name, list, selectors, set, toleration,
 };
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::{default_number, default_text};
 
 const MAX_ALTERNATIVES: usize = 8;

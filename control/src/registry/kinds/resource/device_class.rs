@@ -8,7 +8,7 @@ use super::GROUP;
 use super::device_rules::{MAX_ITEMS, configuration, list, selectors};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::resource_names::is_extended;
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Kind, NAME, Strategy};

@@ -3,7 +3,7 @@
 use windlass_api::names;
 
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::{Field, repeated};
+use crate::registry::kinds::field_path::{Field, repeated};
 use crate::registry::kinds::rules;
 
 /// Elements of most lists of requests, selectors, constraints and settings.

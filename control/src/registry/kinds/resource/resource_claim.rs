@@ -10,7 +10,7 @@ use super::device_claim::{self, RequestNames};
 use super::device_rules::{MAX_ITEMS, configuration, list, pool_name, raw_object, set, toleration};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::{Field, repeated};
+use crate::registry::kinds::field_path::{Field, repeated};
 use crate::registry::kinds::{count, rules};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};

@@ -10,7 +10,7 @@ use super::GROUP;
 use super::device_rules::{list, pool_name, qualified_name, set, taint};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::{rules, text};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use windlass_api::resource::GroupVersionKind;
 
-use super::field::Field;
+use super::field_path::Field;
 use super::{default, default_text, integer, items, text};
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;

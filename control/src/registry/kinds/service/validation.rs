@@ -7,7 +7,7 @@ use windlass_api::names;
 
 use super::{has_health_check, is_headless, is_reached_from_outside, is_type};
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::{Field, repeated};
+use crate::registry::kinds::field_path::{Field, repeated};
 use crate::registry::kinds::rules::{self, PROTOCOLS};
 use crate::registry::validation::labels;
 

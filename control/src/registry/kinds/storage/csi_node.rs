@@ -8,7 +8,7 @@ use windlass_api::resource::GroupVersionKind;
 use super::GROUP;
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::{Field, repeated};
+use crate::registry::kinds::field_path::{Field, repeated};
 use crate::registry::kinds::{count, rules};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};

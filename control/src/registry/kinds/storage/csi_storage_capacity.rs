@@ -7,7 +7,7 @@ use windlass_api::resource::GroupVersionKind;
 
 use super::GROUP;
 use crate::registry::field_error::FieldError;
-use crate::registry::kinds::field::Field;
+use crate::registry::kinds::field_path::Field;
 use crate::registry::kinds::resource_names::not_negative;
 use crate::registry::kinds::{rules, text};
 use crate::registry::object_meta as meta;

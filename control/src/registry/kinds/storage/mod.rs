@@ -9,7 +9,7 @@ pub(super) mod volume_attributes_class;
 
 use windlass_api::names;
 
-use super::field::Field;
+use super::field_path::Field;
 use crate::registry::field_error::FieldError;
 
 /// The group.
