@@ -20,6 +20,8 @@ pub enum Problem {
     Required(String),
     /// Its value breaks a rule.
     Invalid(Value, String),
+    /// It breaks a rule, and its value would tell nothing.
+    Unfit(String),
     /// Its value is none of the allowed ones.
     NotSupported(Value, Vec<&'static str>),
     /// Its value occurs before.
@@ -30,6 +32,8 @@ pub enum Problem {
     NotFound(Value),
     /// It has more than this many bytes.
     TooLong(usize),
+    /// It has more elements (the first number) than it may have (the second).
+    TooMany(usize, usize),
 }
 
 impl FieldError {
@@ -91,12 +95,13 @@ impl FieldError {
     pub fn reason(&self) -> &'static str {
         match self.problem {
             Problem::Required(_) => "FieldValueRequired",
-            Problem::Invalid(..) => "FieldValueInvalid",
+            Problem::Invalid(..) | Problem::Unfit(_) => "FieldValueInvalid",
             Problem::NotSupported(..) => "FieldValueNotSupported",
             Problem::Duplicate(_) => "FieldValueDuplicate",
             Problem::Forbidden(_) => "FieldValueForbidden",
             Problem::NotFound(_) => "FieldValueNotFound",
             Problem::TooLong(_) => "FieldValueTooLong",
+            Problem::TooMany(..) => "FieldValueTooMany",
         }
     }
 
@@ -108,6 +113,7 @@ impl FieldError {
             Problem::Invalid(value, detail) => {
                 with_detail(&format!("Invalid value: {value}"), detail)
             }
+            Problem::Unfit(detail) => with_detail("Invalid value", detail),
             Problem::NotSupported(value, supported) => {
                 let supported: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
                 format!(
@@ -119,6 +125,9 @@ impl FieldError {
             Problem::Forbidden(detail) => with_detail("Forbidden", detail),
             Problem::NotFound(value) => format!("Not found: {value}"),
             Problem::TooLong(max) => format!("Too long: may not be more than {max} bytes"),
+            Problem::TooMany(found, max) => {
+                format!("Too many: {found}: must have at most {max} items")
+            }
         }
     }
 }

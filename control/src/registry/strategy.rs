@@ -135,6 +135,11 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// All that is wrong with an object as a new one only; [`Strategy::validate`] runs besides.
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
     /// Resets what clients may not change through `endpoint`, beyond the split of spec and status.
     fn prepare_for_update(&self, _old: &Value, _new: &mut Value, _endpoint: Endpoint) {}
 

@@ -130,7 +130,9 @@ impl Registry {
         split(old, new, endpoint, strategy.has_status());
         strategy.set_defaults(new);
         strategy.prepare_for_update(old, new, endpoint);
-        if strategy.counts_generations() && spec_changed(old, new) {
+        // Kubernetes counts what clients ask for, not where the scheduler puts it.
+        let counts = strategy.counts_generations() && endpoint != Endpoint::Named("binding");
+        if counts && spec_changed(old, new) {
             meta::set(new, "generation", meta::generation(old) + 1);
         }
         self.admit(call, endpoint, snapshot, Some(old), new)?;

@@ -155,15 +155,7 @@ pub(super) async fn dispatch(
 
 /// The answer about a subresource the kind has not: by name, if Kubernetes has it.
 fn absent(request: &Request<'_>) -> ApiError {
-    const LATER: [&str; 7] = [
-        "attach",
-        "ephemeralcontainers",
-        "eviction",
-        "exec",
-        "portforward",
-        "proxy",
-        "resize",
-    ];
+    const LATER: [&str; 5] = ["attach", "eviction", "exec", "portforward", "proxy"];
     let info = &request.context.info;
     if !LATER.contains(&info.subresource.as_str()) {
         return ApiError::NoSuchPath;
