@@ -4,6 +4,8 @@
 
 mod certificate_signing_request;
 mod config_map;
+mod controller_revision;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -15,10 +17,13 @@ mod namespace;
 mod node;
 mod pod;
 mod pod_spec;
+mod pod_template;
 mod replica_set;
+mod replication_controller;
 mod secret;
 mod service;
 mod service_account;
+mod stateful_set;
 mod workload;
 
 use serde_json::Value;
@@ -34,11 +39,16 @@ pub const KINDS: &[fn() -> Kind] = &[
     namespace::kind,
     node::kind,
     pod::kind,
+    pod_template::kind,
+    replication_controller::kind,
     secret::kind,
     service_account::kind,
     service::kind,
+    controller_revision::kind,
+    daemon_set::kind,
     deployment::kind,
     replica_set::kind,
+    stateful_set::kind,
     certificate_signing_request::kind,
     lease::kind,
     endpoint_slice::kind,
