@@ -5,12 +5,22 @@
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "for the registry to serve kinds in a second version"
+    )
+)]
+mod event_v1;
 mod field;
+mod job;
 mod label_selector;
 mod lease;
 mod namespace;
@@ -49,6 +59,8 @@ pub const KINDS: &[fn() -> Kind] = &[
     deployment::kind,
     replica_set::kind,
     stateful_set::kind,
+    cron_job::kind,
+    job::kind,
     certificate_signing_request::kind,
     lease::kind,
     endpoint_slice::kind,

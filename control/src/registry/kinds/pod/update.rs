@@ -165,7 +165,7 @@ fn only_adds(old: &Value, new: &Value) -> bool {
     const LISTS: [&str; 2] = ["/matchExpressions", "/matchFields"];
     let empty = |term: &Value| LISTS.iter().all(|list| items(term, list).is_empty());
     let starts = |list: &&str| items(new, list).starts_with(items(old, list));
-    LISTS.iter().all(|list| starts(&list)) && (!empty(old) || empty(new))
+    LISTS.iter().all(starts) && (!empty(old) || empty(new))
 }
 
 fn take_back_node_choice(old: &Value, spec: &mut Map<String, Value>) {
@@ -236,11 +236,11 @@ mod tests {
 
     use super::*;
 
-    fn pod(spec: Value) -> Value {
+    fn pod(spec: &Value) -> Value {
         json!({"metadata": {"name": "p"}, "spec": spec})
     }
 
-    fn found(old: Value, new: Value) -> Vec<String> {
+    fn found(old: &Value, new: &Value) -> Vec<String> {
         let mut errors = Errors::new();
         validate(&pod(old), &pod(new), &mut errors);
         errors.iter().map(ToString::to_string).collect()
@@ -260,14 +260,14 @@ mod tests {
             "activeDeadlineSeconds": 10,
             "volumes": [],
         });
-        assert_eq!(found(old, new), Vec::<String>::new());
+        assert_eq!(found(&old, &new), Vec::<String>::new());
     }
 
     #[test]
     fn everything_else_stays_and_the_error_says_what_differs() {
         let old = json!({"containers": [{"name": "a", "image": "a:1"}], "nodeName": "n"});
         let new = json!({"containers": [{"name": "b", "image": "a:1"}], "nodeName": "n"});
-        let errors = found(old, new);
+        let errors = found(&old, &new);
         assert_eq!(errors.len(), 1);
         assert!(errors[0].starts_with("spec: Forbidden: pod updates may not change fields"));
         assert!(errors[0].ends_with("\n  spec.containers[0].name: \"a\" -> \"b\""));
@@ -278,10 +278,10 @@ mod tests {
         let gate = json!([{"name": "a/b"}]);
         let old = json!({"schedulingGates": gate, "nodeSelector": {"a": "1"}});
         let narrower = json!({"nodeSelector": {"a": "1", "b": "2"}});
-        assert_eq!(found(old.clone(), narrower), Vec::<String>::new());
+        assert_eq!(found(&old, &narrower), Vec::<String>::new());
         let wider = json!({"schedulingGates": gate, "nodeSelector": {"b": "2"}});
         assert_eq!(
-            found(old, wider),
+            found(&old, &wider),
             [
                 r#"spec.nodeSelector: Invalid value: {"b":"2"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)"#
             ]
@@ -293,13 +293,13 @@ mod tests {
         let old = json!({"activeDeadlineSeconds": 5});
         let new = json!({"activeDeadlineSeconds": 9});
         assert_eq!(
-            found(old, new),
+            found(&old, &new),
             [
                 "spec.activeDeadlineSeconds: Invalid value: 9: must be less than or equal to previous value"
             ]
         );
         assert_eq!(
-            found(json!({}), json!({"schedulingGates": [{"name": "x"}]})),
+            found(&json!({}), &json!({"schedulingGates": [{"name": "x"}]})),
             [
                 "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'x'"
             ]

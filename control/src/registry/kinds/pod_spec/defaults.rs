@@ -129,10 +129,8 @@ fn set_request_defaults(holder: &mut Object) {
 
 /// A limit of the whole pod without a request requests what its containers do, or else as much.
 fn set_pod_request_defaults(spec: &mut Object) {
-    if !spec
-        .get("resources")
-        .is_some_and(|resources| resources.get("limits").is_some())
-    {
+    let resources = spec.get("resources");
+    if resources.is_none_or(|resources| resources.get("limits").is_none()) {
         return;
     }
     let mut containers = spec.clone();

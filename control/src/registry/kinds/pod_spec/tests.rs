@@ -14,7 +14,7 @@ fn errors(spec: &Value) -> Vec<String> {
 }
 
 /// The same for a spec whose only container has these members besides.
-fn container_errors(members: Value) -> Vec<String> {
+fn container_errors(members: &Value) -> Vec<String> {
     let mut container = json!({"name": "a", "image": "a:1"});
     let map = container.as_object_mut().unwrap();
     for (key, value) in members.as_object().unwrap() {
@@ -122,7 +122,7 @@ fn a_container_is_refused_for_each_broken_rule() {
         ),
     ];
     for (members, expected) in cases {
-        assert_eq!(container_errors(members.clone()), expected, "{members}");
+        assert_eq!(container_errors(&members), expected, "{members}");
     }
 }
 
