@@ -20,12 +20,14 @@ mod event;
 )]
 mod event_v1;
 mod field;
+mod horizontal_pod_autoscaler;
 mod job;
 mod label_selector;
 mod lease;
 mod namespace;
 mod node;
 mod pod;
+mod pod_disruption_budget;
 mod pod_spec;
 mod pod_template;
 mod replica_set;
@@ -59,11 +61,13 @@ pub const KINDS: &[fn() -> Kind] = &[
     deployment::kind,
     replica_set::kind,
     stateful_set::kind,
+    horizontal_pod_autoscaler::kind,
     cron_job::kind,
     job::kind,
     certificate_signing_request::kind,
     lease::kind,
     endpoint_slice::kind,
+    pod_disruption_budget::kind,
 ];
 
 /// The text at a JSON pointer, empty when there is none.
