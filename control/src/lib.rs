@@ -8,6 +8,7 @@ mod bootstrap;
 mod config;
 mod control_plane;
 pub mod controllers;
+pub mod cron;
 pub mod identity;
 mod images;
 pub mod kubeconfig;

@@ -36,10 +36,6 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         fill_metadata(call, &mut object)?;
         call.served.kind.strategy.set_defaults(&mut object);
-        call.served
-            .kind
-            .strategy
-            .prepare_for_create(&mut object, &call.options.user);
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.snapshot(Freshness::Latest).await?;
             let (candidate, warnings) =
@@ -96,6 +92,8 @@ impl Registry {
                 .collect();
             meta::set(&mut object, "name", format!("{prefix}{}", suffix()));
         }
+        // After the name is made: a Job's pods carry it.
+        strategy.prepare_for_create(&mut object, &call.options.user);
         self.admit(call, Endpoint::Main, snapshot, None, &mut object)?;
         let taken = |claim: &str| snapshot.get(&super::claim_key(claim)).is_some();
         let mut errors = validation::metadata(call, &object);
@@ -103,6 +101,10 @@ impl Registry {
             errors.extend(more);
         }
         errors.extend(strategy.validate(&object));
+        errors.extend(strategy.validate_create(&object));
+        if let Some(form) = call.options.form {
+            errors.extend((form.refuses)(&object, None));
+        }
         let asked = strategy
             .claims(&object)
             .into_iter()

@@ -20,6 +20,8 @@ pub enum Problem {
     Required(String),
     /// Its value breaks a rule.
     Invalid(Value, String),
+    /// It breaks a rule, and its value would tell nothing.
+    Unfit(String),
     /// Its value is none of the allowed ones.
     NotSupported(Value, Vec<&'static str>),
     /// Its value occurs before.
@@ -93,7 +95,7 @@ impl FieldError {
     pub fn reason(&self) -> &'static str {
         match self.problem {
             Problem::Required(_) => "FieldValueRequired",
-            Problem::Invalid(..) => "FieldValueInvalid",
+            Problem::Invalid(..) | Problem::Unfit(_) => "FieldValueInvalid",
             Problem::NotSupported(..) => "FieldValueNotSupported",
             Problem::Duplicate(_) => "FieldValueDuplicate",
             Problem::Forbidden(_) => "FieldValueForbidden",
@@ -111,6 +113,7 @@ impl FieldError {
             Problem::Invalid(value, detail) => {
                 with_detail(&format!("Invalid value: {value}"), detail)
             }
+            Problem::Unfit(detail) => with_detail("Invalid value", detail),
             Problem::NotSupported(value, supported) => {
                 let supported: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
                 format!(

@@ -42,7 +42,7 @@ use crate::store::{
     Snapshot, Store,
 };
 use error::{ApiError, Target};
-use strategy::{Endpoint, Kind};
+use strategy::{Conversion, Endpoint, Kind};
 
 /// What is handed out from, cluster-wide.
 #[derive(Clone, Debug)]
@@ -100,6 +100,8 @@ pub struct WriteOptions {
     pub manager: String,
     /// Run everything but the commit.
     pub dry_run: bool,
+    /// The form in which the client writes the object, if it is not the stored one.
+    pub form: Option<&'static Conversion>,
 }
 
 /// What a request is about.

@@ -36,6 +36,9 @@ pub struct Conversion {
     pub to_stored: fn(&Value) -> Value,
     /// From the stored form to this one.
     pub from_stored: fn(&Value) -> Value,
+    /// What this form refuses besides what the kind does, in an object created or changed through it;
+    /// both in the stored form, the second as it was before.
+    pub refuses: fn(&Value, Option<&Value>) -> Vec<FieldError>,
     /// Selectable fields by the name they have in this form, each with the stored form's name.
     pub fields: &'static [(&'static str, &'static str)],
 }
@@ -164,6 +167,11 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// All that is wrong with a new object.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// All that is wrong with an object as a new one only; [`Strategy::validate`] runs besides.
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
     }
 

@@ -130,7 +130,9 @@ impl Registry {
         split(old, new, endpoint, strategy.has_status());
         strategy.set_defaults(new);
         strategy.prepare_for_update(old, new, endpoint);
-        if strategy.counts_generations() && spec_changed(old, new) {
+        // Kubernetes counts what clients ask for, not where the scheduler puts it.
+        let counts = strategy.counts_generations() && endpoint != Endpoint::Named("binding");
+        if counts && spec_changed(old, new) {
             meta::set(new, "generation", meta::generation(old) + 1);
         }
         self.admit(call, endpoint, snapshot, Some(old), new)?;
@@ -143,6 +145,9 @@ impl Registry {
             errors.extend(strategy.validate(new));
         }
         errors.extend(strategy.validate_update(old, new, endpoint));
+        if let Some(form) = call.options.form {
+            errors.extend((form.refuses)(new, Some(old)));
+        }
         let held = strategy.claims(old);
         let asked = strategy.claims(new).into_iter();
         let refused = asked.filter(|c| taken(&c.what) && held.iter().all(|h| h.what != c.what));

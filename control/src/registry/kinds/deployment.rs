@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use windlass_api::resource::GroupVersionKind;
 
-use super::{default, integer, text, workload};
+use super::field::{Errors, Field};
+use super::{default, integer, workload};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
@@ -26,9 +27,27 @@ const COLUMNS: &[Column] = &[
     Column::new("Up-to-date", "string", "Pods of the current template."),
     Column::new("Available", "string", "Pods ready for long enough."),
     AGE,
-    Column::wide("Containers", "string", "Names of the containers."),
-    Column::wide("Images", "string", "Images of the containers."),
-    Column::wide("Selector", "string", "Which pods belong to it."),
+    workload::CONTAINERS,
+    workload::IMAGES,
+    workload::SELECTOR,
+];
+
+const COUNTS: &[&str] = &[
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+];
+const PARTS: &[(&str, &str, &str)] = &[
+    ("updatedReplicas", "replicas", workload::MORE_THAN_ALL),
+    ("readyReplicas", "replicas", workload::MORE_THAN_ALL),
+    ("availableReplicas", "replicas", workload::MORE_THAN_ALL),
+    (
+        "availableReplicas",
+        "readyReplicas",
+        workload::MORE_THAN_READY,
+    ),
 ];
 
 const STRATEGIES: &[&str] = &["Recreate", "RollingUpdate"];
@@ -56,43 +75,38 @@ impl Strategy for Deployment {
         }
     }
 
+    fn prepare_for_update(&self, old: &Value, new: &mut Value, endpoint: Endpoint) {
+        // A rollback may change annotations alone, and its observer waits for a new generation.
+        if endpoint == Endpoint::Main
+            && meta::get(old, "annotations") != meta::get(new, "annotations")
+        {
+            meta::set(new, "generation", meta::generation(old) + 1);
+        }
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = workload::validate(object);
-        let kind = text(object, "/spec/strategy/type");
-        let rolling = object.pointer("/spec/strategy/rollingUpdate");
-        if !STRATEGIES.contains(&kind) {
-            errors.push(FieldError::not_supported(
-                "spec.strategy.type",
-                kind,
-                STRATEGIES,
-            ));
-        } else if kind == "Recreate" && rolling.is_some() {
-            let detail = "may not be specified when strategy `type` is 'Recreate'";
-            errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", detail));
-        } else if let Some(rolling) = rolling {
-            errors.extend(validate_rolling(rolling));
-        }
-        if let Some(deadline) = object
-            .pointer("/spec/progressDeadlineSeconds")
-            .and_then(Value::as_i64)
-            && deadline <= integer(object, "/spec/minReadySeconds")
-        {
-            let detail = "must be greater than minReadySeconds";
-            errors.push(FieldError::invalid(
-                "spec.progressDeadlineSeconds",
-                deadline,
-                detail,
-            ));
+        let root = Field::root("", object);
+        let spec = root.child("spec");
+        validate_strategy(&spec.child("strategy"), &mut errors);
+        let deadline = spec.child("progressDeadlineSeconds");
+        let ready = spec.integer_of("minReadySeconds").unwrap_or_default();
+        if deadline.integer().is_some_and(|deadline| deadline <= ready) {
+            errors.push(deadline.invalid("must be greater than minReadySeconds"));
         }
         errors
     }
 
     fn validate_update(&self, old: &Value, new: &Value, endpoint: Endpoint) -> Vec<FieldError> {
         if endpoint == Endpoint::Status {
-            Vec::new()
+            workload::validate_status(old, new, COUNTS, PARTS)
         } else {
             workload::validate_update(old, new)
         }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        workload::warnings(object)
     }
 
     fn has_status(&self) -> bool {
@@ -120,60 +134,28 @@ impl Strategy for Deployment {
     }
 }
 
-fn validate_rolling(rolling: &Value) -> Vec<FieldError> {
-    const PATH: &str = "spec.strategy.rollingUpdate";
-    let mut errors = Vec::new();
-    let mut zeros = 0;
-    for field in ["maxUnavailable", "maxSurge"] {
-        let value = rolling.get(field).cloned().unwrap_or_default();
-        let path = format!("{PATH}.{field}");
-        match amount(&value) {
-            Some(0) => zeros += 1,
-            Some(n) if n < 0 => {
-                errors.push(FieldError::invalid(
-                    path,
-                    value,
-                    "must be greater than or equal to 0",
-                ));
-            }
-            Some(n) if value.is_string() && n > 100 && field == "maxUnavailable" => {
-                errors.push(FieldError::invalid(
-                    path,
-                    value,
-                    "must not be greater than 100%",
-                ));
-            }
-            Some(_) => {}
-            None => {
-                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%', or '93%', regex used for validation is '[0-9]+%')";
-                errors.push(FieldError::invalid(path, value, detail));
+fn validate_strategy(strategy: &Field<'_, '_>, errors: &mut Errors) {
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text_of("type") {
+        "Recreate" => {
+            if rolling.is_set() {
+                let detail = "may not be specified when strategy `type` is 'Recreate'";
+                errors.push(rolling.forbidden(detail));
             }
         }
+        "RollingUpdate" => validate_rolling(&rolling, errors),
+        _ => errors.push(strategy.not_supported(STRATEGIES)),
     }
-    if zeros == 2 {
-        let path = format!("{PATH}.maxUnavailable");
-        errors.push(FieldError::invalid(
-            path,
-            0,
-            "may not be 0 when `maxSurge` is 0",
-        ));
-    }
-    errors
 }
 
-/// The number in `3` or `25%`.
-fn amount(value: &Value) -> Option<i64> {
-    match value {
-        Value::String(text) => {
-            let digits = text.strip_suffix('%')?;
-            digits
-                .chars()
-                .all(|c| c.is_ascii_digit())
-                .then(|| digits.parse().ok())
-                .flatten()
-        }
-        other => other.as_i64(),
+fn validate_rolling(rolling: &Field<'_, '_>, errors: &mut Errors) {
+    let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
+    workload::validate_amount(&unavailable, errors);
+    workload::validate_amount(&surge, errors);
+    if workload::amount(unavailable.value()) == 0 && workload::amount(surge.value()) == 0 {
+        errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
     }
+    workload::validate_part(&unavailable, errors);
 }
 
 #[cfg(test)]
@@ -248,7 +230,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"
+                r#"spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "0%": may not be 0 when `maxSurge` is 0"#
             ]
         );
     }

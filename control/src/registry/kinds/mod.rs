@@ -7,12 +7,20 @@ mod certificate_signing_request;
 #[cfg(test)]
 mod completeness_tests;
 mod config_map;
+mod controller_revision;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod event_v1;
+mod field;
 mod field_path;
 mod flowcontrol;
+mod horizontal_pod_autoscaler;
+mod job;
+mod label_selector;
 mod lease;
 mod limit_range;
 mod namespace;
@@ -21,10 +29,13 @@ mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
-pub mod pod_spec;
+mod pod_disruption_budget;
+mod pod_spec;
+mod pod_template;
 mod priority_class;
 mod rbac;
 mod replica_set;
+mod replication_controller;
 mod resource;
 mod resource_names;
 mod resource_quota;
@@ -34,6 +45,7 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod stateful_set;
 mod storage;
 mod workload;
 
@@ -55,24 +67,35 @@ pub const KINDS: &[fn() -> Kind] = &[
     persistent_volume_claim::kind,
     persistent_volume::kind,
     pod::kind,
+    pod_template::kind,
+    replication_controller::kind,
     resource_quota::kind,
     secret::kind,
     service_account::kind,
     service::kind,
+    controller_revision::kind,
+    daemon_set::kind,
     deployment::kind,
     replica_set::kind,
+    stateful_set::kind,
+    event_v1::kind,
     reviews::self_subject_review,
     reviews::token_review,
     reviews::local_subject_access_review,
     reviews::self_subject_access_review,
     reviews::self_subject_rules_review,
     reviews::subject_access_review,
+    horizontal_pod_autoscaler::kind,
+    horizontal_pod_autoscaler::kind_v1,
+    cron_job::kind,
+    job::kind,
     certificate_signing_request::kind,
     networking::ingress_class::kind,
     networking::ingress::kind,
     networking::ip_address::kind,
     networking::network_policy::kind,
     networking::service_cidr::kind,
+    pod_disruption_budget::kind,
     rbac::binding::cluster_role_binding,
     rbac::role::cluster_role,
     rbac::binding::role_binding,

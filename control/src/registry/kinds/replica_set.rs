@@ -26,9 +26,26 @@ const COLUMNS: &[Column] = &[
     Column::new("Current", "integer", "Pods there are."),
     Column::new("Ready", "integer", "Pods that are ready."),
     AGE,
-    Column::wide("Containers", "string", "Names of the containers."),
-    Column::wide("Images", "string", "Images of the containers."),
-    Column::wide("Selector", "string", "Which pods belong to it."),
+    workload::CONTAINERS,
+    workload::IMAGES,
+    workload::SELECTOR,
+];
+
+const COUNTS: &[&str] = &[
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+];
+const PARTS: &[(&str, &str, &str)] = &[
+    ("fullyLabeledReplicas", "replicas", workload::MORE_THAN_ALL),
+    ("readyReplicas", "replicas", workload::MORE_THAN_ALL),
+    ("availableReplicas", "replicas", workload::MORE_THAN_ALL),
+    (
+        "availableReplicas",
+        "readyReplicas",
+        workload::MORE_THAN_READY,
+    ),
 ];
 
 impl Strategy for ReplicaSet {
@@ -48,10 +65,14 @@ impl Strategy for ReplicaSet {
 
     fn validate_update(&self, old: &Value, new: &Value, endpoint: Endpoint) -> Vec<FieldError> {
         if endpoint == Endpoint::Status {
-            Vec::new()
+            workload::validate_status(old, new, COUNTS, PARTS)
         } else {
             workload::validate_update(old, new)
         }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        workload::warnings(object)
     }
 
     fn has_status(&self) -> bool {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
+use super::field::Field as PodField;
 use super::field_path::{Field, repeated};
 use super::{pod_spec, resource_names, text};
 use crate::registry::age;
@@ -39,10 +40,10 @@ impl Strategy for RuntimeClass {
         let selector = scheduling.at("nodeSelector");
         errors.extend(validation::labels(selector.path(), Some(selector.value())));
         let tolerations = scheduling.at("tolerations");
-        errors.extend(pod_spec::validate_tolerations(
-            tolerations.path(),
-            scheduling.value(),
-        ));
+        pod_spec::validate_tolerations(
+            &PodField::root(tolerations.path(), tolerations.value()),
+            &mut errors,
+        );
         // Upstream leaves `tolerations` out of the paths of repeated ones.
         let unnamed = Field::new(scheduling.path(), tolerations.value());
         errors.extend(repeated(&unnamed.items()));

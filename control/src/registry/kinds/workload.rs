@@ -1,16 +1,34 @@
-//! What Deployment and ReplicaSet share: selector and template, the scale subresource, columns.
+//! What kinds that make pods share: replicas, selector and template, the scale subresource, columns.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ObjectSelector;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use windlass_api::label_selector::LabelSelector;
+use serde_json::{Map, Value, json};
+use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
-use super::{items, pod_spec, text};
+use super::field::{Errors, Field, pointer};
+use super::{items, label_selector, pod_spec, text};
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
-use crate::registry::strategy::Kind;
-use crate::registry::validation;
+use crate::registry::strategy::{Column, Kind};
+
+const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+
+/// Why a count in a status is wrong.
+pub(super) const MORE_THAN_ALL: &str = "cannot be greater than status.replicas";
+pub(super) const MORE_THAN_READY: &str = "cannot be greater than readyReplicas";
+
+/// Wide columns of kinds with a template of pods.
+pub(super) const CONTAINERS: Column = Column::wide(
+    "Containers",
+    "string",
+    "Names of each container in the template.",
+);
+pub(super) const IMAGES: Column = Column::wide(
+    "Images",
+    "string",
+    "Images referenced by each container in the template.",
+);
+pub(super) const SELECTOR: Column =
+    Column::wide("Selector", "string", "Which pods belong to the object.");
 
 /// Adds the `scale` subresource.
 pub(super) fn scaled(kind: Kind) -> Kind {
@@ -22,142 +40,205 @@ pub(super) fn scaled(kind: Kind) -> Kind {
 pub(super) fn set_defaults(object: &mut Value) {
     let spec = meta::member_mut(object, "spec");
     super::default(spec, "replicas", 1);
-    if let Some(template) = spec
-        .get_mut("template")
-        .filter(|template| template.is_object())
-    {
+    set_template_defaults(spec);
+}
+
+/// Fills in the defaults of the pod template in `holder`.
+pub(super) fn set_template_defaults(holder: &mut Map<String, Value>) {
+    let template = holder.get_mut("template");
+    if let Some(template) = template.filter(|template| template.is_object()) {
         pod_spec::set_defaults(meta::member_mut(template, "spec"));
     }
 }
 
-/// All that is wrong with replicas, selector and template.
-pub(super) fn validate(object: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for field in [
+/// All that is wrong with replicas, selector and template of a Deployment or ReplicaSet.
+pub(super) fn validate(object: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = Field::root("", object);
+    let spec = root.child("spec");
+    let numbers = [
         "replicas",
         "minReadySeconds",
         "revisionHistoryLimit",
         "progressDeadlineSeconds",
-    ] {
-        let value = object
-            .pointer(&format!("/spec/{field}"))
-            .and_then(Value::as_i64);
-        if let Some(value) = value
-            && value < 0
-        {
-            let detail = "must be greater than or equal to 0";
-            errors.push(FieldError::invalid(format!("spec.{field}"), value, detail));
-        }
-    }
-    errors.extend(selector(object));
-    let template = object.pointer("/spec/template").unwrap_or(&Value::Null);
-    let labels = template.pointer("/metadata/labels");
-    errors.extend(validation::labels("spec.template.metadata.labels", labels));
-    let spec = template.get("spec").unwrap_or(&Value::Null);
-    errors.extend(pod_spec::validate("spec.template.spec", spec));
-    let policy = text(spec, "/restartPolicy");
-    if !policy.is_empty() && policy != "Always" {
-        let path = "spec.template.spec.restartPolicy";
-        errors.push(FieldError::not_supported(path, policy, &["Always"]));
-    }
+    ];
+    non_negative(&spec, &numbers, &mut errors);
+    validate_selector(&spec, "deployment", &mut errors);
+    let template = spec.child("template");
+    validate_match(&spec, &mut errors);
+    pod_spec::validate_template(&template, &mut errors);
+    validate_always(&template, "ReplicaSet", &mut errors);
     errors
 }
 
-fn selector(object: &Value) -> Vec<FieldError> {
-    let value = object
-        .pointer("/spec/selector")
-        .cloned()
-        .unwrap_or(Value::Null);
-    if value.is_null() {
-        return vec![FieldError::required("spec.selector", "")];
+/// The numbers may not be negative.
+pub(super) fn non_negative(holder: &Field<'_, '_>, numbers: &[&str], errors: &mut Errors) {
+    for number in numbers {
+        errors.extend(holder.child(number).non_negative());
     }
-    let empty = json!({}) == value;
-    let parsed = ObjectSelector::deserialize(&value)
-        .map_err(|error| error.to_string())
-        .and_then(|s| LabelSelector::from_object(Some(&s)).map_err(|error| error.to_string()));
-    let selector = match parsed {
-        Ok(selector) => selector,
-        Err(error) => return vec![FieldError::invalid("spec.selector", value, error)],
-    };
-    if empty {
-        let detail = "empty selector is invalid for deployment";
-        return vec![FieldError::invalid("spec.selector", value, detail)];
+}
+
+/// `spec.selector` is there, well formed, and asks for something.
+pub(super) fn validate_selector(spec: &Field<'_, '_>, kind: &str, errors: &mut Errors) {
+    let selector = spec.child("selector");
+    if !selector.is_set() {
+        errors.push(selector.required(""));
+        return;
     }
-    let labels = object.pointer("/spec/template/metadata/labels");
-    let pairs: Vec<(String, String)> = labels
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
-        .collect();
-    if selector.matches(pairs.as_slice()) {
-        return Vec::new();
+    label_selector::validate(&selector, errors);
+    if label_selector::is_empty(&selector) {
+        errors.push(selector.invalid(format!("empty selector is invalid for {kind}")));
     }
-    let labels = labels.cloned().unwrap_or_else(|| json!({}));
-    let detail = "`selector` does not match template `labels`";
-    vec![FieldError::invalid(
-        "spec.template.metadata.labels",
-        labels,
-        detail,
-    )]
+}
+
+/// `spec.selector` selects the pods of `spec.template`.
+pub(super) fn validate_match(spec: &Field<'_, '_>, errors: &mut Errors) {
+    let selector = spec.child("selector");
+    let template = spec.child("template");
+    let metadata = template.child("metadata");
+    let labels = metadata.child("labels");
+    let empty = label_selector::is_empty(&selector);
+    if !empty && label_selector::matches(selector.value(), labels.value()) == Some(false) {
+        let shown = match labels.value() {
+            Value::Null => json!({}),
+            other => other.clone(),
+        };
+        let detail = "`selector` does not match template `labels`";
+        errors.push(labels.invalid_as(shown, detail));
+    }
+}
+
+/// Pods of the template run for ever.
+pub(super) fn validate_always(template: &Field<'_, '_>, kind: &str, errors: &mut Errors) {
+    let spec = template.child("spec");
+    let policy = spec.child("restartPolicy");
+    if policy.text() != "Always" && pod_spec::RESTART_POLICIES.contains(&policy.text()) {
+        errors.push(policy.not_supported(&["Always"]));
+    }
+    let deadline = spec.child("activeDeadlineSeconds");
+    if deadline.is_set() {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(deadline.forbidden(detail));
+    }
 }
 
 /// The selector may not change.
 pub(super) fn validate_update(old: &Value, new: &Value) -> Vec<FieldError> {
-    let (before, after) = (old.pointer("/spec/selector"), new.pointer("/spec/selector"));
-    if before == after {
-        return Vec::new();
+    let root = Field::root("", new);
+    let spec = root.child("spec");
+    let changed = spec
+        .child("selector")
+        .unchanged(pointer(old, "/spec/selector"));
+    changed.into_iter().collect()
+}
+
+/// A whole number or a percentage, not negative.
+pub(super) fn validate_amount(amount: &Field<'_, '_>, errors: &mut Errors) {
+    if let Value::String(_) = amount.value() {
+        if percent(amount.value()).is_none() {
+            errors.push(amount.invalid(PERCENT));
+        }
+    } else {
+        errors.extend(amount.non_negative());
     }
-    vec![FieldError::immutable(
-        "spec.selector",
-        after.cloned().unwrap_or_default(),
-    )]
+}
+
+/// At most all of them.
+pub(super) fn validate_part(amount: &Field<'_, '_>, errors: &mut Errors) {
+    if percent(amount.value()).is_some_and(|percent| percent > 100) {
+        errors.push(amount.invalid("must not be greater than 100%"));
+    }
+}
+
+/// The number in `25%`.
+fn percent(value: &Value) -> Option<i64> {
+    let digits = value.as_str()?.strip_suffix('%')?;
+    let numeric = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    // A number too large for us is too large for anybody.
+    numeric.then(|| digits.parse().unwrap_or(i64::MAX))
+}
+
+/// The number in `3` or `25%`, 0 for anything else.
+pub(super) fn amount(value: &Value) -> i64 {
+    percent(value).or_else(|| value.as_i64()).unwrap_or(0)
+}
+
+/// All that is wrong with a status: counts that are negative, or larger than what they are part of.
+pub(super) fn validate_status(
+    old: &Value,
+    new: &Value,
+    counts: &[&str],
+    parts: &[(&str, &str, &'static str)],
+) -> Errors {
+    let mut errors = Errors::new();
+    let root = Field::root("", new);
+    let status = root.child("status");
+    non_negative(&status, counts, &mut errors);
+    non_negative(
+        &status,
+        &["observedGeneration", "collisionCount"],
+        &mut errors,
+    );
+    let count = |name| status.integer_of(name).unwrap_or_default();
+    for (part, whole, detail) in parts {
+        if count(part) > count(whole) {
+            errors.push(status.child(part).invalid_as(count(part), *detail));
+        }
+    }
+    let before = old
+        .pointer("/status/collisionCount")
+        .and_then(Value::as_i64);
+    let after = status.integer_of("collisionCount");
+    if before.is_some_and(|before| after.is_none_or(|after| after < before)) {
+        let collisions = status.child("collisionCount");
+        let shown = after.unwrap_or_default();
+        errors.push(collisions.invalid_as(shown, "cannot be decremented"));
+    }
+    errors
+}
+
+/// Warnings about the object's name, which becomes part of its pods' names, and its template.
+pub(super) fn warnings(object: &Value) -> Vec<String> {
+    let mut found: Vec<_> = name_warning(object, "Pod names and hostnames")
+        .into_iter()
+        .collect();
+    let root = Field::root("", object);
+    let spec = root.child("spec");
+    found.extend(pod_spec::warnings(&spec.child("template")));
+    found
+}
+
+/// A warning unless the name can be a host's name.
+pub(super) fn name_warning(object: &Value, used_in: &str) -> Option<String> {
+    let problems = names::dns1123_label(meta::name(object));
+    (!problems.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            problems.join(" ")
+        )
+    })
 }
 
 /// Wide cells: container names, images, selector.
 pub(super) fn wide_cells(object: &Value) -> [Value; 3] {
-    let containers = items(object, "/spec/template/spec/containers");
+    let [containers, images] = container_cells(object, "/spec/template/spec/containers");
+    let selector = label_selector::shown(pointer(object, "/spec/selector"));
+    [containers, images, selector]
+}
+
+/// Names and images of the containers at a JSON pointer.
+pub(super) fn container_cells(object: &Value, containers: &str) -> [Value; 2] {
     let column = |field: &str| -> Value {
-        let texts: Vec<_> = containers
+        let texts: Vec<_> = items(object, containers)
             .iter()
             .map(|container| text(container, field))
             .collect();
         texts.join(",").into()
     };
-    [
-        column("/name"),
-        column("/image"),
-        selector_text(object).into(),
-    ]
+    [column("/name"), column("/image")]
 }
 
-/// A selector in the form that `-l` takes.
-pub(super) fn selector_text(object: &Value) -> String {
-    let labels = object
-        .pointer("/spec/selector/matchLabels")
-        .and_then(Value::as_object);
-    let mut parts: Vec<_> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    for expression in items(object, "/spec/selector/matchExpressions") {
-        let key = text(expression, "/key");
-        let values: Vec<_> = items(expression, "/values")
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
-        parts.push(match text(expression, "/operator") {
-            "Exists" => key.to_owned(),
-            "DoesNotExist" => format!("!{key}"),
-            operator => format!("{key} {} ({})", operator.to_lowercase(), values.join(",")),
-        });
-    }
-    parts.sort_unstable();
-    parts.join(",")
-}
-
-/// The Scale of an object with replicas and a selector.
+/// The Scale of an object with replicas and a selector, be it a selector or a map of labels.
 pub(crate) fn scale_of(object: &Value) -> Value {
     let mut metadata = json!({});
     for field in [
@@ -176,7 +257,7 @@ pub(crate) fn scale_of(object: &Value) -> Value {
         "spec": {"replicas": super::integer(object, "/spec/replicas")},
         "status": {
             "replicas": super::integer(object, "/status/replicas"),
-            "selector": selector_text(object),
+            "selector": label_selector::text(pointer(object, "/spec/selector")),
         },
     })
 }

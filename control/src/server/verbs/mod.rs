@@ -28,6 +28,10 @@ use crate::registry::error::{ApiError, Target};
 use crate::registry::strategy::Endpoint;
 use crate::registry::{Call, Served, WriteOptions, Written};
 
+/// Subresources that are a part of the stored object, besides its status; the kind's strategy says which
+/// part.
+const PARTS: [&str; 4] = ["approval", "ephemeralcontainers", "finalize", "resize"];
+
 /// A request on a resource that is served.
 struct Request<'a> {
     server: &'a ApiServer,
@@ -103,14 +107,11 @@ impl<'a> Request<'a> {
         match wanted {
             "" => Ok(Endpoint::Main),
             "status" if self.served.kind.strategy.has_status() => Ok(Endpoint::Status),
-            "approval" | "finalize" if self.has_subresource(wanted) => {
-                Ok(Endpoint::Named(if wanted == "approval" {
-                    "approval"
-                } else {
-                    "finalize"
-                }))
+            _ => {
+                let part = PARTS.into_iter().find(|part| *part == wanted);
+                let part = part.filter(|part| self.has_subresource(part));
+                part.map(Endpoint::Named).ok_or(ApiError::NoSuchPath)
             }
-            _ => Err(ApiError::NoSuchPath),
         }
     }
 
@@ -142,6 +143,7 @@ pub(super) async fn dispatch(
         user: context.user.clone(),
         manager: manager(context),
         dry_run: dry_run(context)?,
+        form: served.kind.conversion,
     };
     let request = Request {
         server,
@@ -151,7 +153,7 @@ pub(super) async fn dispatch(
     };
     check_scope(&request)?;
     if !info.subresource.is_empty() && !request.has_subresource(&info.subresource) {
-        return Err(absent(&request));
+        return Err(ApiError::NoSuchPath);
     }
     if let Some(handler) = subresource::find(&info.subresource) {
         return handler.respond(&request, body).await;
@@ -184,17 +186,6 @@ pub(super) async fn dispatch(
             verb: verb.into(),
         }),
     }
-}
-
-/// The answer about a subresource the kind has not: by name, if Kubernetes has it.
-fn absent(request: &Request<'_>) -> ApiError {
-    const LATER: [&str; 2] = ["ephemeralcontainers", "resize"];
-    let info = &request.context.info;
-    if !LATER.contains(&info.subresource.as_str()) {
-        return ApiError::NoSuchPath;
-    }
-    let name = format!("{}/{}", info.resource, info.subresource);
-    ApiError::NotImplemented(format!("{name} is not supported by Windlass yet"))
 }
 
 /// Namespaced objects are named within a namespace, others never.
