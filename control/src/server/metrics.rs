@@ -309,7 +309,7 @@ mod tests {
         let running = metrics.begin(&info, None, true);
         let open = || {
             let family = metrics.lasting.collect();
-            family[0].get_metric()[0].get_gauge().value()
+            family[0].get_metric()[0].get_gauge().get_value()
         };
         let response = running.answered(answer(StatusCode::OK));
         assert!(open() > 0.5);

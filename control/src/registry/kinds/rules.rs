@@ -317,15 +317,6 @@ pub(super) fn conditions(conditions: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-/// A selector as tables print it: what `-l` takes, `<none>` without requirements.
-pub(super) fn selector_text(selector: &Value) -> String {
-    let empty = |field| super::count(selector, field) == 0;
-    if empty("/matchLabels") && empty("/matchExpressions") {
-        return "<none>".into();
-    }
-    super::workload::selector_text(&serde_json::json!({"spec": {"selector": selector}}))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

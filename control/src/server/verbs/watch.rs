@@ -379,8 +379,8 @@ mod tests {
     #[test]
     fn a_frame_is_cut_into_its_events() {
         let mut frame = BytesMut::new();
-        put(&mut frame, "ADDED", b"{}");
-        put(&mut frame, "DELETED", b"{}");
+        put_line(&mut frame, "ADDED", b"{}");
+        put_line(&mut frame, "DELETED", b"{}");
         let events = events_of(&frame.freeze());
         let expected = [
             "{\"type\":\"ADDED\",\"object\":{}}\n",

@@ -9,7 +9,7 @@ use super::{GROUP, match_resources};
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::kinds::field_path::{Field, repeated};
-use crate::registry::kinds::{default, rules, text};
+use crate::registry::kinds::{default, label_selector, rules, text};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Kind, NAME, Strategy};
 
@@ -92,7 +92,7 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
         };
         let shown = match parameters.at("name").text() {
             "" if parameters.at("selector").is_set() => {
-                rules::selector_text(parameters.at("selector").value())
+                label_selector::text(parameters.at("selector").value())
             }
             "" => "<unset>".into(),
             name => format!("{namespace}/{name}"),

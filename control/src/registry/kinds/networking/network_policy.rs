@@ -8,7 +8,7 @@ use super::GROUP;
 use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::kinds::field_path::Field;
-use crate::registry::kinds::{count, default, rules};
+use crate::registry::kinds::{count, default, label_selector, rules};
 use crate::registry::object_meta as meta;
 use crate::registry::strategy::{AGE, Column, Kind, NAME, Strategy};
 
@@ -94,7 +94,7 @@ impl Strategy for NetworkPolicy {
         let selector = Field::root(object).at("spec").at("podSelector");
         vec![
             meta::name(object).into(),
-            rules::selector_text(selector.value()).into(),
+            label_selector::shown(selector.value()),
             age(object, now).into(),
         ]
     }

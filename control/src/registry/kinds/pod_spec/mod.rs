@@ -91,7 +91,7 @@ pub(super) fn validate<'v>(spec: &Field<'_, 'v>, owner: Owner<'v>, errors: &mut 
     validate_host_users(spec, errors);
     validate_names(spec, errors);
     validate_numbers(spec, errors);
-    scheduling::validate_tolerations(&spec.child("tolerations"), errors);
+    validate_tolerations(&spec.child("tolerations"), errors);
     dns::validate_host_aliases(&spec.child("hostAliases"), errors);
     errors.extend(spec.child("preemptionPolicy").one_of(PREEMPTION_POLICIES));
     resources::validate_overhead(&spec.child("overhead"), errors);

@@ -101,7 +101,7 @@ fn validate_label_keys(constraint: &Field<'_, '_>, errors: &mut Errors) {
 }
 
 /// All that is wrong with a list of tolerations.
-pub(super) fn validate_tolerations(tolerations: &Field<'_, '_>, errors: &mut Errors) {
+pub(in super::super) fn validate_tolerations(tolerations: &Field<'_, '_>, errors: &mut Errors) {
     for toleration in tolerations.items() {
         let (key, operator) = (toleration.child("key"), toleration.child("operator"));
         let (value, effect) = (toleration.child("value"), toleration.child("effect"));
