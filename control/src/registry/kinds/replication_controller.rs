@@ -52,6 +52,10 @@ const PARTS: &[(&str, &str, &str)] = &[
 ];
 
 impl Strategy for ReplicationController {
+    fn not_enforced(&self) -> Option<&'static str> {
+        Some("ReplicationController is stored, but Windlass has no controller for it yet")
+    }
+
     fn set_defaults(&self, object: &mut Value) {
         workload::set_defaults(object);
         let labels = object.pointer("/spec/template/metadata/labels").cloned();
