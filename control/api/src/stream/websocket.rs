@@ -61,7 +61,7 @@ pub fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// The elements of a header that is a list, over all its lines.
-pub fn items<'a>(headers: &'a HeaderMap, name: HeaderName) -> impl Iterator<Item = &'a str> {
+pub fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter();
     let texts = lines.filter_map(|line| line.to_str().ok());
     texts
