@@ -24,8 +24,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::io::ReaderStream;
 
-use super::ByteStream;
-use super::websocket::{self, CLOSE_LIMIT, OpenError};
+use super::websocket::{self, OpenError};
+use super::{ByteStream, CLOSE_LIMIT};
 
 /// Bytes that may wait in one direction of a channel.
 const PIPE: usize = 64 << 10;
@@ -170,7 +170,6 @@ pub fn channels<S: ByteStream>(
             () = &mut inbound => return,
             () = send(sink, outward, protocol, greeting) => {}
         }
-        // Leaving before the client has closed may lose what is on its way.
         let _late = tokio::time::timeout(CLOSE_LIMIT, inbound).await;
     };
     (near, driver)

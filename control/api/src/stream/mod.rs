@@ -19,7 +19,13 @@ pub mod remote_command;
 pub mod spdy;
 pub mod websocket;
 
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How long the other side may take to answer that a connection is closed. Leaving before it has may lose
+/// what is on its way to it.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}

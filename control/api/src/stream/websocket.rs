@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
-use super::ByteStream;
+use super::{ByteStream, CLOSE_LIMIT};
 
 /// Longest message taken.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -198,12 +198,8 @@ pub async fn send_all<S: ByteStream>(
         () = &mut heard => return,
         () = send => {}
     }
-    // Leaving before the client has closed may lose what is on its way.
     let _late = tokio::time::timeout(CLOSE_LIMIT, heard).await;
 }
-
-/// How long a client may take to answer that a socket is closed.
-pub(super) const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rand::seq::IndexedRandom;
 use rustls::ClientConfig;
@@ -117,58 +118,73 @@ impl NodeConnector {
         body: Body,
         snapshot: &Snapshot,
     ) -> Result<Response, ApiError> {
-        let named = split_name(kind, &context.info.name)?;
+        let backend = Backend::find(kind, context, snapshot)?;
         let path = rest_of_path(context);
-        let backend = match kind {
-            Proxied::Node => node(&named, snapshot)?,
-            Proxied::Pod => {
-                let pod = find(snapshot, &context.info.namespace, "pods", "Pod", named.name)?;
-                pod_backend(pod, &named)?
-            }
-            Proxied::Service => service(&named, &context.info.namespace, snapshot)?,
-        };
         let upgrades = websocket::upgrade(&context.headers).is_some();
         let reads = matches!(context.method, Method::GET | Method::HEAD);
         if path.is_empty() && reads && !upgrades {
             return redirect(&context.uri);
         }
         let upgrade = context.upgrade.clone().filter(|_| upgrades);
-        let request = outgoing(context, path, body, upgrade.is_some())?;
-        let mut response = self.send_to(&backend, request, snapshot).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let client = upgrade.ok_or_else(|| unreachable("it switched protocols unasked"))?;
-            let headers = std::mem::take(response.headers_mut());
-            let backend = hyper::upgrade::on(response);
-            return Ok(switch(client, headers, async move |client| {
-                match backend.await {
-                    Ok(backend) => relay(client, TokioIo::new(backend)).await,
-                    Err(error) => tracing::debug!(%error, "a backend went away"),
+        let mut request = outgoing(context, path, body, upgrade.is_some())?;
+        let response = match backend {
+            Backend::Node(daemon) => self.send(&daemon, request).await?,
+            Backend::Pod { pod, port, tls } => {
+                name_host(&mut request, &pod, port)?;
+                let daemon = Daemon::of_pod(&pod, snapshot)?;
+                let (connection, reason) = self.dial_pod(&daemon, &pod, port).await?;
+                match talk(connection, request, tls).await {
+                    Ok(response) => response,
+                    Err(error) => {
+                        let why = reason.text().await.unwrap_or_else(|| error.to_string());
+                        return Err(unreachable(&why));
+                    }
                 }
-            }));
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return join_upgraded(upgrade, response);
         }
         Ok(incoming(context, path, response))
     }
+}
 
-    async fn send_to(
-        &self,
-        backend: &Backend,
-        request: Request<Body>,
-        snapshot: &Snapshot,
-    ) -> Result<Response, ApiError> {
-        let (pod, port, tls) = match backend {
-            Backend::Node(daemon) => return self.send(daemon, request).await,
-            Backend::Pod { pod, port, tls } => (pod, *port, *tls),
-        };
-        let daemon = Daemon::of_pod(pod, snapshot)?;
-        let (connection, reason) = self.dial_pod(&daemon, pod, port).await?;
-        match talk(connection, request, tls).await {
-            Ok(response) => Ok(response),
-            Err(error) => {
-                let why = reason.text().await.unwrap_or_else(|| error.to_string());
-                Err(unreachable(&why))
+/// Joins the client with a backend that granted its upgrade.
+fn join_upgraded(client: Option<OnUpgrade>, mut response: Response) -> Result<Response, ApiError> {
+    let client = client.ok_or_else(|| unreachable("it switched protocols unasked"))?;
+    let headers = std::mem::take(response.headers_mut());
+    let backend = hyper::upgrade::on(response);
+    Ok(switch(client, headers, async move |client| {
+        match backend.await {
+            Ok(backend) => relay(client, TokioIo::new(backend)).await,
+            Err(error) => tracing::debug!(%error, "a backend went away before its upgrade"),
+        }
+    }))
+}
+
+impl Backend {
+    fn find(kind: Proxied, context: &Context, snapshot: &Snapshot) -> Result<Self, ApiError> {
+        let named = split_name(kind, &context.info.name)?;
+        let namespace = &context.info.namespace;
+        match kind {
+            Proxied::Node => node(&named, snapshot),
+            Proxied::Service => service(&named, namespace, snapshot),
+            Proxied::Pod => {
+                let pod = find(snapshot, namespace, "pods", "Pod", named.name)?;
+                pod_backend(pod, &named)
             }
         }
     }
+}
+
+/// Names the pod's address as the host, if the client named none.
+fn name_host(request: &mut Request<Body>, pod: &Value, port: u16) -> Result<(), ApiError> {
+    let address = pod.pointer("/status/podIP").and_then(Value::as_str);
+    let host = format!("{}:{port}", address.unwrap_or("localhost"));
+    let host = HeaderValue::try_from(host);
+    let host = host.map_err(|error| ApiError::Internal(error.to_string()))?;
+    request.headers_mut().entry(header::HOST).or_insert(host);
+    Ok(())
 }
 
 fn unreachable(why: &str) -> ApiError {

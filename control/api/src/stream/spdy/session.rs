@@ -22,7 +22,7 @@ use super::frame::{Decoder, Encoder, Frame, INITIAL_WINDOW};
 use super::headers::Headers;
 use super::stream::Stream;
 use super::{SpdyError, status};
-use crate::stream::ByteStream;
+use crate::stream::{ByteStream, CLOSE_LIMIT};
 
 /// Streams that one session may have.
 const MAX_STREAMS: usize = 1024;
@@ -129,6 +129,8 @@ pub(super) struct State {
     /// The peer speaks of windows, so it keeps to them.
     windows: bool,
     closing: bool,
+    /// The peer was told that we are leaving.
+    said_goodbye: bool,
     pub(super) closed: Option<SpdyError>,
 }
 
@@ -148,9 +150,13 @@ impl Session {
         let end = End(Arc::clone(&shared));
         let driver = async move {
             let (reader, writer) = tokio::io::split(connection);
+            let mut read = std::pin::pin!(read(reader, &end.0));
             let outcome = tokio::select! {
-                outcome = read(reader, &end.0) => outcome,
-                outcome = write(writer, &end.0) => outcome,
+                outcome = &mut read => outcome,
+                outcome = write(writer, &end.0) => match outcome {
+                    Ok(()) => tokio::time::timeout(CLOSE_LIMIT, read).await.unwrap_or(Ok(())),
+                    broken => broken,
+                },
             };
             end.0
                 .close(outcome.clone().err().unwrap_or(SpdyError::Closed));
@@ -203,12 +209,7 @@ impl Session {
 
     /// Ends the session once everything that waits is sent.
     pub fn close(&self) {
-        let mut state = self.0.lock();
-        if !std::mem::replace(&mut state.closing, true) {
-            let last = state.last_remote;
-            state.answers.push_back(Frame::GoAway { last, status: 0 });
-        }
-        drop(state);
+        self.0.lock().closing = true;
         self.0.work.notify_one();
     }
 }
@@ -370,6 +371,7 @@ impl State {
             credit: 0,
             windows: false,
             closing: false,
+            said_goodbye: false,
             closed: None,
         }
     }
@@ -584,7 +586,8 @@ impl State {
         }
     }
 
-    /// Writes what is to be said next: all control frames and one piece of one stream.
+    /// Writes what is to be said next: all control frames and one piece of one stream; at the end, that
+    /// we are leaving.
     fn say(&mut self, encoder: &mut Encoder, out: &mut BytesMut) -> Option<Waker> {
         for frame in self.answers.drain(..) {
             encoder.encode(&frame, out);
@@ -599,6 +602,10 @@ impl State {
                 self.forget_if_over(id);
                 return waker;
             }
+        }
+        if self.closing && !std::mem::replace(&mut self.said_goodbye, true) {
+            let last = self.last_remote;
+            encoder.encode(&Frame::GoAway { last, status: 0 }, out);
         }
         None
     }
