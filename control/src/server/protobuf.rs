@@ -191,7 +191,7 @@ mod tests {
             ),
             (
                 b"k8s\0\x12\x02\x0a\x05",
-                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: unexpected EOF",
+                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: metadata: unexpected EOF",
             ),
         ];
         for (bytes, text) in cases {
