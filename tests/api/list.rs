@@ -102,9 +102,15 @@ async fn resource_versions_mean_what_they_say() {
         "ResourceVersionTooLarge"
     );
     assert_eq!(get(&cluster, "resourceVersion=x").await["code"], 400);
+    let alone = get(&cluster, "resourceVersionMatch=Exact").await;
     assert_eq!(
-        get(&cluster, "resourceVersionMatch=Exact").await["code"],
-        400
+        (&alone["code"], &alone["message"]),
+        (
+            &json!(422),
+            &json!(
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+            )
+        )
     );
     assert_eq!(get(&cluster, "continue=nonsense").await["code"], 400);
     let gone = get(&cluster, "resourceVersion=1&resourceVersionMatch=Exact").await;
