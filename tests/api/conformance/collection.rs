@@ -216,8 +216,8 @@ impl<'a> Collection<'a> {
 
     /// Deletes an object and waits until it is gone.
     pub(super) async fn delete(&self, name: &str) {
-        let watch = self.watch(&format!("fieldSelector=metadata.name%3D{name}"));
-        let mut watch = watch.await;
+        let query = format!("fieldSelector=metadata.name%3D{name}");
+        let mut watch = self.watch(&query).await;
         let answer = self
             .send(Method::DELETE, &self.object(name), &json!({}))
             .await;

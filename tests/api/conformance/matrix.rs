@@ -154,7 +154,7 @@ impl Matrix {
         let updated = collection.update(name, &self.change).await;
         assert_contains(&updated, &self.change);
         writes.changed(&created, &updated);
-        if let Some(status) = self.status() {
+        if let Some(status) = self.new_status() {
             let part = format!("{name}/status");
             let answer = collection.update(&part, &status).await;
             assert_contains(&answer, &status);
@@ -172,7 +172,7 @@ impl Matrix {
         let patched = collection.patch(kind, name, &patch).await;
         assert_contains(&patched, &self.change);
         writes.changed(&created, &patched);
-        if let Some(status) = self.status() {
+        if let Some(status) = self.new_status() {
             let patch = self.patch_of(kind, name, &status);
             let part = format!("{name}/status");
             let answer = collection.patch(kind, &part, &patch).await;
@@ -198,7 +198,7 @@ impl Matrix {
         writes.deleted += expected.len();
     }
 
-    fn status(&self) -> Option<Value> {
+    fn new_status(&self) -> Option<Value> {
         (!self.status.is_null()).then(|| json!({"status": self.status}))
     }
 

@@ -210,3 +210,27 @@ async fn runtime_classes_can_be_operated_on() {
     .walk()
     .await;
 }
+
+/// Conformance: [sig-node] RuntimeClass should reject a Pod requesting a non-existent RuntimeClass [Conformance] [NodeConformance]
+/// Conformance: [sig-node] RuntimeClass should reject a Pod requesting a deleted RuntimeClass [Conformance] [NodeConformance]
+#[tokio::test]
+async fn a_pod_of_a_class_that_is_not_there_is_refused() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let classes = Collection::new(&cluster, "node.k8s.io/v1", "runtimeclasses", None);
+    let pods = Collection::new(&cluster, "v1", "pods", Some("default"));
+    let pod = named(
+        "p",
+        &json!({"spec": {
+            "runtimeClassName": "fast", "containers": [{"name": "c", "image": "i:1"}],
+        }}),
+    );
+    let message = r#"pods "p" is forbidden: pod rejected: RuntimeClass "fast" not found"#;
+    assert_eq!(pods.refused(&pod, 403).await["message"], message);
+    let class = json!({"handler": "h", "overhead": {"podFixed": {"cpu": "10m"}}});
+    classes.create(&named("fast", &class)).await;
+    let created = pods.create(&pod).await;
+    assert_eq!(created["spec"]["overhead"], json!({"cpu": "10m"}));
+    pods.delete("p").await;
+    classes.delete("fast").await;
+    assert_eq!(pods.refused(&pod, 403).await["message"], message);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use windlass_control::store::{Retention, Store};
+use windlass_control::store::Retention;
 use windlass_tests::Cluster;
 
 use super::collection::{Collection, PatchType, expect, get, labelled, names_of, told, version_of};
