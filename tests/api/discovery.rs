@@ -135,9 +135,6 @@ async fn paths_outside_resources_answer() {
         (&version["major"], &version["minor"]),
         (&json!("1"), &json!("35"))
     );
-    let path = "/api/v1/namespaces/default/pods/x/unheardof";
-    let unknown = get(&cluster, path, &[]).await;
-    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     let unknown = get(&cluster, "/nothing", &[]).await;
     assert_eq!(
         unknown.body["message"],

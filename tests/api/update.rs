@@ -6,9 +6,7 @@ use windlass_tests::Cluster;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
-const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
 
-/// A Deployment, or a ReplicaSet: what it says means the same in both.
 fn deployment() -> serde_json::Value {
     json!({
         "metadata": {"name": "web"},
@@ -69,7 +67,10 @@ async fn an_update_that_changes_nothing_is_no_write() {
 #[tokio::test]
 async fn spec_and_status_are_written_apart() {
     let cluster = Cluster::control_plane().await.unwrap();
-    let mut object = cluster.create(REPLICA_SETS, &deployment()).await.unwrap();
+    let mut paused = deployment();
+    // Its controller would write an annotation, which counts as a generation too.
+    paused["spec"]["paused"] = json!(true);
+    let mut object = cluster.create(DEPLOYMENTS, &paused).await.unwrap();
     assert_eq!(object["metadata"]["generation"], 1);
     object["metadata"]
         .as_object_mut()
@@ -77,7 +78,7 @@ async fn spec_and_status_are_written_apart() {
         .remove("resourceVersion");
     object["status"] = json!({"replicas": 9});
     object["spec"]["minReadySeconds"] = json!(5);
-    let path = format!("{REPLICA_SETS}/web");
+    let path = format!("{DEPLOYMENTS}/web");
     let main = cluster
         .request(Method::PUT, &path, &[], object.to_string())
         .await
