@@ -12,6 +12,7 @@ use windlass_api::schema::protobuf::Writer;
 pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 type Done = Result<(), Infallible>;
+const DONE: Done = Ok(());
 
 /// A JSON document as a message.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
@@ -26,9 +27,9 @@ fn write_document(out: &mut Writer, document: &Value) -> Done {
         let info = document.get("info");
         text(out, 1, info.and_then(|info| info.get("title")));
         text(out, 2, info.and_then(|info| info.get("version")));
-        Ok(())
+        DONE
     })?;
-    out.message(8, |_| Ok(()))?;
+    out.message(8, |_| DONE)?;
     out.message(9, |out| named_schemas(out, document.get("definitions")))
 }
 
@@ -40,7 +41,7 @@ fn named_schemas(out: &mut Writer, schemas: Option<&Value>) -> Done {
             out.message(2, |out| write_schema(out, schema))
         })?;
     }
-    Ok(())
+    DONE
 }
 
 fn write_schema(out: &mut Writer, schema: &Value) -> Done {
@@ -61,7 +62,7 @@ fn write_schema(out: &mut Writer, schema: &Value) -> Done {
     match schema.get("additionalProperties") {
         Some(Value::Bool(any)) => out.message(21, |out| {
             out.varint(2, u64::from(*any));
-            Ok(())
+            DONE
         })?,
         Some(values) => out.message(21, |out| out.message(1, |out| write_schema(out, values)))?,
         None => {}
@@ -69,7 +70,7 @@ fn write_schema(out: &mut Writer, schema: &Value) -> Done {
     if let Some(kind) = schema.get("type") {
         out.message(22, |out| {
             text(out, 1, Some(kind));
-            Ok(())
+            DONE
         })?;
     }
     if let Some(items) = schema.get("items") {
@@ -90,13 +91,13 @@ fn extensions(out: &mut Writer, schema: Option<&Map<String, Value>>) -> Done {
             out.message(2, |out| yaml(out, value))
         })?;
     }
-    Ok(())
+    DONE
 }
 
 /// `Any`: the value's YAML, of which JSON is a part.
 fn yaml(out: &mut Writer, value: &Value) -> Done {
     out.bytes(2, value.to_string().as_bytes());
-    Ok(())
+    DONE
 }
 
 fn text(out: &mut Writer, number: u8, value: Option<&Value>) {
