@@ -8,8 +8,11 @@ use std::convert::Infallible;
 use serde_json::{Map, Value};
 use windlass_api::schema::protobuf::Writer;
 
-/// The media type of this form.
-pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type of this form. Old clients ask for it under a name that is not even one by the rules of
+/// media types, and must not be answered with that.
+pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The name under which old clients ask for it.
+pub const OLD_MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 type Done = Result<(), Infallible>;
 const DONE: Done = Ok(());
