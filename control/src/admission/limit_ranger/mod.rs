@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(resources: Value) -> Value {
+    fn pod(resources: &Value) -> Value {
         json!({
             "metadata": {"name": "p"},
             "spec": {"containers": [{"name": "c", "resources": resources}]},
@@ -217,7 +217,7 @@ mod tests {
             "type": "Container", "default": {"cpu": "500m", "memory": "500Mi"},
             "defaultRequest": {"cpu": "100m", "memory": "200Mi"},
         })];
-        let mut pod = pod(json!({"requests": {"cpu": "300m"}, "limits": {"cpu": "300m"}}));
+        let mut pod = pod(&json!({"requests": {"cpu": "300m"}, "limits": {"cpu": "300m"}}));
         set_defaults(&mut pod, &limits);
         assert_eq!(
             pod["spec"]["containers"][0]["resources"],
@@ -241,7 +241,7 @@ mod tests {
             json!({"type": "Container", "max": {"cpu": "1"}}),
             json!({"type": "Pod", "max": {"cpu": "1"}}),
         ];
-        let mut pod = pod(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}));
+        let mut pod = pod(&json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}));
         assert!(broken_by_pod(&pod, &limits).is_empty());
         let containers = pod["spec"]["containers"].as_array_mut().unwrap();
         containers.push(containers[0].clone());
