@@ -1,4 +1,4 @@
-//! Real clients: kubectl in every version on PATH's machine.
+//! Real clients: kubectl in every version of this machine, and client libraries of four languages.
 
 #![allow(
     clippy::expect_used,
@@ -8,4 +8,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod kube_rs;
 mod kubectl;
+mod scripts;

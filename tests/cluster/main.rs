@@ -15,7 +15,6 @@ mod streams;
 mod two_nodes;
 mod web_app;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,27 +25,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use windlass_node::images::ApiTransport;
-use windlass_oci::push::push_wasm;
-use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
-use windlass_oci::registry::client::RegistryClient;
-use windlass_tests::{Cluster, eventually};
+use windlass_tests::{Cluster, eventually, push};
 
 /// The component of `examples/hello`.
 const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
-
-/// Pushes a component and returns its reference by digest.
-async fn push(cluster: &Cluster, name: &str, wasm: &[u8]) -> String {
-    let transport = ApiTransport::new(cluster.client());
-    let registry = RegistryClient::new(Arc::new(transport));
-    let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1")
-        .parse()
-        .unwrap();
-    let digest = push_wasm(&registry, &reference, Bytes::copy_from_slice(wasm))
-        .await
-        .unwrap();
-    reference.with_digest(digest).to_string()
-}
 
 /// A Deployment of the hello component with a readiness probe.
 fn hello(image: &str, replicas: i32, greeting: &str) -> Value {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
+use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -27,9 +28,13 @@ use tokio_util::sync::CancellationToken;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
 use windlass_control::{Config, ControlPlane};
 use windlass_node::NodeAgent;
+use windlass_node::images::ApiTransport;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
+use windlass_oci::push::push_wasm;
+use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
+use windlass_oci::registry::client::RegistryClient;
 
 /// The code in the README, compiled.
 #[cfg(doctest)]
@@ -275,6 +280,23 @@ impl Cluster {
         }
         self.plane.shutdown().await;
     }
+}
+
+/// Pushes a component to the cluster's registry and returns its reference by digest.
+///
+/// # Panics
+/// When the registry does not take it.
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub async fn push(cluster: &Cluster, name: &str, wasm: &[u8]) -> String {
+    let transport = ApiTransport::new(cluster.client());
+    let registry = RegistryClient::new(Arc::new(transport));
+    let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1")
+        .parse()
+        .unwrap();
+    let digest = push_wasm(&registry, &reference, Bytes::copy_from_slice(wasm))
+        .await
+        .unwrap();
+    reference.with_digest(digest).to_string()
 }
 
 /// Waits until `accept` holds of the object called `name` (`None`: it is not there).
