@@ -5,6 +5,7 @@
 //! delete (a delete shows no object). A plugin is pure but for reading the snapshot it is given.
 
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod runtime_class;
 mod service_account;
@@ -47,6 +48,7 @@ pub trait Admission: Sync {
 /// Every plugin, in the order they run.
 pub const ADMISSION: &[&dyn Admission] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &runtime_class::RuntimeClass,

@@ -92,9 +92,10 @@ impl Registry {
                 .collect();
             meta::set(&mut object, "name", format!("{prefix}{}", suffix()));
         }
-        // After the name is made: a Job's pods carry it.
-        strategy.prepare_for_create(&mut object, &call.options.user);
         self.admit(call, Endpoint::Main, snapshot, None, &mut object)?;
+        // After the name is made, which a Job's pods carry, and after admission gave a pod the requests
+        // that its class of service follows from.
+        strategy.prepare_for_create(&mut object, &call.options.user);
         let taken = |claim: &str| snapshot.get(&super::claim_key(claim)).is_some();
         let mut errors = validation::metadata(call, &object);
         if let Err(more) = strategy.allocate(None, &mut object, &self.pools, &taken) {

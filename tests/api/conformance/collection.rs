@@ -147,15 +147,18 @@ impl<'a> Collection<'a> {
 
     /// Creates an object.
     pub(super) async fn create(&self, object: &Value) -> Value {
-        let path = format!("{}?fieldValidation=Strict", self.path());
-        let answer = self.send(Method::POST, &path, object).await;
-        expect(answer, StatusCode::CREATED)
+        expect(self.try_create(object).await, StatusCode::CREATED)
     }
 
     /// Tries to create an object; the answer's Status.
     pub(super) async fn refused(&self, object: &Value, code: u16) -> Value {
-        let answer = self.send(Method::POST, &self.path(), object).await;
-        expect(answer, StatusCode::from_u16(code).unwrap())
+        let code = StatusCode::from_u16(code).unwrap();
+        expect(self.try_create(object).await, code)
+    }
+
+    async fn try_create(&self, object: &Value) -> Answer {
+        let path = format!("{}?fieldValidation=Strict", self.path());
+        self.send(Method::POST, &path, object).await
     }
 
     /// Reads an object.

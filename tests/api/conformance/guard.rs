@@ -25,7 +25,7 @@ fn marked(directory: &Path, found: &mut BTreeSet<String>) {
 
 #[test]
 fn every_api_only_row_is_tested_or_a_known_gap() {
-    let rows: BTreeSet<String> = ROWS.lines().skip(1).map(str::to_owned).collect();
+    let rows: BTreeSet<&str> = ROWS.lines().skip(1).collect();
     let mut covered = BTreeSet::new();
     for binary in ["api", "clients", "cluster"] {
         marked(
@@ -36,7 +36,10 @@ fn every_api_only_row_is_tested_or_a_known_gap() {
     for line in KNOWN_GAPS.lines().skip(1) {
         let (name, reason) = line.split_once('\t').unwrap();
         assert!(!reason.is_empty(), "{name} is a gap without a reason");
+        assert!(rows.contains(name), "{name} is a gap but not a row");
         assert!(covered.insert(name.to_owned()), "{name} is covered twice");
     }
-    assert_eq!(covered, rows);
+    // Tests may cover rows that need more than the API, too.
+    let missing: Vec<_> = rows.iter().filter(|row| !covered.contains(**row)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 }

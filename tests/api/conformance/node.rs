@@ -1,10 +1,14 @@
 //! sig-node and sig-architecture: what containers are configured with, and nodes, as objects.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use windlass_tests::Cluster;
 
-use super::collection::{Collection, PatchType, SELECTOR, expect, merged, named, names_of};
+use super::collection::{
+    Collection, PatchType, SELECTOR, expect, merged, name_of, named, names_of,
+};
 use super::matrix::{Matrix, assert_contains, with_namespace};
 
 /// Conformance: [sig-node] ConfigMap should run through a ConfigMap lifecycle [Conformance]
@@ -92,25 +96,25 @@ async fn two_nodes_take_pods() {
     let mut cluster = Cluster::with_node().await.unwrap();
     cluster.add_node("node-2").await.unwrap();
     let nodes = Collection::new(&cluster, "v1", "nodes", None);
-    let mut untainted = 0;
     let mut watch = nodes.watch("").await;
-    let takes_pods = |node: &Value| {
-        let tainted = node["spec"]["taints"]
-            .as_array()
-            .is_some_and(|taints| !taints.is_empty());
-        !tainted && node["spec"]["unschedulable"] != true
-    };
-    let mut seen = std::collections::BTreeMap::new();
+    let mut untainted = BTreeSet::new();
     watch
         .until(|event| {
-            let object = &event["object"];
-            seen.insert(object["metadata"]["name"].to_string(), takes_pods(object));
-            untainted = seen.values().filter(|takes_pods| **takes_pods).count();
-            untainted == 2
+            let node = &event["object"];
+            match takes_pods(node) {
+                true => untainted.insert(name_of(node).to_owned()),
+                false => untainted.remove(name_of(node)),
+            };
+            untainted.len() == 2
         })
         .await;
     drop(watch);
     cluster.shutdown().await;
+}
+
+fn takes_pods(node: &Value) -> bool {
+    let taints = node["spec"]["taints"].as_array();
+    taints.is_none_or(Vec::is_empty) && node["spec"]["unschedulable"] != true
 }
 
 /// A template of pods whose container has a name.

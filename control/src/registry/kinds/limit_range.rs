@@ -43,10 +43,6 @@ impl Strategy for LimitRange {
         errors
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("LimitRange is stored but not enforced by Windlass yet")
-    }
-
     fn creates_on_update(&self) -> bool {
         true
     }
