@@ -122,3 +122,50 @@ fn what_is_not_enforced_names_its_kind() {
         }
     }
 }
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md");
+const BEGIN: &str = "<!-- kinds: made from the table of kinds -->\n";
+const END: &str = "<!-- kinds: end -->\n";
+
+/// The part of the compatibility page that the table of kinds writes: what is served, and what of it has
+/// no effect yet.
+fn page_of_kinds() -> String {
+    let mut rows =
+        String::from("| group and version | kind | subresources | effect |\n|---|---|---|---|\n");
+    for kind in KINDS.iter().map(|kind| kind()) {
+        let info = &kind.info;
+        let names: Vec<_> = info.subresources.iter().map(|sub| &*sub.name).collect();
+        let name = &*info.gvk.kind;
+        let effect = match (kind.computed, kind.strategy.not_enforced()) {
+            (true, _) => "computed, not stored".to_owned(),
+            // The text begins with the kind, which the row has said.
+            (_, Some(text)) => text
+                .trim_start_matches(name)
+                .trim_start()
+                .trim_start_matches("is ")
+                .to_owned(),
+            (_, None) => String::new(),
+        };
+        let (version, names) = (info.gvk.api_version(), names.join(", "));
+        rows.push_str(&format!("| {version} | {name} | {names} | {effect} |\n"));
+    }
+    rows
+}
+
+/// With `WINDLASS_UPDATE_DOCS` set, writes the page anew instead of complaining.
+#[test]
+fn the_compatibility_page_says_what_the_table_says() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has the begin mark");
+    let (found, after) = rest.split_once(END).expect("the page has the end mark");
+    let wanted = page_of_kinds();
+    if found == wanted {
+        return;
+    }
+    if std::env::var_os("WINDLASS_UPDATE_DOCS").is_some() {
+        let page = format!("{before}{BEGIN}{wanted}{END}{after}");
+        std::fs::write(PAGE, page).unwrap();
+        return;
+    }
+    panic!("docs/compatibility.md is not up to date: run this test with WINDLASS_UPDATE_DOCS=1");
+}
