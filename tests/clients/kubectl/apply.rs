@@ -162,9 +162,9 @@ async fn labelled(kubectl: &Kubectl) {
         ("label cm settings tier-", "configmap/settings unlabeled"),
         (
             "annotate cm settings note=x",
-            "configmap/settings annotated",
+            "configmap/settings annotate",
         ),
-        ("annotate cm settings note-", "configmap/settings annotated"),
+        ("annotate cm settings note-", "configmap/settings annotate"),
         (
             "get cm settings -o jsonpath={.metadata.labels}{.metadata.annotations}",
             "",
