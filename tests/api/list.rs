@@ -104,7 +104,7 @@ async fn resource_versions_mean_what_they_say() {
     assert_eq!(get(&cluster, "resourceVersion=x").await["code"], 400);
     assert_eq!(
         get(&cluster, "resourceVersionMatch=Exact").await["code"],
-        400
+        422
     );
     assert_eq!(get(&cluster, "continue=nonsense").await["code"], 400);
     let gone = get(&cluster, "resourceVersion=1&resourceVersionMatch=Exact").await;

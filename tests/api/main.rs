@@ -9,6 +9,7 @@
 )]
 
 mod apply;
+mod conformance;
 mod create;
 mod delete;
 mod discovery;

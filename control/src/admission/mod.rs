@@ -6,6 +6,7 @@
 
 mod default_toleration_seconds;
 mod namespace_lifecycle;
+mod runtime_class;
 mod service_account;
 
 use serde_json::Value;
@@ -48,4 +49,5 @@ pub const ADMISSION: &[&dyn Admission] = &[
     &namespace_lifecycle::NamespaceLifecycle,
     &service_account::ServiceAccount,
     &default_toleration_seconds::DefaultTolerationSeconds,
+    &runtime_class::RuntimeClass,
 ];

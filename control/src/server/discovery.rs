@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use windlass_api::resource::ResourceInfo;
 
 use super::openapi::Document;
+use super::openapi::v2_protobuf::MEDIA_TYPE as PROTOBUF;
 use super::{ApiServer, Context, compression, negotiation, verbs};
 use crate::registry::error::ApiError;
 
@@ -252,7 +253,9 @@ pub(super) fn openapi(
     path: &str,
     context: &Context,
 ) -> Result<Response, ApiError> {
+    let protobuf = path == "/openapi/v2" && negotiation::prefers(&context.headers, PROTOBUF);
     let document = match path {
+        "/openapi/v2" if protobuf => server.openapi.v2_protobuf(),
         "/openapi/v2" => server.openapi.v2_document(),
         "/openapi/v3" => server.openapi.v3_index(),
         _ => server
@@ -271,7 +274,12 @@ pub(super) fn openapi(
     };
     let headers = &context.headers;
     let vary = "Accept, Accept-Encoding";
-    let mut response = cacheable(headers, &document.hash, "application/json", vary, text)?;
+    let media_type = if protobuf {
+        PROTOBUF
+    } else {
+        "application/json"
+    };
+    let mut response = cacheable(headers, &document.hash, media_type, vary, text)?;
     let answer = response.headers_mut();
     if accepts_gzip {
         answer.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -242,6 +242,14 @@ fn include_object(query: &Query) -> IncludeObject {
     }
 }
 
+/// Whether the client asks for this media type before any other.
+#[must_use]
+pub fn prefers(headers: &HeaderMap, media_type: &str) -> bool {
+    accepted(headers)
+        .first()
+        .is_some_and(|range| range.kind == media_type)
+}
+
 /// The first of `known` (a version of aggregated discovery) that the client prefers to plain JSON.
 #[must_use]
 pub fn discovery_version(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {

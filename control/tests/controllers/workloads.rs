@@ -22,11 +22,19 @@ pub(crate) fn deployment(replicas: i32, image: &str) -> Value {
     })
 }
 
-fn is_done(all: &BTreeMap<String, Deployment>, replicas: i32, generation: i64) -> bool {
-    all.get("web")
-        .and_then(|web| web.status.as_ref())
-        .is_some_and(|status| {
-            status.observed_generation >= Some(generation)
+/// Whether everything that was asked for has been observed and done, in this revision.
+fn is_done(all: &BTreeMap<String, Deployment>, replicas: i32, revision: i64) -> bool {
+    let Some(web) = all.get("web") else {
+        return false;
+    };
+    let at = |annotations: &BTreeMap<String, String>| {
+        annotations
+            .get("deployment.kubernetes.io/revision")
+            .is_some_and(|found| *found == revision.to_string())
+    };
+    web.metadata.annotations.as_ref().is_some_and(at)
+        && web.status.as_ref().is_some_and(|status| {
+            status.observed_generation == web.metadata.generation
                 && status.updated_replicas == Some(replicas)
                 && status.replicas == Some(replicas)
                 && status.available_replicas == Some(replicas)
@@ -74,7 +82,7 @@ async fn a_deployment_becomes_pods_rolls_out_rolls_back_and_scales() {
     );
 
     merge(&deployments, "web", json!({"spec": {"replicas": 1}})).await;
-    eventually(&deployments, |all| is_done(all, 1, 4)).await;
+    eventually(&deployments, |all| is_done(all, 1, 3)).await;
     eventually(&cluster.api::<Pod>(), |all| all.len() == 1).await;
     let said = |all: &BTreeMap<String, Event>, text: &str| {
         all.values().any(|event| {

@@ -145,13 +145,13 @@ pub enum Direction {
 /// The channels of a socket, and the future that drives them.
 ///
 /// The socket is closed when every channel that the server may write to was shut down or dropped. When
-/// the client closes it, or the future is dropped, all channels end. `greeting` names a channel on which
-/// an empty message tells the client at once that the connection stands.
+/// the client closes it, or the future is dropped, all channels end. `greetings` are sent first, each as a
+/// message of its own on the channel it names; what is written to a channel has no such bounds.
 pub fn channels<S: ByteStream>(
     socket: WebSocketStream<S>,
     protocol: Protocol,
     directions: &[Direction],
-    greeting: Option<u8>,
+    greetings: Vec<(u8, Vec<u8>)>,
 ) -> (Vec<DuplexStream>, impl Future<Output = ()> + Send + use<S>) {
     let (mut near, mut inward, mut outward) = (Vec::new(), Vec::new(), Vec::new());
     for (channel, direction) in (0..CLOSE).zip(directions) {
@@ -168,7 +168,7 @@ pub fn channels<S: ByteStream>(
         let mut inbound = std::pin::pin!(receive(stream, inward, protocol));
         tokio::select! {
             () = &mut inbound => return,
-            () = send(sink, outward, protocol, greeting) => {}
+            () = send(sink, outward, protocol, greetings) => {}
         }
         let _late = tokio::time::timeout(CLOSE_LIMIT, inbound).await;
     };
@@ -209,13 +209,12 @@ async fn send<S: ByteStream>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     channels: Vec<(u8, ReadHalf<DuplexStream>)>,
     protocol: Protocol,
-    greeting: Option<u8>,
+    greetings: Vec<(u8, Vec<u8>)>,
 ) {
-    let greeting = greeting.map(|channel| protocol.encode(channel, &[]));
-    if let Some(greeting) = greeting
-        && sink.send(greeting).await.is_err()
-    {
-        return;
+    for (channel, text) in greetings {
+        if sink.send(protocol.encode(channel, &text)).await.is_err() {
+            return;
+        }
     }
     let pipes = channels.into_iter().map(|(channel, pipe)| {
         let pieces = ReaderStream::with_capacity(pipe, PIECE);
@@ -281,7 +280,7 @@ mod tests {
         let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
         let server = websocket::server(far).await;
         let directions = [Direction::FromClient, Direction::ToClient];
-        let (mut pipes, driver) = channels(server, V5, &directions, Some(1));
+        let (mut pipes, driver) = channels(server, V5, &directions, vec![(1, Vec::new())]);
         tokio::spawn(driver);
         let (mut stdout, mut stdin) = (pipes.pop().unwrap(), pipes.pop().unwrap());
         for message in [&b"\x00in"[..], b"\xff\x00", b"\x00late", b"\x09other"] {
@@ -302,7 +301,7 @@ mod tests {
     async fn a_client_that_leaves_ends_all_channels() {
         let (near, far) = duplex(1 << 16);
         let server = websocket::server(far).await;
-        let (mut pipes, driver) = channels(server, V5, &[Direction::Both], None);
+        let (mut pipes, driver) = channels(server, V5, &[Direction::Both], Vec::new());
         drop(near);
         driver.await;
         let mut got = Vec::new();

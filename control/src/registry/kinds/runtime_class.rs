@@ -56,7 +56,7 @@ impl Strategy for RuntimeClass {
     }
 
     fn not_enforced(&self) -> Option<&'static str> {
-        Some("RuntimeClass is stored but not enforced by Windlass yet")
+        Some("RuntimeClass is applied to pods but its handler is not chosen by Windlass yet")
     }
 
     fn updates_unconditionally(&self) -> bool {

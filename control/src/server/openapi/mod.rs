@@ -11,6 +11,7 @@
 
 mod paths;
 mod schemas;
+pub mod v2_protobuf;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -47,11 +48,14 @@ pub struct Document {
 
 impl Document {
     fn of(value: &Value) -> std::io::Result<Self> {
-        let text = value.to_string();
-        let hash = Sha256::digest(text.as_bytes());
+        Self::of_bytes(value.to_string().as_bytes())
+    }
+
+    fn of_bytes(bytes: &[u8]) -> std::io::Result<Self> {
+        let hash = Sha256::digest(bytes);
         let hash = hash.iter().map(|byte| format!("{byte:02X}")).collect();
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(text.as_bytes())?;
+        encoder.write_all(bytes)?;
         Ok(Self {
             gzip: encoder.finish()?.into(),
             hash,
@@ -76,6 +80,7 @@ pub struct OpenApi {
     version: String,
     v3: OnceLock<V3>,
     v2: OnceLock<Option<Document>>,
+    v2_protobuf: OnceLock<Option<Document>>,
 }
 
 #[derive(Debug)]
@@ -93,6 +98,7 @@ impl OpenApi {
             version,
             v3: OnceLock::new(),
             v2: OnceLock::new(),
+            v2_protobuf: OnceLock::new(),
         }
     }
 
@@ -111,6 +117,15 @@ impl OpenApi {
         let make =
             || Document::of(&v2_document(&definitions(), &self.resources, &self.version)).ok();
         self.v2.get_or_init(make).as_ref()
+    }
+
+    /// The same in protobuf.
+    pub fn v2_protobuf(&self) -> Option<&Document> {
+        let make = || {
+            let document = v2_document(&definitions(), &self.resources, &self.version);
+            Document::of_bytes(&v2_protobuf::encode(&document)).ok()
+        };
+        self.v2_protobuf.get_or_init(make).as_ref()
     }
 
     fn v3(&self) -> &V3 {

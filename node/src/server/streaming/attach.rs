@@ -170,7 +170,7 @@ async fn ignore(sizes: Option<Pipe>) {
         // An error means that the client is gone, which others notice as well.
         let _gone = tokio::io::copy(&mut sizes, &mut tokio::io::sink()).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The container's output to the client, until the container ends or the client is gone.

@@ -106,28 +106,24 @@ async fn over_websocket(
     let pair = [Direction::Both, Direction::ToClient];
     let directions: Vec<_> = ports.iter().flat_map(|_| pair).collect();
     let socket = websocket::server(connection).await;
-    let (pipes, driver) = channels(socket, protocol, &directions, None);
+    let (pipes, driver) = channels(socket, protocol, &directions, prefaces(&ports));
     let mut pipes = pipes.into_iter();
     let pairs = ports
         .into_iter()
         .map_while(|port| Some((port, pipes.next()?, pipes.next()?)));
-    let connections = pairs.map(|(port, mut data, mut error)| {
-        let target = &target;
-        async move {
-            // An error means that the client is gone, which the driver notices.
-            let said = data.write_all(&preface(port)).await.is_ok()
-                && error.write_all(&preface(port)).await.is_ok();
-            if said {
-                target.carry(port, data, error).await;
-            }
-        }
-    });
+    let connections = pairs.map(|(port, data, error)| target.carry(port, data, error));
     let connections = join_all(connections);
     let mut driver = std::pin::pin!(driver);
     tokio::select! {
         _ = connections => driver.await,
         () = &mut driver => {}
     }
+}
+
+/// What is said first on both channels of each port.
+fn prefaces(ports: &[u16]) -> Vec<(u8, Vec<u8>)> {
+    let twice = ports.iter().flat_map(|port| [preface(*port); 2]);
+    (0..).zip(twice.map(Vec::from)).collect()
 }
 
 async fn over_spdy(connection: Connection, target: Target) {

@@ -85,8 +85,12 @@ async fn over_websocket(
     // Tells the client at once that it is connected, on the first channel that it reads.
     let greeting = directions.iter().position(|of| *of == Direction::ToClient);
     let greeting = greeting.and_then(|channel| u8::try_from(channel).ok());
+    let greetings = greeting
+        .map(|channel| (channel, Vec::new()))
+        .into_iter()
+        .collect();
     let socket = websocket::server(connection).await;
-    let (pipes, driver) = channels(socket, protocol, &directions, greeting);
+    let (pipes, driver) = channels(socket, protocol, &directions, greetings);
     let mut pipes = pipes.into_iter();
     let mut pipe = |wanted: bool| {
         let pipe = pipes.next().filter(|_| wanted);

@@ -32,6 +32,7 @@ use serde_json::Value;
 use super::{Schema, Type, TypeRef};
 
 pub(super) use numbers::join;
+pub use wire::Writer;
 
 /// Longest path of numbers to a field: two embedded structs around it.
 const MAX_PATH: usize = 3;

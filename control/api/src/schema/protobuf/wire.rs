@@ -125,14 +125,18 @@ impl<'a> Reader<'a> {
 
 /// Writes one message.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
+    /// Nothing written, with room for `capacity` bytes.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
         Self(Vec::with_capacity(capacity))
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    /// What was written.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
@@ -145,7 +149,8 @@ impl Writer {
         self.0.extend(bytes.iter().take(length));
     }
 
-    pub(super) fn varint(&mut self, number: u8, value: u64) {
+    /// A number, or a truth value.
+    pub fn varint(&mut self, number: u8, value: u64) {
         self.tag(number, WireType::Varint);
         self.put_varint(value);
     }
@@ -160,7 +165,8 @@ impl Writer {
         self.0.extend(value.to_le_bytes());
     }
 
-    pub(super) fn bytes(&mut self, number: u8, value: &[u8]) {
+    /// Bytes, or a text.
+    pub fn bytes(&mut self, number: u8, value: &[u8]) {
         self.delimited_head(number, value.len());
         self.0.extend_from_slice(value);
     }
@@ -173,7 +179,10 @@ impl Writer {
 
     /// A message within. Its length goes in front of it once it is known: that moves the bytes of each
     /// level once more, which is cheaper than walking the value twice.
-    pub(super) fn message<E>(
+    ///
+    /// # Errors
+    /// What `body` says.
+    pub fn message<E>(
         &mut self,
         number: u8,
         body: impl FnOnce(&mut Self) -> Result<(), E>,

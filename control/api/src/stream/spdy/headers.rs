@@ -22,6 +22,10 @@ const MAX_STORED: usize = 0xffff;
 /// zlib's header: deflate with a window of 32 KiB, and a dictionary.
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x20];
 
+/// An empty stored block, zlib's sync flush. Go hands out what it has inflated when it meets one; without
+/// it, it looks for more behind the frame and gives the session up.
+const FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
+
 /// Names, in lower case, and values of one stream, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, String)>);
@@ -152,6 +156,7 @@ impl HeaderWriter {
             out.put_u16_le(!length);
             out.put_slice(part);
         }
+        out.put_slice(&FLUSH);
     }
 }
 
@@ -167,6 +172,16 @@ mod tests {
         let digits = hex.as_bytes().chunks(2);
         let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         digits.map(byte).collect()
+    }
+
+    #[test]
+    fn each_block_ends_with_a_flush() {
+        let mut writer = HeaderWriter::default();
+        for head in [6, 0] {
+            let mut out = BytesMut::new();
+            writer.write(&Headers::default(), &mut out);
+            assert_eq!(&out[head..], b"\0\x04\0\xfb\xff\0\0\0\0\0\0\0\xff\xff");
+        }
     }
 
     #[test]
