@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use windlass_api::resource::ResourceInfo;
 
 use super::openapi::Document;
-use super::openapi::v2_protobuf::MEDIA_TYPE as PROTOBUF;
+use super::openapi::v2_protobuf::{MEDIA_TYPE as PROTOBUF, OLD_MEDIA_TYPE};
 use super::{ApiServer, Context, compression, negotiation, verbs};
 use crate::registry::error::ApiError;
 
@@ -253,7 +253,8 @@ pub(super) fn openapi(
     path: &str,
     context: &Context,
 ) -> Result<Response, ApiError> {
-    let protobuf = path == "/openapi/v2" && negotiation::prefers(&context.headers, PROTOBUF);
+    let asked = |media_type| negotiation::prefers(&context.headers, media_type);
+    let protobuf = path == "/openapi/v2" && (asked(PROTOBUF) || asked(OLD_MEDIA_TYPE));
     let document = match path {
         "/openapi/v2" if protobuf => server.openapi.v2_protobuf(),
         "/openapi/v2" => server.openapi.v2_document(),

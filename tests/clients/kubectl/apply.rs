@@ -13,6 +13,13 @@ async fn kubectl_applies_and_names_conflicts() {
         kubectl.ok(&format!("apply -f {blue}")).await;
         differences(kubectl, &red, &image).await;
         server_side(kubectl, &blue, &red).await;
+        let typo = APP.replace("replicas", "replica");
+        let refused = kubectl.fails("apply -f -", &typo).await;
+        assert!(
+            refused.contains(r#" "" is invalid: patch: Invalid value: "map["#)
+                && refused.contains(r#"strict decoding error: unknown field "spec.replica""#),
+            "{refused}"
+        );
         let dry = kubectl
             .ok(&format!("apply -f {red} --dry-run=server"))
             .await;

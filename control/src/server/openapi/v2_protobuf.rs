@@ -8,8 +8,10 @@ use std::convert::Infallible;
 use serde_json::{Map, Value};
 use windlass_api::schema::protobuf::Writer;
 
-/// The media type of this form.
-pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type of this form, as it is answered.
+pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The name client-go asks by, which no media type may have.
+pub const OLD_MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 type Done = Result<(), Infallible>;
 const DONE: Done = Ok(());

@@ -227,3 +227,16 @@ fn refused(error: ApplyError) -> ApiError {
         given @ ApplyError::ManagedFieldsGiven => ApiError::BadRequest(given.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_shown_as_go_shows_them() {
+        let value = json!({"spec": {"replicas": 1, "paused": null}, "a": ["x y", true, {}, []]});
+        let expected = "map[a:[x y true map[] []] spec:map[paused:<nil> replicas:1]]";
+        assert_eq!(go_text(&value), expected);
+    }
+}
