@@ -47,9 +47,8 @@ impl Filter {
         let bad = |what: &str, why: String| {
             ApiError::BadRequest(format!("unable to parse {what} selector: {why}"))
         };
-        let labels = LabelSelector::parse(labels).map_err(|error| {
-            ApiError::BadRequest(format!("unable to parse requirement: {error}"))
-        })?;
+        let labels = LabelSelector::parse(labels)
+            .map_err(|error| ApiError::BadRequest(error.to_string()))?;
         let fields = FieldSelector::parse(fields).map_err(|e| bad("field", e.to_string()))?;
         let fields = fields.try_rename(|field| {
             kind.selects(field)

@@ -13,6 +13,13 @@ async fn kubectl_applies_and_names_conflicts() {
         kubectl.ok(&format!("apply -f {blue}")).await;
         differences(kubectl, &red, &image).await;
         server_side(kubectl, &blue, &red).await;
+        let typo = APP.replace("replicas", "replica");
+        let refused = kubectl.fails("apply -f -", &typo).await;
+        assert!(
+            refused.contains(r#" "" is invalid: patch: Invalid value: "map["#)
+                && refused.contains(r#"strict decoding error: unknown field "spec.replica""#),
+            "{refused}"
+        );
         let dry = kubectl
             .ok(&format!("apply -f {red} --dry-run=server"))
             .await;
@@ -162,9 +169,9 @@ async fn labelled(kubectl: &Kubectl) {
         ("label cm settings tier-", "configmap/settings unlabeled"),
         (
             "annotate cm settings note=x",
-            "configmap/settings annotated",
+            "configmap/settings annotate",
         ),
-        ("annotate cm settings note-", "configmap/settings annotated"),
+        ("annotate cm settings note-", "configmap/settings annotate"),
         (
             "get cm settings -o jsonpath={.metadata.labels}{.metadata.annotations}",
             "",

@@ -48,7 +48,7 @@ async fn objects(kubectl: &Kubectl) {
         ("get deployments,configmaps -o wide", "READY"),
         ("get cm settings -o jsonpath={.data.colour}", "red"),
         ("label cm settings tier=front", "labeled"),
-        ("annotate cm settings note=x", "annotated"),
+        ("annotate cm settings note=x", "annotate"),
         ("get cm -l tier=front -o name", "configmap/settings\n"),
         (
             "set image deployment/web web=registry.windlass.local/default/web:2",

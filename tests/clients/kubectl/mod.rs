@@ -94,16 +94,12 @@ impl Kubectl {
 
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
-        let words = words(line);
-        // What a shell runs after `--` is no flag of kubectl's.
-        let (verb, rest) = words.split_first().unwrap();
         command
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .arg("--cache-dir")
             .arg(&self.cache)
-            .arg(verb)
-            .args(rest)
+            .args(words(line))
             .env("KUBE_EDITOR", "sed -i s/blue/edited/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -177,7 +173,7 @@ impl Kubectl {
 
     /// Starts a command that runs until it is dropped.
     fn start(&self, line: &str) -> Running {
-        let mut child = self.command(line).spawn().unwrap();
+        let mut child = self.command(line).stderr(Stdio::inherit()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Running {
             line: line.to_owned(),
@@ -210,20 +206,21 @@ impl Running {
     }
 }
 
-/// Splits a command into words; what stands in single quotes is one.
+/// Splits a command into words at spaces that do not stand between single quotes.
 fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (at, part) in line.split('\'').enumerate() {
-        if at % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
+    let (mut words, mut quoted) = (vec![String::new()], false);
+    for character in line.chars() {
+        match character {
+            '\'' => quoted = !quoted,
+            space if space.is_whitespace() && !quoted => words.push(String::new()),
+            other => words.last_mut().unwrap().push(other),
         }
     }
+    words.retain(|word| !word.is_empty());
     words
 }
 
-/// A line of YAML or JSON in a file of the cluster's directory.
+/// Writes a file into the cluster's directory and returns its path.
 fn file(kubectl: &Kubectl, name: &str, text: &str) -> String {
     let folder: &Path = kubectl.kubeconfig.parent().unwrap();
     let path = folder.join(name);

@@ -11,7 +11,7 @@ const OUTPUTS: &[(&str, &str)] = &[
     ("get cm settings", "NAME       DATA   AGE\nsettings   1 "),
     (
         "get deployment web -o wide",
-        "CONTAINERS   IMAGES                                 SELECTOR",
+        "CONTAINERS",
     ),
     ("get deployment web -o json", "\"kind\": \"Deployment\""),
     (

@@ -141,7 +141,7 @@ async fn kubectl_runs_pods_and_changes_them() {
             ),
             ("label pod web tier=front", "pod/web labeled"),
             ("get pods -L tier", "front"),
-            ("annotate pod web note=x", "pod/web annotated"),
+            ("annotate pod web note=x", "pod/web annotate"),
             (
                 "debug web --image=registry.example/shell:1 --target=web",
                 "",

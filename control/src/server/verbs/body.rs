@@ -33,6 +33,14 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<String>,
 }
 
+/// A value that does not fit its schema.
+#[derive(Debug)]
+pub(super) struct Misfit {
+    /// What is wrong with it.
+    pub(super) detail: String,
+    pub(super) value: Value,
+}
+
 /// The whole body.
 pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, MAX_BODY).collect().await {
@@ -101,39 +109,47 @@ pub(super) fn check(
     request: &Request<'_>,
     gvk: &GroupVersionKind,
     ty: TypeRef,
-    mut value: Value,
+    value: Value,
     duplicates: &[Duplicate],
 ) -> Result<Checked, ApiError> {
+    let checked = inspect(request, gvk, ty, value, duplicates)?;
+    checked.map_err(|Misfit { detail, .. }| {
+        ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled as a {}: {detail}",
+            gvk.kind, gvk.version, gvk.kind
+        ))
+    })
+}
+
+/// As [`check`]; a value that does not fit its schema comes back, with the reason.
+pub(super) fn inspect(
+    request: &Request<'_>,
+    gvk: &GroupVersionKind,
+    ty: TypeRef,
+    mut value: Value,
+    duplicates: &[Duplicate],
+) -> Result<Result<Checked, Misfit>, ApiError> {
     if !value.is_object() {
         let text = format!("the body is not a {} object", gvk.kind);
         return Err(ApiError::BadRequest(text));
     }
     identify(gvk, &mut value)?;
     let report = request.server.registry().schema().check(ty, &mut value);
-    let cannot = |detail: String| {
-        ApiError::BadRequest(format!(
-            "{} in version {:?} cannot be handled as a {}: {detail}",
-            gvk.kind, gvk.version, gvk.kind
-        ))
-    };
     if let Some(error) = report.type_errors.first() {
-        return Err(cannot(error.message.clone()));
+        let detail = error.message.clone();
+        return Ok(Err(Misfit { detail, value }));
     }
     let messages = strict_messages(duplicates, &report.unknown);
-    match field_validation(request)? {
-        FieldValidation::Strict if !messages.is_empty() => Err(cannot(format!(
-            "strict decoding error: {}",
-            messages.join(", ")
-        ))),
-        FieldValidation::Warn => Ok(Checked {
-            object: value,
-            warnings: messages,
-        }),
-        _ => Ok(Checked {
-            object: value,
-            warnings: Vec::new(),
-        }),
-    }
+    let warnings = match field_validation(request)? {
+        FieldValidation::Strict if !messages.is_empty() => {
+            let detail = format!("strict decoding error: {}", messages.join(", "));
+            return Ok(Err(Misfit { detail, value }));
+        }
+        FieldValidation::Warn => messages,
+        _ => Vec::new(),
+    };
+    let object = value;
+    Ok(Ok(Checked { object, warnings }))
 }
 
 /// Fills in apiVersion and kind, which typed clients may leave out, or says they are wrong.

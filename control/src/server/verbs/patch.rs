@@ -3,6 +3,7 @@
 //! A patch becomes a change (`registry/update.rs`) and runs as often as needed. Its result is checked
 //! against the schema like any object from a client.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use axum::body::Body;
@@ -13,7 +14,7 @@ use windlass_api::schema::{Decoded, decode_json, decode_yaml};
 
 use super::{Request, body};
 use crate::patch::{self, ApplyError, ApplyRequest, PatchError, json, merge, strategic_merge};
-use crate::registry::error::{ApiError, ApplyConflict};
+use crate::registry::error::{ApiError, ApplyConflict, Target};
 use crate::registry::field_error::FieldError;
 use crate::registry::managers;
 use crate::registry::strategy::Endpoint;
@@ -68,13 +69,19 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
             None => patch(request, language, current, &decoded.value)?,
         };
         let gvk = &kind.info.gvk;
-        let checked = body::check(
-            request,
-            gvk,
-            request.served.ty,
-            patched,
-            &decoded.duplicates,
-        )?;
+        let ty = request.served.ty;
+        let checked = body::inspect(request, gvk, ty, patched, &decoded.duplicates)?;
+        let checked = checked.map_err(|misfit| {
+            // Upstream shows a strategic patch as it came, and of the others what they led to.
+            let shown = match language {
+                Language::StrategicMerge => go_text(&decoded.value),
+                _ => misfit.value.to_string(),
+            };
+            ApiError::Invalid {
+                target: Target::default(),
+                errors: vec![FieldError::invalid("patch", shown, misfit.detail)],
+            }
+        })?;
         *warnings
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = checked.warnings;
@@ -138,6 +145,26 @@ fn unpatched(error: PatchError) -> ApiError {
     }
 }
 
+/// A value as Go prints it with `%+v`: maps by key, texts without quotes.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(go_text).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(fields) => {
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            let fields = sorted
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_text(value)));
+            format!("map[{}]", fields.collect::<Vec<_>>().join(" "))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
 /// Server-side apply.
 async fn respond_apply(
     request: &Request<'_>,
@@ -198,5 +225,18 @@ fn refused(error: ApplyError) -> ApiError {
             ApiError::ApplyConflict(conflicts.into_iter().map(conflict).collect())
         }
         given @ ApplyError::ManagedFieldsGiven => ApiError::BadRequest(given.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_shown_as_go_shows_them() {
+        let value = json!({"spec": {"replicas": 1, "paused": null}, "a": ["x y", true, {}, []]});
+        let expected = "map[a:[x y true map[] []] spec:map[paused:<nil> replicas:1]]";
+        assert_eq!(go_text(&value), expected);
     }
 }
