@@ -167,10 +167,7 @@ async fn labelled(kubectl: &Kubectl) {
         ("get cm -L tier", "front"),
         ("label cm settings tier=back --overwrite", "labeled"),
         ("label cm settings tier-", "configmap/settings unlabeled"),
-        (
-            "annotate cm settings note=x",
-            "configmap/settings annotate",
-        ),
+        ("annotate cm settings note=x", "configmap/settings annotate"),
         ("annotate cm settings note-", "configmap/settings annotate"),
         (
             "get cm settings -o jsonpath={.metadata.labels}{.metadata.annotations}",

@@ -9,10 +9,7 @@ use super::{Kubectl, Program, with_each};
 /// Every form in which objects are printed, of the objects of [`APP`].
 const OUTPUTS: &[(&str, &str)] = &[
     ("get cm settings", "NAME       DATA   AGE\nsettings   1 "),
-    (
-        "get deployment web -o wide",
-        "CONTAINERS",
-    ),
+    ("get deployment web -o wide", "CONTAINERS"),
     ("get deployment web -o json", "\"kind\": \"Deployment\""),
     (
         "get deployment web -o yaml",
