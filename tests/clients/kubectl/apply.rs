@@ -16,7 +16,7 @@ async fn kubectl_applies_and_names_conflicts() {
         let typo = APP.replace("replicas", "replica");
         let refused = kubectl.fails("apply -f -", &typo).await;
         assert!(
-            refused.contains(r#" "" is invalid: patch: Invalid value: "map["#)
+            refused.contains(r#"The request is invalid: patch: Invalid value: "map["#)
                 && refused.contains(r#"strict decoding error: unknown field "spec.replica""#),
             "{refused}"
         );
@@ -167,10 +167,7 @@ async fn labelled(kubectl: &Kubectl) {
         ("get cm -L tier", "front"),
         ("label cm settings tier=back --overwrite", "labeled"),
         ("label cm settings tier-", "configmap/settings unlabeled"),
-        (
-            "annotate cm settings note=x",
-            "configmap/settings annotate",
-        ),
+        ("annotate cm settings note=x", "configmap/settings annotate"),
         ("annotate cm settings note-", "configmap/settings annotate"),
         (
             "get cm settings -o jsonpath={.metadata.labels}{.metadata.annotations}",

@@ -9,10 +9,7 @@ use super::{Kubectl, Program, with_each};
 /// Every form in which objects are printed, of the objects of [`APP`].
 const OUTPUTS: &[(&str, &str)] = &[
     ("get cm settings", "NAME       DATA   AGE\nsettings   1 "),
-    (
-        "get deployment web -o wide",
-        "CONTAINERS",
-    ),
+    ("get deployment web -o wide", "CONTAINERS"),
     ("get deployment web -o json", "\"kind\": \"Deployment\""),
     (
         "get deployment web -o yaml",
@@ -50,6 +47,7 @@ const OUTPUTS: &[(&str, &str)] = &[
         "get cm --field-selector=metadata.name!=settings -o name",
         "configmap/kube-root-ca.crt\n",
     ),
+    ("label deployment web app=web", "labeled"),
     (
         "get deployment -l 'app in (web,other),!x' -o name",
         "deployment.apps/web\n",
