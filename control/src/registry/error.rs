@@ -149,8 +149,9 @@ pub enum ApiError {
     DisruptionBudget {
         /// Which budget, and what it lacks.
         cause: String,
-        /// Seconds after which another try may succeed.
-        retry_after: u32,
+        /// Seconds after which another try may succeed, if that is a matter of time. Where clients are
+        /// told, they wait and try again on their own, and their users hear of nothing.
+        retry_after: Option<u32>,
     },
     /// An eviction of a pod that several PodDisruptionBudgets choose.
     #[error(

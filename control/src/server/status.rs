@@ -90,7 +90,7 @@ fn body(status: &Value, encoding: Encoding) -> Response {
 
 fn retry_after(error: &ApiError) -> Option<u32> {
     if let ApiError::DisruptionBudget { retry_after, .. } = error {
-        return Some(*retry_after);
+        return *retry_after;
     }
     let waits = matches!(
         error,

@@ -16,7 +16,7 @@ async fn kubectl_applies_and_names_conflicts() {
         let typo = APP.replace("replicas", "replica");
         let refused = kubectl.fails("apply -f -", &typo).await;
         assert!(
-            refused.contains(r#" "" is invalid: patch: Invalid value: "map["#)
+            refused.contains(r#"The request is invalid: patch: Invalid value: "map["#)
                 && refused.contains(r#"strict decoding error: unknown field "spec.replica""#),
             "{refused}"
         );

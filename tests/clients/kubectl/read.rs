@@ -47,6 +47,7 @@ const OUTPUTS: &[(&str, &str)] = &[
         "get cm --field-selector=metadata.name!=settings -o name",
         "configmap/kube-root-ca.crt\n",
     ),
+    ("label deployment web app=web", "labeled"),
     (
         "get deployment -l 'app in (web,other),!x' -o name",
         "deployment.apps/web\n",

@@ -35,7 +35,7 @@ const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
 /// More evictions than this that nobody confirmed: something is wrong with the controller.
 const MAX_DISRUPTED: usize = 2000;
-/// Seconds after which a refused eviction is worth another try.
+/// Seconds after which the controller should have looked at a changed budget.
 const RETRY_AFTER: u32 = 10;
 
 pub(super) struct Eviction;
@@ -220,14 +220,11 @@ async fn take(
 /// The budget with one disruption less, spent on `pod`.
 fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, ApiError> {
     let name = meta::name(budget);
-    let refused = |cause: String| ApiError::DisruptionBudget {
-        cause,
-        retry_after: RETRY_AFTER,
-    };
     if status(budget, "observedGeneration") < meta::generation(budget) {
-        return Err(refused(format!(
-            "The disruption budget {name} is still being processed by the server."
-        )));
+        return Err(ApiError::DisruptionBudget {
+            cause: format!("The disruption budget {name} is still being processed by the server."),
+            retry_after: Some(RETRY_AFTER),
+        });
     }
     let allowed = status(budget, "disruptionsAllowed");
     let forbidden = |reason: &str| ApiError::Forbidden {
@@ -257,9 +254,12 @@ fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, ApiError> {
             status(budget, "desiredHealthy"),
             status(budget, "currentHealthy"),
         );
-        return Err(refused(format!(
-            "The disruption budget {name} needs {desired} healthy pods and has {current} currently"
-        )));
+        return Err(ApiError::DisruptionBudget {
+            cause: format!(
+                "The disruption budget {name} needs {desired} healthy pods and has {current} currently"
+            ),
+            retry_after: None,
+        });
     }
     let mut budget = budget.clone();
     let status = meta::member_mut(&mut budget, "status");
@@ -326,14 +326,16 @@ mod tests {
 
     #[test]
     fn a_budget_without_disruptions_says_what_it_needs() {
-        for (budget, cause) in [
+        for (budget, cause, retry_after) in [
             (
                 budget(0, 2),
                 "The disruption budget b needs 3 healthy pods and has 3 currently",
+                Value::Null,
             ),
             (
                 budget(1, 1),
                 "The disruption budget b is still being processed by the server.",
+                json!(10),
             ),
         ] {
             let error = taken(&budget, "p", Timestamp::UNIX_EPOCH).unwrap_err();
@@ -345,6 +347,7 @@ mod tests {
             );
             assert_eq!(status["details"]["causes"][0]["reason"], "DisruptionBudget");
             assert_eq!(status["details"]["causes"][0]["message"], cause);
+            assert_eq!(status["details"]["retryAfterSeconds"], retry_after);
         }
     }
 
