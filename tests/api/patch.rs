@@ -66,7 +66,7 @@ async fn broken_patches_are_refused() {
         (
             "application/merge-patch+json",
             json!({"data": {"k": 7}}),
-            400,
+            422,
         ),
         ("text/plain", json!({}), 415),
         (
