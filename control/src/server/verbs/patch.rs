@@ -14,6 +14,7 @@ use windlass_api::schema::{Decoded, decode_json, decode_yaml};
 
 use super::{Request, body};
 use crate::patch::{self, ApplyError, ApplyRequest, PatchError, json, merge, strategic_merge};
+use crate::registry::Written;
 use crate::registry::error::{ApiError, ApplyConflict, Target};
 use crate::registry::field_error::FieldError;
 use crate::registry::managers;
@@ -21,6 +22,7 @@ use crate::registry::strategy::Endpoint;
 use crate::registry::update::Update;
 use crate::server::negotiation::content_type;
 
+const APPLY: &str = "application/apply-patch+yaml";
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json";
 
 /// The language of a patch.
@@ -32,12 +34,17 @@ enum Language {
     Apply,
 }
 
+/// Whether the request is a server-side apply.
+pub(super) fn is_apply(request: &Request<'_>) -> bool {
+    content_type(&request.context.headers) == APPLY
+}
+
 fn language(request: &Request<'_>) -> Result<Language, ApiError> {
     match content_type(&request.context.headers) {
         "application/json-patch+json" => Ok(Language::Json),
         "application/merge-patch+json" => Ok(Language::Merge),
         "application/strategic-merge-patch+json" => Ok(Language::StrategicMerge),
-        "application/apply-patch+yaml" => Ok(Language::Apply),
+        APPLY => Ok(Language::Apply),
         _ => Err(ApiError::UnsupportedMediaType(ACCEPTED.into())),
     }
 }
@@ -128,10 +135,9 @@ pub(super) fn generic(
 ) -> Result<Value, ApiError> {
     let patched = match language(request)? {
         Language::Json => json::patch(current, patch),
-        Language::Merge | Language::StrategicMerge => merge::patch(current, patch),
-        Language::Apply => {
-            let text = "server-side apply is not supported on this subresource yet";
-            return Err(ApiError::NotImplemented(text.into()));
+        // An apply is answered by [`apply`] before it gets here.
+        Language::Merge | Language::StrategicMerge | Language::Apply => {
+            merge::patch(current, patch)
         }
     };
     patched.map_err(unpatched)
@@ -171,29 +177,37 @@ async fn respond_apply(
     endpoint: Endpoint,
     decoded: Decoded,
 ) -> Result<Response, ApiError> {
-    if request.context.query.get("fieldManager").is_empty() {
-        let mut target = request.target();
-        (target.group, target.kind, target.name) =
-            ("meta.k8s.io".into(), "PatchOptions".into(), String::new());
+    let kind = &request.served.kind;
+    let (gvk, ty) = (&kind.info.gvk, request.served.ty);
+    let checked = body::check(request, gvk, ty, decoded.value, &decoded.duplicates)?;
+    let config = kind.to_stored(checked.object);
+    let written = apply(request, endpoint, &config).await?;
+    request.written(&written, &checked.warnings)
+}
+
+/// Applies `config`, in the stored form, to what `endpoint` may write of the object.
+pub(super) async fn apply(
+    request: &Request<'_>,
+    endpoint: Endpoint,
+    config: &Value,
+) -> Result<Written, ApiError> {
+    let manager = request.context.query.get("fieldManager");
+    if manager.is_empty() {
+        let target = Target {
+            group: "meta.k8s.io".into(),
+            kind: "PatchOptions".into(),
+            ..Target::default()
+        };
         let detail = "is required for apply patch";
         let errors = vec![FieldError::required("fieldManager", detail)];
         return Err(ApiError::Invalid { target, errors });
     }
-    let gvk = request.served.kind.info.gvk.clone();
-    let checked = body::check(
-        request,
-        &gvk,
-        request.served.ty,
-        decoded.value,
-        &decoded.duplicates,
-    )?;
+    let call = request.call();
     // Differs from Kubernetes: fields are owned in the form in which the object is stored, and the entry
     // in managedFields names that version, whichever the client applied.
-    let config = request.served.kind.to_stored(checked.object);
-    let call = request.call();
     let api_version = call.served.kind.info.gvk.api_version();
     let apply = ApplyRequest {
-        manager: request.context.query.get("fieldManager"),
+        manager,
         api_version: &api_version,
         subresource: endpoint.name(),
         force: request.context.query.flag("force"),
@@ -202,17 +216,15 @@ async fn respond_apply(
     };
     let schema = request.server.registry().schema();
     let change = |current: Option<&Value>| {
-        patch::apply(schema, call.served.ty, current, &config, &apply).map_err(refused)
+        patch::apply(schema, call.served.ty, current, config, &apply).map_err(refused)
     };
-    let may_create = endpoint == Endpoint::Main;
     let update = Update {
         endpoint,
         change: &change,
-        may_create,
+        may_create: endpoint == Endpoint::Main,
         manages_fields: true,
     };
-    let written = request.server.registry().update(&call, &update).await?;
-    request.written(&written, &checked.warnings)
+    request.server.registry().update(&call, &update).await
 }
 
 fn refused(error: ApplyError) -> ApiError {

@@ -17,7 +17,7 @@ use crate::registry::field_error::FieldError;
 use crate::registry::kinds::scale_of;
 use crate::registry::strategy::Endpoint;
 use crate::registry::update::{Update, conflict};
-use crate::registry::{Call, Registry, object_meta as meta, parse};
+use crate::registry::{Call, Registry, Written, object_meta as meta, parse};
 use crate::store::{Freshness, ObjectKey};
 
 /// A subresource with behaviour of its own.
@@ -177,12 +177,14 @@ impl Subresource for Scale {
         let registry = request.server.registry();
         let entry = registry.get(&request.call()).await?;
         let current = scale_of(&parse(&entry)?);
-        let wanted = match request.context.info.verb {
+        let verb = request.context.info.verb;
+        if verb == "patch" && super::patch::is_apply(request) {
+            let scale = apply_scale(request, body).await?;
+            return request.answer(StatusCode::OK, &scale);
+        }
+        let wanted = match verb {
             "get" => return request.answer(StatusCode::OK, &current),
-            "update" => {
-                let gvk = GroupVersionKind::of("autoscaling", "v1", "Scale");
-                read(request, body, &gvk).await?.object
-            }
+            "update" => read(request, body, &SCALE).await?.object,
             "patch" => {
                 let bytes = body::read(body).await?;
                 let patch = windlass_api::schema::decode_json(&bytes)
@@ -191,20 +193,9 @@ impl Subresource for Scale {
             }
             _ => return Err(not_allowed(request)),
         };
-        let replicas = wanted
-            .pointer("/spec/replicas")
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
-        if replicas < 0 {
-            let detail = "must be greater than or equal to 0";
-            let errors = vec![FieldError::invalid("spec.replicas", replicas, detail)];
-            return Err(ApiError::Invalid {
-                target: request.target(),
-                errors,
-            });
-        }
+        let replicas = replicas_of(request, &wanted)?.unwrap_or(0);
         let version = meta::text(&wanted, "resourceVersion").to_owned();
-        let patched = request.context.info.verb == "patch";
+        let patched = verb == "patch";
         let change = |current: Option<&Value>| {
             let mut object = current
                 .cloned()
@@ -222,10 +213,52 @@ impl Subresource for Scale {
             manages_fields: false,
         };
         let written = registry.update(&request.call(), &update).await?;
-        let object = serde_json::from_slice(&written.bytes)
-            .map_err(|error| ApiError::Internal(error.to_string()))?;
-        request.answer(StatusCode::OK, &scale_of(&object))
+        request.answer(StatusCode::OK, &scale_written(&written)?)
     }
+}
+
+const SCALE: GroupVersionKind = GroupVersionKind::of("autoscaling", "v1", "Scale");
+
+/// The replicas that a Scale asks for, if it names them.
+fn replicas_of(request: &Request<'_>, scale: &Value) -> Result<Option<i64>, ApiError> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64);
+    match replicas {
+        Some(negative) if negative < 0 => {
+            let detail = "must be greater than or equal to 0";
+            let errors = vec![FieldError::invalid("spec.replicas", negative, detail)];
+            let target = request.target();
+            Err(ApiError::Invalid { target, errors })
+        }
+        replicas => Ok(replicas),
+    }
+}
+
+/// Server-side apply of a Scale: what it says is applied to the object it scales, and owned there, under
+/// the name of the subresource.
+async fn apply_scale(request: &Request<'_>, body: Body) -> Result<Value, ApiError> {
+    let bytes = body::read(body).await?;
+    let decoded = windlass_api::schema::decode_yaml(&bytes)
+        .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
+    let registry = request.server.registry();
+    let ty = registry.schema().kind(&SCALE).ok_or(ApiError::NoSuchPath)?;
+    let checked = body::check(request, &SCALE, ty, decoded.value, &decoded.duplicates)?;
+    let replicas = replicas_of(request, &checked.object)?;
+    let spec = replicas.map_or_else(|| json!({}), |replicas| json!({"replicas": replicas}));
+    let gvk = &request.call().served.kind.info.gvk;
+    let config = json!({
+        "apiVersion": gvk.api_version(), "kind": gvk.kind,
+        "metadata": {"name": request.context.info.name}, "spec": spec,
+    });
+    let endpoint = Endpoint::Named("scale");
+    let written = super::patch::apply(request, endpoint, &config).await?;
+    scale_written(&written)
+}
+
+/// The Scale of an object just written.
+fn scale_written(written: &Written) -> Result<Value, ApiError> {
+    let object = serde_json::from_slice(&written.bytes)
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(scale_of(&object))
 }
 
 /// GET pods/NAME/log: from the node that runs the pod.
