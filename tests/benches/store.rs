@@ -264,7 +264,8 @@ fn lists(criterion: &mut Criterion, runtime: &Runtime, tally: &Tally) {
     group.sample_size(20);
     for objects in [1_000, 10_000] {
         let cluster = runtime.block_on(cluster_of(objects));
-        let client = cluster.client();
+        // A client starts a task of its own.
+        let client = runtime.block_on(async { cluster.client() });
         let figure = format!("list: objects of {objects}");
         let bytes = runtime.block_on(list(&client));
         group.throughput(Throughput::Bytes(bytes));
