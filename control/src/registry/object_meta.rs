@@ -142,3 +142,14 @@ pub fn remove_finalizer(object: &mut Value, finalizer: &str) {
         remove(object, "finalizers");
     }
 }
+/// Puts a condition into an object's status, in place of the one of its type.
+pub fn set_condition(object: &mut Value, condition: Value) {
+    let status = member_mut(object, "status");
+    let conditions = status
+        .entry("conditions")
+        .or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(conditions) = conditions.as_array_mut() {
+        conditions.retain(|old| old.get("type") != condition.get("type"));
+        conditions.push(condition);
+    }
+}

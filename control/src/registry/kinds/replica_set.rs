@@ -4,11 +4,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use windlass_api::resource::GroupVersionKind;
 
-use super::{integer, workload};
-use crate::registry::age;
+use super::workload;
 use crate::registry::field_error::FieldError;
-use crate::registry::object_meta as meta;
-use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};
+use crate::registry::strategy::{Column, Endpoint, Kind, Strategy};
 
 struct ReplicaSet;
 
@@ -19,34 +17,6 @@ pub(super) fn kind() -> Kind {
         .short_names(&["rs"])
         .categories(&["all"])
 }
-
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::new("Desired", "integer", "Pods wanted."),
-    Column::new("Current", "integer", "Pods there are."),
-    Column::new("Ready", "integer", "Pods that are ready."),
-    AGE,
-    workload::CONTAINERS,
-    workload::IMAGES,
-    workload::SELECTOR,
-];
-
-const COUNTS: &[&str] = &[
-    "replicas",
-    "fullyLabeledReplicas",
-    "readyReplicas",
-    "availableReplicas",
-];
-const PARTS: &[(&str, &str, &str)] = &[
-    ("fullyLabeledReplicas", "replicas", workload::MORE_THAN_ALL),
-    ("readyReplicas", "replicas", workload::MORE_THAN_ALL),
-    ("availableReplicas", "replicas", workload::MORE_THAN_ALL),
-    (
-        "availableReplicas",
-        "readyReplicas",
-        workload::MORE_THAN_READY,
-    ),
-];
 
 impl Strategy for ReplicaSet {
     fn set_defaults(&self, object: &mut Value) {
@@ -65,7 +35,7 @@ impl Strategy for ReplicaSet {
 
     fn validate_update(&self, old: &Value, new: &Value, endpoint: Endpoint) -> Vec<FieldError> {
         if endpoint == Endpoint::Status {
-            workload::validate_status(old, new, COUNTS, PARTS)
+            workload::validate_status(old, new, workload::REPLICA_COUNTS, workload::REPLICA_PARTS)
         } else {
             workload::validate_update(old, new)
         }
@@ -84,20 +54,10 @@ impl Strategy for ReplicaSet {
     }
 
     fn columns(&self) -> &'static [Column] {
-        COLUMNS
+        workload::REPLICA_COLUMNS
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let [containers, images, selector] = workload::wide_cells(object);
-        vec![
-            meta::name(object).into(),
-            integer(object, "/spec/replicas").into(),
-            integer(object, "/status/replicas").into(),
-            integer(object, "/status/readyReplicas").into(),
-            age(object, now).into(),
-            containers,
-            images,
-            selector,
-        ]
+        workload::replica_cells(object, now)
     }
 }

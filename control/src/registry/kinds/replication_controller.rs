@@ -7,10 +7,9 @@ use windlass_api::resource::GroupVersionKind;
 use super::field::Field;
 use super::{count, integer, pod_spec, workload};
 use crate::identity::UserInfo;
-use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
-use crate::registry::strategy::{AGE, Column, Endpoint, Kind, NAME, Strategy};
+use crate::registry::strategy::{Column, Endpoint, Kind, Strategy};
 
 struct ReplicationController;
 
@@ -22,34 +21,6 @@ pub(super) fn kind() -> Kind {
         .short_names(&["rc"])
         .categories(&["all"])
 }
-
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::new("Desired", "integer", "Pods wanted."),
-    Column::new("Current", "integer", "Pods there are."),
-    Column::new("Ready", "integer", "Pods that are ready."),
-    AGE,
-    workload::CONTAINERS,
-    workload::IMAGES,
-    workload::SELECTOR,
-];
-
-const COUNTS: &[&str] = &[
-    "replicas",
-    "fullyLabeledReplicas",
-    "readyReplicas",
-    "availableReplicas",
-];
-const PARTS: &[(&str, &str, &str)] = &[
-    ("fullyLabeledReplicas", "replicas", workload::MORE_THAN_ALL),
-    ("readyReplicas", "replicas", workload::MORE_THAN_ALL),
-    ("availableReplicas", "replicas", workload::MORE_THAN_ALL),
-    (
-        "availableReplicas",
-        "readyReplicas",
-        workload::MORE_THAN_READY,
-    ),
-];
 
 impl Strategy for ReplicationController {
     fn not_enforced(&self) -> Option<&'static str> {
@@ -105,7 +76,7 @@ impl Strategy for ReplicationController {
 
     fn validate_update(&self, old: &Value, new: &Value, endpoint: Endpoint) -> Vec<FieldError> {
         if endpoint == Endpoint::Status {
-            workload::validate_status(old, new, COUNTS, PARTS)
+            workload::validate_status(old, new, workload::REPLICA_COUNTS, workload::REPLICA_PARTS)
         } else {
             Vec::new()
         }
@@ -128,21 +99,11 @@ impl Strategy for ReplicationController {
     }
 
     fn columns(&self) -> &'static [Column] {
-        COLUMNS
+        workload::REPLICA_COLUMNS
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let [containers, images, selector] = workload::wide_cells(object);
-        vec![
-            meta::name(object).into(),
-            integer(object, "/spec/replicas").into(),
-            integer(object, "/status/replicas").into(),
-            integer(object, "/status/readyReplicas").into(),
-            age(object, now).into(),
-            containers,
-            images,
-            selector,
-        ]
+        workload::replica_cells(object, now)
     }
 }
 

@@ -1,14 +1,16 @@
 //! What kinds that make pods share: replicas, selector and template, the scale subresource, columns.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
 use super::field::{Errors, Field, pointer};
-use super::{items, label_selector, pod_spec, text};
+use super::{integer, items, label_selector, pod_spec, text};
+use crate::registry::age;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
-use crate::registry::strategy::{Column, Kind};
+use crate::registry::strategy::{AGE, Column, Kind, NAME};
 
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
@@ -226,6 +228,49 @@ pub(super) fn wide_cells(object: &Value) -> [Value; 3] {
     [containers, images, selector]
 }
 
+/// Columns of what keeps a number of pods: ReplicaSet and ReplicationController.
+pub(super) const REPLICA_COLUMNS: &[Column] = &[
+    NAME,
+    Column::new("Desired", "integer", "Pods wanted."),
+    Column::new("Current", "integer", "Pods there are."),
+    Column::new("Ready", "integer", "Pods that are ready."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+/// Counts in their status.
+pub(super) const REPLICA_COUNTS: &[&str] = &[
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+];
+
+/// Which of the counts is a part of which, and what is said when it is more.
+pub(super) const REPLICA_PARTS: &[(&str, &str, &str)] = &[
+    ("fullyLabeledReplicas", "replicas", MORE_THAN_ALL),
+    ("readyReplicas", "replicas", MORE_THAN_ALL),
+    ("availableReplicas", "replicas", MORE_THAN_ALL),
+    ("availableReplicas", "readyReplicas", MORE_THAN_READY),
+];
+
+/// Their cells.
+pub(super) fn replica_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let [containers, images, selector] = wide_cells(object);
+    vec![
+        meta::name(object).into(),
+        integer(object, "/spec/replicas").into(),
+        integer(object, "/status/replicas").into(),
+        integer(object, "/status/readyReplicas").into(),
+        age(object, now).into(),
+        containers,
+        images,
+        selector,
+    ]
+}
+
 /// Names and images of the containers at a JSON pointer.
 pub(super) fn container_cells(object: &Value, containers: &str) -> [Value; 2] {
     let column = |field: &str| -> Value {
@@ -254,9 +299,9 @@ pub(crate) fn scale_of(object: &Value) -> Value {
     }
     json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
-        "spec": {"replicas": super::integer(object, "/spec/replicas")},
+        "spec": {"replicas": integer(object, "/spec/replicas")},
         "status": {
-            "replicas": super::integer(object, "/status/replicas"),
+            "replicas": integer(object, "/status/replicas"),
             "selector": label_selector::text(pointer(object, "/spec/selector")),
         },
     })

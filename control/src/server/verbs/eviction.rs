@@ -276,17 +276,12 @@ async fn mark(request: &Request<'_>, call: &Call<'_>) -> Result<(), ApiError> {
     let change = |current: Option<&Value>| {
         let current = current.ok_or_else(|| ApiError::NotFound(call.target()))?;
         let mut pod = current.clone();
-        let status = meta::member_mut(&mut pod, "status");
-        let conditions = status.entry("conditions").or_insert_with(|| json!([]));
-        if let Some(conditions) = conditions.as_array_mut() {
-            conditions
-                .retain(|condition| condition.get("type") != Some(&"DisruptionTarget".into()));
-            conditions.push(json!({
-                "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
-                "message": "Eviction API: evicting",
-                "lastTransitionTime": format_seconds(Timestamp::now()),
-            }));
-        }
+        let evicted = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+            "lastTransitionTime": format_seconds(Timestamp::now()),
+        });
+        meta::set_condition(&mut pod, evicted);
         Ok(pod)
     };
     let update = Update {

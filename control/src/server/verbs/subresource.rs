@@ -152,15 +152,11 @@ fn bind(pod: &Value, node: &str) -> Result<Value, String> {
     }
     let mut pod = pod.clone();
     meta::member_mut(&mut pod, "spec").insert("nodeName".into(), node.into());
-    let status = meta::member_mut(&mut pod, "status");
-    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
-    if let Some(conditions) = conditions.as_array_mut() {
-        conditions.retain(|condition| condition.get("type") != Some(&"PodScheduled".into()));
-        conditions.push(json!({
-            "type": "PodScheduled", "status": "True", "lastProbeTime": null,
-            "lastTransitionTime": format_seconds(Timestamp::now()),
-        }));
-    }
+    let scheduled = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+        "lastTransitionTime": format_seconds(Timestamp::now()),
+    });
+    meta::set_condition(&mut pod, scheduled);
     Ok(pod)
 }
 
