@@ -1,5 +1,5 @@
-//! Objects that every cluster has: system namespaces, the Service of the API itself, and what a joining
-//! node reads. Made through the API like everything else, and again after somebody removed them.
+//! Objects that every cluster has: system namespaces and priority classes, the Service of the API itself,
+//! and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +16,20 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 const MANAGER: &str = "kube-apiserver";
 
+/// The classes of pods that the cluster itself needs: name, value, whom they are for.
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "For pods that their node cannot do without.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "For pods that the cluster cannot do without, on whichever node.",
+    ),
+];
+
 /// Makes sure that the objects are there and say `address`.
 ///
 /// # Errors
@@ -30,6 +44,9 @@ pub(crate) async fn ensure(
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         apply(client, "namespaces", None, &object).await?;
+    }
+    for class in PRIORITY_CLASSES {
+        apply(client, "priorityclasses", None, &priority_class(class)).await?;
     }
     apply(client, "services", Some("default"), &service(config)).await?;
     apply(client, "endpoints", Some("default"), &endpoints(address)).await?;
@@ -81,6 +98,13 @@ async fn apply(
     api.patch(name, &params, &Patch::Apply(object))
         .await
         .map(drop)
+}
+
+fn priority_class((name, value, description): (&str, i64, &str)) -> Value {
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": name}, "value": value, "description": description,
+    })
 }
 
 fn service(config: &Config) -> Value {

@@ -117,6 +117,62 @@ async fn openapi_documents_are_cached_by_their_hash() {
     );
     let v2 = get(&cluster, "/openapi/v2", &[]).await;
     assert_eq!(v2.body["swagger"], "2.0");
+    let list = &v2.body["paths"]["/apis/apps/v1/deployments"]["get"];
+    assert!(
+        list["produces"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("application/json;stream=watch"))
+    );
+}
+
+#[tokio::test]
+async fn openapi_documents_come_in_a_form_that_is_accepted_or_not_at_all() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let protobuf = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let old = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let cases = [
+        ("/openapi/v2", "*/*", Some("application/json")),
+        ("/openapi/v2", protobuf, Some(protobuf)),
+        ("/openapi/v2", old, Some(protobuf)),
+        (
+            "/openapi/v2",
+            "text/html, application/*;q=0.1",
+            Some("application/json"),
+        ),
+        ("/openapi/v2", "text/html", None),
+        ("/openapi/v3", "application/json", Some("application/json")),
+        ("/openapi/v3/apis/apps/v1", protobuf, None),
+    ];
+    for (path, accept, expected) in cases {
+        let answer = get(&cluster, path, &[("accept", accept)]).await;
+        let content_type = answer.headers["content-type"].to_str().unwrap();
+        match expected {
+            Some(expected) => assert_eq!(content_type, expected, "{path} {accept}"),
+            None => assert_eq!(answer.body["reason"], "NotAcceptable", "{path} {accept}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_classes_of_system_pods_are_there_from_the_start() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let classes = get(&cluster, "/apis/scheduling.k8s.io/v1/priorityclasses", &[]).await;
+    let items = classes.body["items"].as_array().unwrap();
+    let values: Vec<_> = items
+        .iter()
+        .map(|class| {
+            (
+                class["metadata"]["name"].as_str().unwrap(),
+                class["value"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("system-cluster-critical", 2_000_000_000),
+        ("system-node-critical", 2_000_001_000),
+    ];
+    assert_eq!(values, expected);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Who may do what, over TLS as clients connect.
 
 use http::{Method, StatusCode};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::Api;
+use kube::api::{Api, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
@@ -97,6 +98,92 @@ async fn a_service_account_token_dies_with_its_account() {
         panic!("not a status")
     };
     assert_eq!(status.code, 401);
+}
+
+#[tokio::test]
+async fn a_token_bound_to_an_object_dies_with_it_and_says_what_it_is_bound_to() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let accounts = "/api/v1/namespaces/kube-public/serviceaccounts";
+    let robot = json!({"metadata": {"name": "robot"}});
+    cluster.create(accounts, &robot).await.unwrap();
+    let objects = [
+        ("Secret", "/api/v1/namespaces/kube-public/secrets"),
+        ("Node", "/api/v1/nodes"),
+    ];
+    for (kind, collection) in objects {
+        let object = json!({"metadata": {"name": "anchor"}});
+        let object = cluster.create(collection, &object).await.unwrap();
+        let path = format!("{accounts}/robot/token");
+        let bound = |uid: &serde_json::Value| {
+            json!({"spec": {"audiences": [], "boundObjectRef":
+                {"apiVersion": "v1", "kind": kind, "name": "anchor", "uid": uid}}})
+        };
+        let stranger = cluster.create(&path, &bound(&json!("other"))).await;
+        let stranger = stranger.unwrap_err().to_string();
+        assert!(
+            stranger.contains("the UID in the bound object reference (other) does not match"),
+            "{stranger}"
+        );
+        let request = bound(&object["metadata"]["uid"]);
+        let issued = cluster.create(&path, &request).await.unwrap();
+        let issued = issued["status"]["token"].as_str().unwrap();
+        let bearer = over_tls(&cluster, token(issued)).await;
+        let reviews: Api<SelfSubjectReview> = Api::all(bearer.clone());
+        let review = SelfSubjectReview::default();
+        let review = reviews
+            .create(&PostParams::default(), &review)
+            .await
+            .unwrap();
+        let user = review.status.unwrap().user_info.unwrap();
+        let extra = user.extra.unwrap();
+        let credential = &extra["authentication.kubernetes.io/credential-id"];
+        assert!(credential[0].starts_with("JTI="), "{credential:?}");
+        let node = extra.get("authentication.kubernetes.io/node-name");
+        let node = node.map(|names| names[0].as_str());
+        assert_eq!(node, (kind == "Node").then_some("anchor"));
+        let path = format!("{collection}/anchor");
+        let deleted = cluster.request(Method::DELETE, &path, &[], "").await;
+        assert_eq!(deleted.unwrap().status, StatusCode::OK);
+        let kube::Error::Api(status) = bearer.apiserver_version().await.unwrap_err() else {
+            panic!("not a status")
+        };
+        assert_eq!(status.code, 401, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_bound_only_to_what_is_there_and_fits_the_account() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let namespace = "/api/v1/namespaces/kube-public";
+    for name in ["robot", "other"] {
+        let account = json!({"metadata": {"name": name}});
+        let accounts = format!("{namespace}/serviceaccounts");
+        cluster.create(&accounts, &account).await.unwrap();
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "other",
+        "containers": [{"name": "c", "image": "i"}]}});
+    let pods = format!("{namespace}/pods");
+    cluster.create(&pods, &pod).await.unwrap();
+    let cases = [
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "p"}),
+            "cannot bind token for serviceaccount \"robot\" to pod running with different serviceaccount name.",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "gone"}),
+            "pods \"gone\" not found",
+        ),
+        (
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}),
+            "cannot bind token to object of type apps/v1, Kind=Deployment",
+        ),
+    ];
+    for (reference, expected) in cases {
+        let request = json!({"spec": {"audiences": [], "boundObjectRef": reference}});
+        let path = format!("{namespace}/serviceaccounts/robot/token");
+        let refused = cluster.create(&path, &request).await.unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
 }
 
 #[tokio::test]

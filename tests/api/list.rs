@@ -84,7 +84,10 @@ async fn selectors_select() {
         assert_eq!(names(&get(&cluster, query).await), expected, "{query}");
     }
     let unknown = get(&cluster, "fieldSelector=data.x%3D1").await;
-    assert_eq!(unknown["message"], "field label not supported: data.x");
+    assert_eq!(
+        unknown["message"],
+        r#""data.x" is not a known field selector: only "metadata.name", "metadata.namespace""#
+    );
     let broken = get(&cluster, "labelSelector=a%20b").await;
     assert_eq!(broken["code"], 400);
 }

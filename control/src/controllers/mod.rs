@@ -108,6 +108,11 @@ const CONTROLLERS: &[Controller] = &[
         start: replica_set::start,
     },
     Controller {
+        name: "replication-controller",
+        user: "system:serviceaccount:kube-system:replication-controller",
+        start: replica_set::start_replication,
+    },
+    Controller {
         name: "disruption-controller",
         user: "system:serviceaccount:kube-system:disruption-controller",
         start: disruption::start,

@@ -1,7 +1,7 @@
 //! ServiceAccount tokens: JSON Web Tokens signed with ES256.
 //!
-//! A token names its ServiceAccount and, if asked for, the Pod it is bound to; both with their uid, so
-//! that it dies with them. Whoever verifies a token must look the objects up: this file checks the
+//! A token names its ServiceAccount and, if asked for, the Pod, Node or Secret it is bound to; each with
+//! its uid, so that it dies with them. Whoever verifies a token must look the objects up: this file checks the
 //! signature and the times only.
 
 use std::path::Path;
@@ -34,6 +34,9 @@ pub struct Tokens {
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
+    /// The token's own id, for audits. Empty in tokens made before there was one.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub jti: String,
     /// Issuer.
     pub iss: String,
     /// `system:serviceaccount:NAMESPACE:NAME`.
@@ -61,6 +64,12 @@ pub struct Bound {
     /// The pod the token was made for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pod: Option<Reference>,
+    /// The Node it was made for, or where its Pod runs. The uid is empty when that Node was not there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<Reference>,
+    /// The Secret it was made for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub secret: Option<Reference>,
 }
 
 /// An object, exactly.
@@ -166,6 +175,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tokens = Tokens::load_or_create(dir.path()).unwrap();
         let claims = Claims {
+            jti: "a".into(),
             iss: ISSUER.into(),
             sub: "system:serviceaccount:default:web".into(),
             aud: vec![ISSUER.into()],

@@ -51,8 +51,15 @@ impl Filter {
             .map_err(|error| ApiError::BadRequest(error.to_string()))?;
         let fields = FieldSelector::parse(fields).map_err(|e| bad("field", e.to_string()))?;
         let fields = fields.try_rename(|field| {
-            kind.selects(field)
-                .ok_or_else(|| ApiError::BadRequest(format!("field label not supported: {field}")))
+            kind.selects(field).ok_or_else(|| {
+                ApiError::BadRequest(if !kind.strategy.selectable_fields().is_empty() {
+                    format!("field label not supported: {field}")
+                } else {
+                    format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                })
+            })
         })?;
         Ok(Self { labels, fields })
     }

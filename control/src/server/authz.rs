@@ -59,6 +59,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                     "namespaces",
                     "serviceaccounts",
                     "configmaps",
+                    "replicationcontrollers",
                 ],
             ),
             rule(READ, "apps", &["deployments", "replicasets"]),
@@ -98,6 +99,22 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                 &["get", "list", "watch", "update", "patch"],
                 "apps",
                 &["replicasets", "replicasets/status"],
+            ),
+            rule(
+                &["get", "list", "watch", "create", "delete", "patch"],
+                "",
+                &["pods"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:replication-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "",
+                &["replicationcontrollers", "replicationcontrollers/status"],
             ),
             rule(
                 &["get", "list", "watch", "create", "delete", "patch"],
@@ -283,15 +300,15 @@ pub fn may(user: &UserInfo, info: &RequestInfo, snapshot: &Snapshot, field_selec
 #[must_use]
 pub fn rules(user: &UserInfo) -> Value {
     let all = [rule(ALL, "*", ALL)];
-    let (resources, paths): (Vec<&Rule>, Vec<&str>) = if user.is_in(MASTERS) {
-        (all.iter().collect(), vec!["*"])
+    let (resources, paths): (Vec<&Rule>, Vec<String>) = if user.is_in(MASTERS) {
+        (all.iter().collect(), vec!["*".to_owned()])
     } else {
         let own = own_rules(user).iter().chain(basic_rules(user));
         let discovery = DISCOVERY.iter().filter(|_| user.is_in(AUTHENTICATED));
-        (
-            own.collect(),
-            PUBLIC.iter().chain(discovery).copied().collect(),
-        )
+        let paths = PUBLIC.iter().chain(discovery).copied();
+        let below = paths.flat_map(|path| [path.to_owned(), format!("{path}/*")]);
+        // What is below the root is another matter.
+        (own.collect(), below.filter(|path| path != "//*").collect())
     };
     let resource = |rule: &&Rule| {
         json!({

@@ -1,19 +1,17 @@
 //! From stored bytes to what a client asked for: the object, rows of a table, or metadata alone; as JSON,
 //! YAML or protobuf.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use windlass_api::resource::GroupVersionKind;
 
-use super::negotiation::{Encoding, IncludeObject, Representation};
-use super::protobuf;
+use super::negotiation::{Encoding, Representation};
+use super::{protobuf, table};
 use crate::registry::error::ApiError;
 use crate::registry::list::Listing;
-use crate::registry::strategy::{Column, Kind};
-use crate::registry::{object_meta as meta, parse};
-use crate::store::Entry;
+use crate::registry::strategy::Kind;
 
 /// One object, represented.
 ///
@@ -25,22 +23,16 @@ pub fn object(
     bytes: &Bytes,
 ) -> Result<Bytes, ApiError> {
     match representation {
-        Representation::Json if kind.conversion.is_none() => Ok(bytes.clone()),
-        Representation::Json => Ok(text(&kind.from_stored(value(bytes)?))),
+        Representation::Json => json(kind, bytes),
         Representation::Yaml => yaml(&kind.from_stored(value(bytes)?)),
-        Representation::Protobuf => protobuf::object(&kind.from_stored(value(bytes)?)),
-        Representation::PartialMetadata(Encoding::Json) => Ok(text(&partial(&value(bytes)?))),
-        Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(&value(bytes)?),
-        Representation::Table(include) => {
-            let object = value(bytes)?;
-            let version = meta::text(&object, "resourceVersion").to_owned();
-            let rows = [row(kind, &object, include)];
-            Ok(text(&table(
-                kind,
-                &json!({"resourceVersion": version}),
-                &rows,
-            )))
+        Representation::Protobuf => protobuf::object(kind, bytes),
+        Representation::PartialMetadata(Encoding::Json) => {
+            let mut partial = Vec::with_capacity(bytes.len());
+            write_partial(&mut partial, bytes)?;
+            Ok(partial.into())
         }
+        Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(metadata(bytes)?),
+        Representation::Table(include) => table::one(kind, include, bytes, true),
     }
 }
 
@@ -54,23 +46,10 @@ pub fn watched(
     bytes: &Bytes,
     first: bool,
 ) -> Result<Bytes, ApiError> {
-    let Representation::Table(include) = representation else {
-        return object(kind, representation, bytes);
-    };
-    if first {
-        return object(kind, representation, bytes);
+    match representation {
+        Representation::Table(include) => table::one(kind, include, bytes, first),
+        _ => object(kind, representation, bytes),
     }
-    let object = value(bytes)?;
-    let version = meta::text(&object, "resourceVersion").to_owned();
-    let mut table = table(
-        kind,
-        &json!({"resourceVersion": version}),
-        &[row(kind, &object, include)],
-    );
-    if let Some(table) = table.as_object_mut() {
-        table.insert("columnDefinitions".into(), Value::Null);
-    }
-    Ok(text(&table))
 }
 
 /// An object that is not stored, such as a Status or a Scale, in the encoding its reader wants.
@@ -80,7 +59,7 @@ pub fn watched(
 pub fn written(object: &Value, encoding: Encoding) -> Result<Bytes, ApiError> {
     match encoding {
         Encoding::Json => Ok(text(object)),
-        Encoding::Protobuf => protobuf::object(object),
+        Encoding::Protobuf => protobuf::written(object),
     }
 }
 
@@ -94,11 +73,15 @@ pub fn list(
     listing: &Listing,
 ) -> Result<Vec<Bytes>, ApiError> {
     let metadata = list_metadata(listing);
-    let converted = |entry: &Arc<Entry>| Ok(kind.from_stored(parse(entry)?));
+    let bytes = listing.entries.iter().map(|entry| &entry.bytes);
     match representation {
-        Representation::Json => json_list(kind, &metadata, listing),
+        Representation::Json => json_list(
+            &kind.info.gvk,
+            &metadata,
+            bytes.map(|bytes| json(kind, bytes)),
+        ),
         Representation::Yaml => {
-            let items = listing.entries.iter().map(converted);
+            let items = bytes.map(|bytes| Ok(kind.from_stored(value(bytes)?)));
             let items = items.collect::<Result<Vec<_>, ApiError>>()?;
             let list = json!({
                 "kind": format!("{}List", kind.info.gvk.kind),
@@ -107,53 +90,76 @@ pub fn list(
             });
             Ok(vec![yaml(&list)?])
         }
-        Representation::Protobuf => {
-            let objects = listing.entries.iter().map(converted);
-            protobuf::list(&kind.info.gvk, &metadata, objects)
-        }
+        Representation::Protobuf => protobuf::list(kind, &metadata, bytes),
         Representation::PartialMetadata(Encoding::Protobuf) => {
-            let objects = listing.entries.iter().map(|entry| parse(entry));
-            protobuf::partial_list(&metadata, objects)
+            protobuf::partial_list(&metadata, bytes.map(|bytes| self::metadata(bytes)))
         }
         Representation::PartialMetadata(Encoding::Json) => {
-            let items = listing
-                .entries
-                .iter()
-                .map(|entry| Ok(partial(&parse(entry)?)));
-            let items = items.collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(vec![text(&json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "metadata": metadata, "items": items,
-            }))])
+            let partial = |bytes: &Bytes| {
+                let mut partial = Vec::new();
+                write_partial(&mut partial, bytes)?;
+                Ok(partial.into())
+            };
+            json_list(&PARTIAL, &metadata, bytes.map(partial))
         }
-        Representation::Table(include) => {
-            let row = |entry: &Arc<Entry>| Ok(row(kind, &parse(entry)?, include));
-            let rows = listing
-                .entries
-                .iter()
-                .map(row)
-                .collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(vec![text(&table(kind, &metadata, &rows))])
-        }
+        Representation::Table(include) => table::list(kind, include, &metadata, bytes),
     }
 }
 
-fn json_list(kind: &Kind, metadata: &Value, listing: &Listing) -> Result<Vec<Bytes>, ApiError> {
+const PARTIAL: GroupVersionKind =
+    GroupVersionKind::of("meta.k8s.io", "v1", "PartialObjectMetadata");
+
+/// A list of encoded objects, in chunks that share their bytes.
+fn json_list(
+    gvk: &GroupVersionKind,
+    metadata: &Value,
+    objects: impl ExactSizeIterator<Item = Result<Bytes, ApiError>>,
+) -> Result<Vec<Bytes>, ApiError> {
     let head = format!(
         r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#,
-        kind.info.gvk.kind,
-        kind.info.gvk.api_version(),
+        gvk.kind,
+        gvk.api_version(),
     );
-    let mut chunks = Vec::with_capacity(listing.entries.len() * 2 + 2);
+    let mut chunks = Vec::with_capacity(objects.len() * 2 + 2);
     chunks.push(Bytes::from(head));
-    for (at, entry) in listing.entries.iter().enumerate() {
+    for (at, object) in objects.enumerate() {
         if at > 0 {
             chunks.push(Bytes::from_static(b","));
         }
-        chunks.push(object(kind, Representation::Json, &entry.bytes)?);
+        chunks.push(object?);
     }
     chunks.push(Bytes::from_static(b"]}"));
     Ok(chunks)
+}
+
+/// A stored object's JSON in the form of the kind: the stored bytes themselves, if that is the form.
+pub(super) fn json(kind: &Kind, bytes: &Bytes) -> Result<Bytes, ApiError> {
+    match kind.conversion {
+        None => Ok(bytes.clone()),
+        Some(_) => Ok(text(&kind.from_stored(value(bytes)?))),
+    }
+}
+
+/// Writes a stored object's metadata as an object, in JSON.
+pub(super) fn write_partial(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), ApiError> {
+    let metadata = metadata(bytes)?.get();
+    out.extend_from_slice(
+        br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#,
+    );
+    out.extend_from_slice(metadata.as_bytes());
+    out.push(b'}');
+    Ok(())
+}
+
+/// A stored object's metadata, as it is written there.
+fn metadata(bytes: &[u8]) -> Result<&RawValue, ApiError> {
+    #[derive(Deserialize)]
+    struct Stored<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let stored: Stored<'_> = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+    Ok(stored.metadata)
 }
 
 fn list_metadata(listing: &Listing) -> Value {
@@ -170,7 +176,11 @@ fn list_metadata(listing: &Listing) -> Value {
 }
 
 fn value(bytes: &Bytes) -> Result<Value, ApiError> {
-    serde_json::from_slice(bytes).map_err(|e| ApiError::Internal(format!("stored object: {e}")))
+    serde_json::from_slice(bytes).map_err(|error| damaged(&error))
+}
+
+pub(super) fn damaged(error: &serde_json::Error) -> ApiError {
+    ApiError::Internal(format!("stored object: {error}"))
 }
 
 fn text(value: &Value) -> Bytes {
@@ -181,40 +191,4 @@ fn yaml(value: &Value) -> Result<Bytes, ApiError> {
     let text = serde_yaml::to_string(value);
     text.map(Bytes::from)
         .map_err(|error| ApiError::Internal(format!("encode YAML: {error}")))
-}
-
-fn partial(object: &Value) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-        "metadata": object.get("metadata"),
-    })
-}
-
-fn table(kind: &Kind, metadata: &Value, rows: &[Value]) -> Value {
-    let definition = |column: &Column| {
-        json!({
-            "name": column.name, "type": column.kind,
-            "format": if column.name == "Name" && column.priority == 0 { "name" } else { "" },
-            "description": column.description, "priority": column.priority,
-        })
-    };
-    let columns: Vec<_> = kind.strategy.columns().iter().map(definition).collect();
-    json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-        "columnDefinitions": columns, "rows": rows,
-    })
-}
-
-fn row(kind: &Kind, object: &Value, include: IncludeObject) -> Value {
-    let cells = kind.strategy.cells(object, Timestamp::now());
-    let mut row = json!({"cells": cells});
-    let included = match include {
-        IncludeObject::None => return row,
-        IncludeObject::Metadata => partial(object),
-        IncludeObject::Object => kind.from_stored(object.clone()),
-    };
-    if let Some(row) = row.as_object_mut() {
-        row.insert("object".into(), included);
-    }
-    row
 }

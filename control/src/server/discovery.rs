@@ -247,17 +247,21 @@ fn aggregated_resource(info: &ResourceInfo) -> Value {
 /// Answers `/openapi/v2`, `/openapi/v3` and the documents below the latter.
 ///
 /// # Errors
-/// [`ApiError::NoSuchPath`].
+/// [`ApiError::NoSuchPath`], and [`ApiError::NotAcceptable`] when the client accepts no form there is.
 pub(super) fn openapi(
     server: &ApiServer,
     path: &str,
     context: &Context,
 ) -> Result<Response, ApiError> {
-    let asks = |media_type| negotiation::prefers(&context.headers, media_type);
-    let protobuf = path == "/openapi/v2" && (asks(PROTOBUF) || asks(OLD_MEDIA_TYPE));
+    let offered: &[_] = match path {
+        "/openapi/v2" => &["application/json", PROTOBUF, OLD_MEDIA_TYPE],
+        // Differs from Kubernetes: the documents of version 3 have no protobuf form.
+        _ => &["application/json"],
+    };
+    let is_json = negotiation::choose(&context.headers, offered)? == "application/json";
     let document = match path {
-        "/openapi/v2" if protobuf => server.openapi.v2_protobuf(),
-        "/openapi/v2" => server.openapi.v2_document(),
+        "/openapi/v2" if is_json => server.openapi.v2_document(),
+        "/openapi/v2" => server.openapi.v2_protobuf(),
         "/openapi/v3" => server.openapi.v3_index(),
         _ => server
             .openapi
@@ -275,10 +279,10 @@ pub(super) fn openapi(
     };
     let headers = &context.headers;
     let vary = "Accept, Accept-Encoding";
-    let media_type = if protobuf {
-        PROTOBUF
-    } else {
+    let media_type = if is_json {
         "application/json"
+    } else {
+        PROTOBUF
     };
     let mut response = cacheable(headers, &document.hash, media_type, vary, text)?;
     let answer = response.headers_mut();

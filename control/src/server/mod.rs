@@ -31,6 +31,7 @@ pub mod openapi;
 mod protobuf;
 pub mod request_info;
 pub mod status;
+mod table;
 mod verbs;
 
 use std::sync::Arc;

@@ -135,6 +135,15 @@ impl<'a> MediaRange<'a> {
         self.kind.ends_with("/*")
     }
 
+    /// Whether this media type is what it asks for, or one of them.
+    fn covers(&self, media_type: &str) -> bool {
+        match self.kind.strip_suffix('*') {
+            Some("*/") => true,
+            Some(half) => media_type.starts_with(half),
+            None => self.kind == media_type,
+        }
+    }
+
     /// Whether it asks for something else than the object itself.
     fn is_transformed(&self) -> bool {
         !self.parameter("as").is_empty()
@@ -242,12 +251,20 @@ fn include_object(query: &Query) -> IncludeObject {
     }
 }
 
-/// Whether the client asks for this media type before any other.
-#[must_use]
-pub fn prefers(headers: &HeaderMap, media_type: &str) -> bool {
-    accepted(headers)
-        .first()
-        .is_some_and(|range| range.kind == media_type)
+/// The first of the media types that the client accepts, its own order before ours.
+///
+/// # Errors
+/// [`ApiError::NotAcceptable`] when the client accepts none of them.
+pub fn choose(headers: &HeaderMap, offered: &[&'static str]) -> Result<&'static str, ApiError> {
+    let ranges = accepted(headers);
+    let any = MediaRange::parse("*/*");
+    let ranges = if ranges.is_empty() { vec![any] } else { ranges };
+    let found = ranges
+        .iter()
+        .find_map(|range| offered.iter().find(|offered| range.covers(offered)));
+    found
+        .copied()
+        .ok_or_else(|| ApiError::NotAcceptable(offered.join(", ")))
 }
 
 /// The first of `known` (a version of aggregated discovery) that the client prefers to plain JSON.

@@ -4,12 +4,16 @@
 //! can be had of every kind. What JSON clients are sent is never touched by any of this.
 
 use bytes::Bytes;
+use serde::Deserializer;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use windlass_api::resource::GroupVersionKind;
 use windlass_api::schema::protobuf::{Problem, ProtobufError, envelope};
 use windlass_api::schema::{Schema, TypeRef};
 
+use super::codec;
 use crate::registry::error::ApiError;
+use crate::registry::strategy::Kind;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -24,11 +28,21 @@ pub(super) fn speaks(gvk: &GroupVersionKind) -> bool {
     schema.kind(gvk).is_some_and(|ty| schema.has_protobuf(ty))
 }
 
-/// An object in its envelope, by its own `apiVersion` and `kind`.
+/// A stored object in its envelope, in the form of the kind.
+///
+/// # Errors
+/// When the kind has no protobuf form, or the stored bytes are damaged.
+pub(super) fn object(kind: &Kind, bytes: &Bytes) -> Result<Bytes, ApiError> {
+    let gvk = &kind.info.gvk;
+    let message = message(kind, Schema::builtin().kind(gvk), bytes)?;
+    Ok(envelope::seal(&gvk.api_version(), &gvk.kind, &message).into())
+}
+
+/// An object that is not stored in its envelope, by its own `apiVersion` and `kind`.
 ///
 /// # Errors
 /// When the kind has no protobuf form, or the object is not of its kind's type.
-pub(super) fn object(object: &Value) -> Result<Bytes, ApiError> {
+pub(super) fn written(object: &Value) -> Result<Bytes, ApiError> {
     let text = |field: &str| object.get(field).and_then(Value::as_str);
     let (api_version, kind) = (
         text("apiVersion").unwrap_or_default(),
@@ -44,28 +58,33 @@ pub(super) fn object(object: &Value) -> Result<Bytes, ApiError> {
     Ok(envelope::seal(api_version, kind, &message).into())
 }
 
-/// A list of a kind's objects in its envelope, in chunks.
+/// A list of a kind's stored objects in its envelope, in chunks.
 ///
 /// # Errors
-/// The first that [`object`] would have, or that `objects` gives.
-pub(super) fn list(
-    gvk: &GroupVersionKind,
+/// The first that [`object`] would have.
+pub(super) fn list<'a>(
+    kind: &Kind,
     metadata: &Value,
-    objects: impl Iterator<Item = Result<Value, ApiError>>,
+    objects: impl Iterator<Item = &'a Bytes>,
 ) -> Result<Vec<Bytes>, ApiError> {
+    let gvk = &kind.info.gvk;
     let ty = Schema::builtin().kind(gvk);
-    let items = objects.map(|object| encode(ty, &object?));
+    let items = objects.map(|bytes| message(kind, ty, bytes));
     let metadata = encode(Schema::builtin().definition(LIST_META), metadata)?;
-    let kind = format!("{}List", gvk.kind);
-    envelope::list(&gvk.api_version(), &kind, &metadata, items)
+    envelope::list(
+        &gvk.api_version(),
+        &format!("{}List", gvk.kind),
+        &metadata,
+        items,
+    )
 }
 
 /// An object's metadata in its envelope.
 ///
 /// # Errors
 /// When the metadata is not of its type.
-pub(super) fn partial(object: &Value) -> Result<Bytes, ApiError> {
-    let message = partial_message(object)?;
+pub(super) fn partial<'de>(metadata: impl Deserializer<'de>) -> Result<Bytes, ApiError> {
+    let message = partial_message(metadata)?;
     Ok(envelope::seal(META, "PartialObjectMetadata", &message).into())
 }
 
@@ -73,25 +92,32 @@ pub(super) fn partial(object: &Value) -> Result<Bytes, ApiError> {
 ///
 /// # Errors
 /// The first that [`partial`] would have, or that `objects` gives.
-pub(super) fn partial_list(
+pub(super) fn partial_list<'a>(
     metadata: &Value,
-    objects: impl Iterator<Item = Result<Value, ApiError>>,
+    objects: impl Iterator<Item = Result<&'a RawValue, ApiError>>,
 ) -> Result<Vec<Bytes>, ApiError> {
-    let items = objects.map(|object| partial_message(&object?));
+    let items = objects.map(|metadata| partial_message(metadata?));
     let metadata = encode(Schema::builtin().definition(LIST_META), metadata)?;
     envelope::list(META, "PartialObjectMetadataList", &metadata, items)
 }
 
-fn partial_message(object: &Value) -> Result<Vec<u8>, ApiError> {
-    let empty = Value::Object(Map::new());
-    let metadata = object.get("metadata").unwrap_or(&empty);
+fn partial_message<'de>(metadata: impl Deserializer<'de>) -> Result<Vec<u8>, ApiError> {
     let metadata = encode(Schema::builtin().definition(OBJECT_META), metadata)?;
     Ok(envelope::wrap(1, &metadata))
 }
 
-fn encode(ty: Option<TypeRef>, value: &Value) -> Result<Vec<u8>, ApiError> {
+/// A stored object's message: straight from its text, unless it is stored in another form.
+fn message(kind: &Kind, ty: Option<TypeRef>, bytes: &Bytes) -> Result<Vec<u8>, ApiError> {
+    if kind.conversion.is_none() {
+        return encode(ty, &mut serde_json::Deserializer::from_slice(bytes));
+    }
+    let object = serde_json::from_slice(bytes).map_err(|error| codec::damaged(&error))?;
+    encode(ty, kind.from_stored(object))
+}
+
+fn encode<'de>(ty: Option<TypeRef>, object: impl Deserializer<'de>) -> Result<Vec<u8>, ApiError> {
     let ty = ty.ok_or_else(|| failed(&Problem::NoForm.into()))?;
-    let message = Schema::builtin().encode_protobuf(ty, value);
+    let message = Schema::builtin().encode_protobuf(ty, object);
     message.map_err(|error| failed(&error))
 }
 
@@ -165,7 +191,7 @@ mod tests {
         let config_map = json!({
             "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v"},
         });
-        let bytes = object(&config_map).unwrap();
+        let bytes = written(&config_map).unwrap();
         assert_eq!(decode(&CONFIG_MAP, &bytes).unwrap(), config_map);
     }
 
@@ -204,8 +230,8 @@ mod tests {
         let custom = json!({
             "kind": "X", "apiVersion": "example.com/v1", "metadata": {"name": "a"}, "spec": {},
         });
-        assert!(object(&custom).is_err());
-        let bytes = partial(&custom).unwrap();
+        assert!(written(&custom).is_err());
+        let bytes = partial(&custom["metadata"]).unwrap();
         let opened = envelope::open(&bytes).unwrap();
         assert_eq!(opened.kind, "PartialObjectMetadata");
         assert_eq!(opened.message, b"\x0a\x03\x0a\x01a");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -44,6 +44,50 @@ fn is_done(all: &BTreeMap<String, Deployment>, replicas: i32, revision: i64) -> 
                     .flatten()
                     .any(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable"))
         })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_controller_keeps_adopts_and_gives_up_pods() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let (controllers, pods) = (cluster.api::<ReplicationController>(), cluster.api::<Pod>());
+    let orphan = json!({"metadata": {"name": "orphan", "labels": {"app": "old"}},
+        "spec": {"containers": [{"name": "c", "image": "a"}]}});
+    create(&pods, orphan).await;
+    let object = json!({"metadata": {"name": "old"}, "spec": {"replicas": 3,
+        "selector": {"app": "old"}, "template": {"metadata": {"labels": {"app": "old"}},
+            "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
+    create(&controllers, object).await;
+    let has = |all: &BTreeMap<String, ReplicationController>, replicas: i32| {
+        let status = all.get("old").and_then(|old| old.status.as_ref());
+        status.is_some_and(|status| {
+            (status.replicas, status.available_replicas) == (replicas, Some(replicas))
+        })
+    };
+    eventually(&controllers, |all| has(all, 3)).await;
+    let all = eventually(&pods, |all| all.len() == 3).await;
+    let owner = &all["orphan"].metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!(
+        (owner.kind.as_str(), owner.name.as_str()),
+        ("ReplicationController", "old")
+    );
+    // A pod that loses the label is released, and another takes its place.
+    merge(
+        &pods,
+        "orphan",
+        json!({"metadata": {"labels": {"app": "free"}}}),
+    )
+    .await;
+    let all = eventually(&pods, |all| all.len() == 4).await;
+    let owners = all["orphan"]
+        .metadata
+        .owner_references
+        .as_deref()
+        .unwrap_or_default();
+    assert!(owners.is_empty(), "{owners:?}");
+    merge(&controllers, "old", json!({"spec": {"replicas": 1}})).await;
+    eventually(&controllers, |all| has(all, 1)).await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

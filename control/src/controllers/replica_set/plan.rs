@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::controllers::runtime::clock;
 use crate::controllers::runtime::metadata::Metadata;
 use crate::controllers::runtime::pod::{DELETION_COST, Pod};
-use crate::controllers::runtime::worker::{ReconcileError, message};
+use crate::controllers::runtime::pod_owners::Failure;
 
 /// Pods created or deleted in one go at most.
 const BURST: usize = 500;
@@ -23,24 +23,6 @@ pub(super) enum Scaling {
     Nothing,
     Create(usize),
     Delete(Vec<Arc<Pod>>),
-}
-
-/// Why pods could not be created or deleted, for the set's condition.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-    pub(super) error: ReconcileError,
-}
-
-impl Failure {
-    pub(super) fn new(reason: &'static str, error: kube::Error) -> Self {
-        Self {
-            reason,
-            message: message(&error),
-            error: error.into(),
-        }
-    }
 }
 
 /// How the number of `pods`, the active ones of the set, is to change. `related` gives the pods that

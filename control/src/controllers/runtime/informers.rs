@@ -5,7 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,6 +32,8 @@ pub struct Informers {
     pub pods: Arc<Informer<Pod>>,
     /// ReplicaSets.
     pub replica_sets: Arc<Informer<ReplicaSet>>,
+    /// ReplicationControllers.
+    pub replication_controllers: Arc<Informer<ReplicationController>>,
     /// Deployments.
     pub deployments: Arc<Informer<Deployment>>,
     /// PodDisruptionBudgets.
@@ -63,6 +67,7 @@ impl Informers {
         Self {
             pods: Informer::new(Api::all(client.clone()), all()),
             replica_sets: Informer::new(Api::all(client.clone()), all()),
+            replication_controllers: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
             disruption_budgets: Informer::new(Api::all(client.clone()), all()),
             services: Informer::new(Api::all(client.clone()), all()),
@@ -81,6 +86,7 @@ impl Informers {
     pub fn start(&self, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
         tasks.spawn(Arc::clone(&self.pods).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replica_sets).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.replication_controllers).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.disruption_budgets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.services).run(stop.clone()));
@@ -121,6 +127,7 @@ macro_rules! whole {
 
 whole!(
     ReplicaSet,
+    ReplicationController,
     Deployment,
     PodDisruptionBudget,
     Service,

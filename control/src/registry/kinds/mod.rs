@@ -121,7 +121,7 @@ pub const KINDS: &[fn() -> Kind] = &[
 ];
 
 /// The text at a JSON pointer, empty when there is none.
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object
         .pointer(pointer)
         .and_then(Value::as_str)

@@ -23,10 +23,6 @@ pub(super) fn kind() -> Kind {
 }
 
 impl Strategy for ReplicationController {
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("ReplicationController is stored, but Windlass has no controller for it yet")
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         workload::set_defaults(object);
         let labels = object.pointer("/spec/template/metadata/labels").cloned();

@@ -11,6 +11,7 @@
 
 mod paths;
 mod schemas;
+mod v2;
 pub mod v2_protobuf;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use windlass_api::resource::{GroupVersionKind, ResourceInfo};
 use windlass_api::schema::{builtin_definitions, builtin_kinds};
 
 use paths::PathBuilder;
-use schemas::{Definitions, list_definition, reachable, to_v2};
+use schemas::{Definitions, list_definition, reachable};
 
 /// Where references of v3 documents point.
 const V3_PREFIX: &str = "#/components/schemas/";
@@ -139,7 +140,7 @@ impl OpenApi {
                     .push(resource);
             }
             let documents = groups.into_iter().filter_map(|(path, resources)| {
-                let document = v3_document(&definitions, &path, &resources, &self.version);
+                let document = v3_document(&definitions, &resources, &self.version);
                 Some((path, Document::of(&document).ok()?))
             });
             let documents: BTreeMap<_, _> = documents.collect();
@@ -183,23 +184,8 @@ pub fn v3_index<'a>(documents: impl Iterator<Item = (&'a str, &'a str)>) -> Valu
 
 /// The v3 document of one group and version: the paths of its resources and what they refer to.
 #[must_use]
-pub fn v3_document(
-    definitions: &Definitions,
-    base: &str,
-    resources: &[&ResourceInfo],
-    version: &str,
-) -> Value {
-    let names: Names = builtin_kinds().collect();
-    let mut paths = Map::new();
-    for resource in resources {
-        let builder = PathBuilder {
-            base,
-            resource,
-            names: &names,
-        };
-        builder.add_to(&mut paths);
-    }
-    let schemas = reachable(definitions, &paths, resources, &names);
+pub fn v3_document(definitions: &Definitions, resources: &[&ResourceInfo], version: &str) -> Value {
+    let (paths, schemas) = described(definitions, resources);
     json!({
         "openapi": "3.0.0",
         "info": { "title": "Kubernetes", "version": version },
@@ -208,22 +194,31 @@ pub fn v3_document(
     })
 }
 
-/// The v2 document: definitions of everything served. Its clients read definitions, not paths.
+/// The v2 document: everything served.
 #[must_use]
 pub fn v2_document(definitions: &Definitions, resources: &[ResourceInfo], version: &str) -> Value {
-    let names: Names = builtin_kinds().collect();
     let resources: Vec<_> = resources.iter().collect();
-    let schemas = reachable(definitions, &Map::new(), &resources, &names);
-    let schemas: Definitions = schemas
-        .into_iter()
-        .map(|(name, schema)| (name, to_v2(schema)))
-        .collect();
-    json!({
-        "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": version },
-        "paths": {},
-        "definitions": schemas,
-    })
+    let (paths, schemas) = described(definitions, &resources);
+    v2::document(paths, schemas, version)
+}
+
+/// The paths of resources and the definitions they refer to, as version 3 writes them.
+fn described(
+    definitions: &Definitions,
+    resources: &[&ResourceInfo],
+) -> (Map<String, Value>, Definitions) {
+    let names: Names = builtin_kinds().collect();
+    let mut paths = Map::new();
+    for resource in resources {
+        let builder = PathBuilder {
+            base: &base_path(&resource.gvk),
+            resource,
+            names: &names,
+        };
+        builder.add_to(&mut paths);
+    }
+    let schemas = reachable(definitions, &paths, resources, &names);
+    (paths, schemas)
 }
 
 #[cfg(test)]
@@ -371,9 +366,27 @@ mod tests {
             .expect("decompresses");
         let text = String::from_utf8(text.to_vec()).expect("is text");
         assert!(text.contains("#/definitions/io.k8s.api.core.v1.PodSpec"));
-        assert!(
-            !text.contains(V3_PREFIX) && !text.contains("\"oneOf\"") && !text.contains("\"allOf\"")
-        );
+        for only_v3 in [
+            V3_PREFIX,
+            "\"oneOf\"",
+            "\"allOf\"",
+            "\"requestBody\"",
+            "\"content\"",
+        ] {
+            assert!(!text.contains(only_v3), "{only_v3}");
+        }
+        let document: Value = serde_json::from_str(&text).expect("is JSON");
+        let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+        assert_eq!(patch["consumes"][0], "application/json-patch+json");
+        assert_eq!(patch["produces"][0], "application/json");
+        let body =
+            json!({"name": "body", "in": "body", "schema": {"type": "object"}, "required": true});
+        assert_eq!(patch["parameters"][0], body);
+        let validation = patch["parameters"].as_array().expect("is a list");
+        let validation = validation.iter().find(|of| of["name"] == "fieldValidation");
+        assert_eq!(validation.expect("is there")["type"], "string");
+        let answer = &patch["responses"]["200"]["schema"]["$ref"];
+        assert_eq!(answer, "#/definitions/io.k8s.api.core.v1.Pod");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use windlass_api::resource::{GroupVersionKind, ResourceInfo, SubresourceInfo};
+use windlass_api::schema::protobuf::envelope::MEDIA_TYPE as PROTOBUF;
 
 use super::{META, Names, V3_PREFIX};
 
@@ -193,6 +194,20 @@ const ITEM: &[Operation] = &[
     },
 ];
 
+/// Any media type.
+pub(super) const ANY: &str = "*/*";
+
+/// What objects are answered in.
+const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml", PROTOBUF];
+/// What a list, which may be a watch, is answered in.
+const LIST_MEDIA_TYPES: &[&str] = &[
+    "application/json",
+    "application/json;stream=watch",
+    "application/yaml",
+    PROTOBUF,
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+
 const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -289,7 +304,7 @@ impl PathBuilder<'_> {
                 "responses": {
                     "200": {
                         "description": "OK",
-                        "content": { "*/*": { "schema": { "type": "string" } } },
+                        "content": content(&[ANY], &json!({ "type": "string" })),
                     },
                     "401": { "description": "Unauthorized" },
                 },
@@ -354,10 +369,11 @@ impl PathBuilder<'_> {
             }
             _ => self.reference(gvk, ""),
         };
-        let content = schema.map_or_else(
-            || json!({}),
-            |schema| json!({ "application/json": { "schema": schema } }),
-        );
+        let types = match operation.verb {
+            "list" => LIST_MEDIA_TYPES,
+            _ => MEDIA_TYPES,
+        };
+        let content = schema.map_or_else(|| json!({}), |schema| content(types, &schema));
         json!({
             "200": { "description": "OK", "content": content },
             "401": { "description": "Unauthorized" },
@@ -368,24 +384,27 @@ impl PathBuilder<'_> {
         match operation.verb {
             "create" | "update" => {
                 let schema = self.reference(gvk, "")?;
-                Some(json!({ "required": true, "content": { "*/*": { "schema": schema } } }))
+                Some(json!({ "required": true, "content": content(&[ANY], &schema) }))
             }
             "patch" => {
-                let content = PATCH_TYPES.iter().map(|patch_type| {
-                    (
-                        (*patch_type).to_owned(),
-                        json!({ "schema": { "type": "object" } }),
-                    )
-                });
-                Some(json!({ "required": true, "content": content.collect::<Map<_, _>>() }))
+                let patches = content(PATCH_TYPES, &json!({ "type": "object" }));
+                Some(json!({ "required": true, "content": patches }))
             }
             "delete" | "deletecollection" => {
                 let schema = json!({ "$ref": format!("{V3_PREFIX}{META}.DeleteOptions") });
-                Some(json!({ "content": { "*/*": { "schema": schema } } }))
+                Some(json!({ "content": content(&[ANY], &schema) }))
             }
             _ => None,
         }
     }
+}
+
+/// One schema in each of these media types.
+fn content(types: &[&str], schema: &Value) -> Value {
+    let content = types
+        .iter()
+        .map(|media_type| ((*media_type).to_owned(), json!({ "schema": schema })));
+    content.collect::<Map<_, _>>().into()
 }
 
 fn query((name, kind, description): Parameter) -> Value {

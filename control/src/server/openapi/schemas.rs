@@ -1,8 +1,7 @@
-//! Definitions of types in the two forms that OpenAPI documents write.
+//! Definitions of types as version 3 writes them.
 //!
 //! The schema engine's definitions are plain JSON Schema with Kubernetes' extensions. Version 3 wraps a
-//! reference that has siblings into `allOf` and names the alternatives of scalars with two types;
-//! version 2 knows neither.
+//! reference that has siblings into `allOf` and names the alternatives of scalars with two types.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +9,6 @@ use serde_json::{Map, Value, json};
 use windlass_api::resource::{GroupVersionKind, ResourceInfo};
 
 use super::{META, Names, V3_PREFIX};
-
-/// Where references of v2 documents point.
-const V2_PREFIX: &str = "#/definitions/";
 
 /// Definitions by name.
 pub(super) type Definitions = Map<String, Value>;
@@ -119,31 +115,4 @@ fn wrap_references(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(wrap_references),
         _ => {}
     }
-}
-
-/// A v3 schema as v2 writes it: no alternatives, references side by side with what they say.
-pub(super) fn to_v2(mut schema: Value) -> Value {
-    match &mut schema {
-        Value::Object(object) => {
-            if object.shift_remove("oneOf").is_some() {
-                object.insert("type".to_owned(), "string".into());
-            }
-            if let Some(Value::Array(all_of)) = object.shift_remove("allOf") {
-                let reference = all_of
-                    .into_iter()
-                    .next()
-                    .and_then(|mut of| of.get_mut("$ref").map(Value::take));
-                object.extend(reference.map(|reference| ("$ref".to_owned(), reference)));
-            }
-            for (key, value) in object.iter_mut() {
-                *value = match value.as_str().and_then(|to| to.strip_prefix(V3_PREFIX)) {
-                    Some(name) if key == "$ref" => format!("{V2_PREFIX}{name}").into(),
-                    _ => to_v2(value.take()),
-                };
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = to_v2(item.take())),
-        _ => {}
-    }
-    schema
 }

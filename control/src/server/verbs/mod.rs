@@ -13,6 +13,7 @@ mod get;
 mod list;
 mod patch;
 mod subresource;
+mod token;
 mod update;
 mod watch;
 

@@ -4,21 +4,21 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
 use super::eviction::Eviction;
+use super::token::Token;
 use super::{Request, body, connect};
-use crate::pki::service_account::{Bound, Claims, ISSUER, Reference};
 use crate::registry::error::ApiError;
 use crate::registry::field_error::FieldError;
 use crate::registry::kinds::scale_of;
 use crate::registry::strategy::Endpoint;
 use crate::registry::update::{Update, conflict};
 use crate::registry::{Call, Registry, Written, object_meta as meta, parse};
-use crate::store::{Freshness, ObjectKey};
+use crate::store::Freshness;
 
 /// A subresource with behaviour of its own.
 #[async_trait]
@@ -284,142 +284,4 @@ impl Subresource for Log {
             .logs(&pod, request.context, &snapshot)
             .await
     }
-}
-
-/// POST serviceaccounts/NAME/token.
-struct Token;
-
-/// Shortest and longest life of a token, and the life of one that asks for none, in seconds.
-const TOKEN_LIFE: (i64, i64, i64) = (600, 86_400, 3600);
-
-#[async_trait]
-impl Subresource for Token {
-    fn name(&self) -> &'static str {
-        "token"
-    }
-
-    async fn respond(&self, request: &Request<'_>, body: Body) -> Result<Response, ApiError> {
-        if request.context.info.verb != "create" {
-            return Err(not_allowed(request));
-        }
-        let gvk = GroupVersionKind::of("authentication.k8s.io", "v1", "TokenRequest");
-        let mut answer = read(request, body, &gvk).await?.object;
-        let entry = request.server.registry().get(&request.call()).await?;
-        let account = parse(&entry)?;
-        let (shortest, longest, usual) = TOKEN_LIFE;
-        let asked = answer
-            .pointer("/spec/expirationSeconds")
-            .and_then(Value::as_i64);
-        let seconds = asked.unwrap_or(usual);
-        if seconds < shortest {
-            let detail = "may not specify a duration less than 10 minutes";
-            let errors = vec![FieldError::invalid(
-                "spec.expirationSeconds",
-                seconds,
-                detail,
-            )];
-            return Err(ApiError::Invalid {
-                target: request.target(),
-                errors,
-            });
-        }
-        let seconds = seconds.min(longest);
-        let now = Timestamp::now();
-        let audiences = answer.pointer("/spec/audiences").and_then(Value::as_array);
-        let audiences: Vec<String> = audiences
-            .into_iter()
-            .flatten()
-            .filter_map(|a| Some(a.as_str()?.to_owned()))
-            .collect();
-        let pod = bound_pod(request, &answer).await?;
-        let (namespace, name) = (
-            &*request.context.info.namespace,
-            &*request.context.info.name,
-        );
-        let claims = Claims {
-            iss: ISSUER.into(),
-            sub: format!("system:serviceaccount:{namespace}:{name}"),
-            aud: if audiences.is_empty() {
-                vec![ISSUER.into()]
-            } else {
-                audiences
-            },
-            exp: now.as_second() + seconds,
-            iat: now.as_second(),
-            nbf: now.as_second(),
-            bound: Bound {
-                namespace: namespace.into(),
-                serviceaccount: Reference {
-                    name: name.into(),
-                    uid: meta::uid(&account).into(),
-                },
-                pod,
-            },
-        };
-        let token = request.server.tokens.sign(&claims);
-        let token = token.map_err(|error| ApiError::Internal(error.to_string()))?;
-        let end = now
-            .saturating_add(SignedDuration::from_secs(seconds))
-            .unwrap_or(now);
-        let status = meta::member_mut(&mut answer, "status");
-        status.insert("token".into(), token.into());
-        status.insert("expirationTimestamp".into(), format_seconds(end).into());
-        let spec = meta::member_mut(&mut answer, "spec");
-        spec.insert("expirationSeconds".into(), seconds.into());
-        spec.insert("audiences".into(), json!(claims.aud));
-        request.answer(StatusCode::CREATED, &answer)
-    }
-}
-
-/// The pod a token is to be bound to, if the request names one; it must be there.
-async fn bound_pod(request: &Request<'_>, answer: &Value) -> Result<Option<Reference>, ApiError> {
-    let Some(reference) = answer
-        .pointer("/spec/boundObjectRef")
-        .filter(|r| !r.is_null())
-    else {
-        return Ok(None);
-    };
-    let text = |field: &str| {
-        reference
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    let invalid = |field: &str, value: &str, detail: &str| {
-        let errors = vec![FieldError::invalid(
-            format!("spec.boundObjectRef.{field}"),
-            value,
-            detail,
-        )];
-        ApiError::Invalid {
-            target: request.target(),
-            errors,
-        }
-    };
-    if text("kind") != "Pod" {
-        return Err(invalid("kind", text("kind"), "only Pod is supported"));
-    }
-    let key = ObjectKey::new("", "pods", &request.context.info.namespace, text("name"));
-    let snapshot = request
-        .server
-        .registry()
-        .store()
-        .snapshot(Freshness::Latest)
-        .await?;
-    let pod = snapshot
-        .get(&key)
-        .ok_or_else(|| invalid("name", text("name"), "pod not found"))?;
-    let pod = parse(pod)?;
-    let asked = text("uid");
-    if !asked.is_empty() && asked != meta::uid(&pod) {
-        let reason = format!(
-            "the UID in the bound object reference ({asked}) does not match the UID in record"
-        );
-        return Err(conflict(&request.call(), &reason));
-    }
-    let uid = meta::uid(&pod).to_owned();
-    Ok(Some(Reference {
-        name: text("name").into(),
-        uid,
-    }))
 }

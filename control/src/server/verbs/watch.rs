@@ -314,7 +314,7 @@ impl Stream {
             _ => json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}),
         };
         let object = match self.representation {
-            Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(&object),
+            Representation::PartialMetadata(Encoding::Protobuf) => protobuf::partial(&metadata),
             other => codec::written(&object, other.encoding()),
         };
         self.put_encoded(frame, "BOOKMARK", object);

@@ -2,7 +2,8 @@
 //!
 //! 1. `numbers.tsv` holds what JSON cannot tell: each field's number, and whether it is a pointer in Go.
 //!    `numbers` writes them into the fields of the built-in schema; custom kinds have none.
-//! 2. `encode` walks a value along its type and writes a message; `decode` reads one into a value.
+//! 2. `encode` walks a value or its JSON text along its type and writes a message; `decode` reads one into
+//!    a value.
 //! 3. `envelope` wraps messages as they travel: `k8s\0` and a `runtime.Unknown`, lists, watch frames.
 //! 4. `wire` reads and writes varints, tags and lengths, and trusts no byte.
 //!
@@ -27,6 +28,7 @@ mod wire;
 
 use std::fmt;
 
+use serde::Deserializer;
 use serde_json::Value;
 
 use super::{Schema, Type, TypeRef};
@@ -50,6 +52,11 @@ impl FieldNumber {
     fn path(&self) -> &[u8] {
         let end = self.path.iter().position(|number| *number == 0);
         self.path.get(..end.unwrap_or(MAX_PATH)).unwrap_or_default()
+    }
+
+    /// The field's own number, in the innermost of the messages around it; none when it has no place.
+    fn last(&self) -> Option<u8> {
+        self.path().last().copied()
     }
 
     fn is_known(&self) -> bool {
@@ -116,6 +123,9 @@ pub enum Problem {
     /// Raw JSON inside the message is none.
     #[error(transparent)]
     Json(super::DecodeError),
+    /// What should be an object's JSON is none.
+    #[error("{0}")]
+    Damaged(String),
     /// The type has no protobuf form.
     #[error("the type has no protobuf form")]
     NoForm,
@@ -166,12 +176,17 @@ impl Schema {
         }
     }
 
-    /// Writes an object as a bare message. `apiVersion` and `kind` of a root are not part of it:
-    /// they travel in the envelope.
+    /// Writes an object, a value or its JSON text, as a bare message. `apiVersion` and `kind` of a root are
+    /// not part of it: they travel in the envelope.
     ///
     /// # Errors
-    /// [`Problem::NoForm`], or [`Problem::Mismatch`] for a value the schema's check would not let through.
-    pub fn encode_protobuf(&self, ty: TypeRef, object: &Value) -> Result<Vec<u8>, ProtobufError> {
+    /// [`Problem::NoForm`], [`Problem::Damaged`] for a text that is no JSON, or [`Problem::Mismatch`] for a
+    /// value the schema's check would not let through.
+    pub fn encode_protobuf<'de>(
+        &self,
+        ty: TypeRef,
+        object: impl Deserializer<'de>,
+    ) -> Result<Vec<u8>, ProtobufError> {
         encode::message(self, ty, object)
     }
 

@@ -177,8 +177,37 @@ impl Writer {
         self.put_varint(length as u64);
     }
 
-    /// A message within. Its length goes in front of it once it is known: that moves the bytes of each
-    /// level once more, which is cheaper than walking the value twice.
+    /// Bytes that have tags and lengths already.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes out what was written from `start` on.
+    pub(super) fn split_off(&mut self, start: usize) -> Vec<u8> {
+        self.0.split_off(start)
+    }
+
+    /// Begins a message within, which [`Writer::end`] ends.
+    pub(super) fn begin(&mut self, number: u8) -> usize {
+        self.tag(number, WireType::Delimited);
+        // Most lengths have one digit, for which there is room now.
+        self.0.push(0);
+        self.0.len()
+    }
+
+    /// Ends the message that began at `start`. Its length goes in front of it now that it is known: where
+    /// it takes more than one byte that moves the message, which is cheaper than walking the value twice.
+    pub(super) fn end(&mut self, start: usize) {
+        let (bytes, length) = varint(self.0.len().saturating_sub(start) as u64);
+        let head = start.saturating_sub(1)..start;
+        self.0.splice(head, bytes.iter().copied().take(length));
+    }
+
+    /// A message within.
     ///
     /// # Errors
     /// What `body` says.
@@ -187,12 +216,9 @@ impl Writer {
         number: u8,
         body: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.tag(number, WireType::Delimited);
-        let start = self.0.len();
+        let start = self.begin(number);
         body(self)?;
-        let (bytes, length) = varint((self.0.len() - start) as u64);
-        self.0
-            .splice(start..start, bytes.iter().copied().take(length));
+        self.end(start);
         Ok(())
     }
 }

@@ -488,15 +488,8 @@ fn ephemeral(source: &Field<'_, '_>, errors: &mut Errors) {
         return;
     }
     let spec = template.child("spec");
-    let modes = spec.child("accessModes");
-    if modes.len() == 0 {
-        errors.push(modes.required("at least 1 access mode is required"));
-    }
-    let resources = spec.child("resources");
-    let requests = resources.child("requests");
-    if !requests.has("storage") {
-        errors.push(requests.key("storage").required(""));
-    }
+    let claim = super::super::field_path::Field::new(spec.path(), spec.value());
+    errors.extend(super::super::persistent_volume_claim::validate_spec(&claim));
 }
 
 fn image(source: &Field<'_, '_>, errors: &mut Errors) {

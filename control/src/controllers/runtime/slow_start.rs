@@ -2,17 +2,17 @@
 
 use std::future::Future;
 
-/// Runs `step` `count` times, in batches of 1, 2, 4, ... at once; the first batch with a failure is the
+/// Runs `step` for each number below `count`, in batches of 1, 2, 4, ... at once; the first batch with a failure is the
 /// last. Answers how many succeeded, and a failure if there was one.
-pub(super) async fn repeat<F, Fut, E>(count: usize, step: F) -> (usize, Option<E>)
+pub async fn repeat<F, Fut, E>(count: usize, step: F) -> (usize, Option<E>)
 where
-    F: Fn() -> Fut,
+    F: Fn(usize) -> Fut,
     Fut: Future<Output = Result<(), E>>,
 {
     let (mut done, mut batch) = (0, 1);
     while done < count {
         let size = batch.min(count - done);
-        let results = futures::future::join_all((0..size).map(|_| step())).await;
+        let results = futures::future::join_all((done..done + size).map(&step)).await;
         let successes = results.iter().filter(|result| result.is_ok()).count();
         done += successes;
         if let Some(error) = results.into_iter().find_map(Result::err) {
@@ -37,7 +37,7 @@ mod tests {
             (0, 0, (0, false, 0)),
         ] {
             let calls = Cell::new(0);
-            let (done, error) = repeat(count, || {
+            let (done, error) = repeat(count, |_| {
                 calls.set(calls.get() + 1);
                 let result = if calls.get() <= works {
                     Ok(())
