@@ -105,6 +105,7 @@ fn as_own_status(status: ReplicaSetStatus) -> ReplicationControllerStatus {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeMap;
 
     #[test]
     fn the_status_is_the_same_there_and_back() {
@@ -122,11 +123,9 @@ mod tests {
         let object = json!({"metadata": {"name": "a"}, "spec": {"selector": {"app": "web"}}});
         let controller: ReplicationController = serde_json::from_value(object).unwrap();
         let selector = controller.selector().unwrap();
-        assert!(selector.matches(&[("app".to_owned(), "web".to_owned())].into()));
-        assert!(!selector.matches(&[("app".to_owned(), "db".to_owned())].into()));
-        assert_eq!(
-            controller.selector().unwrap(),
-            controller.as_set().selector().unwrap()
-        );
+        let labels = |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        assert!(selector.matches(&labels("web")) && !selector.matches(&labels("db")));
+        let as_set = controller.as_set().selector().unwrap();
+        assert!(as_set.matches(&labels("web")) && !as_set.matches(&labels("db")));
     }
 }
