@@ -174,7 +174,8 @@ async fn tokens(kubectl: &Kubectl) {
     kubectl.ok(&credentials).await;
     // Older versions have no `auth whoami` for this version of the review.
     let review = r#"{"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}"#;
-    let who = "create --user=robot -o jsonpath={.status.userInfo.username} -f -";
+    // Validation by versions before 1.28 asks for custom resources, which a robot may not list.
+    let who = "create --user=robot --validate=false -o jsonpath={.status.userInfo.username} -f -";
     let bearer = kubectl.ok_with(who, review).await;
     assert_eq!(bearer, "system:serviceaccount:default:robot");
 }

@@ -245,10 +245,10 @@ mod tests {
             "responses": {"200": {"description": "OK"}},
         }}});
         let Ok(()) = paths(&mut out, Some(&item));
-        let golden = b"\x12\x35\x0a\x02/a\x12\x2f\x12\x2d\
+        let golden = b"\x12\x39\x0a\x02/a\x12\x33\x12\x31\
             \x2a\x04read\
             \x42\x18\x0a\x16\x12\x14\x1a\x12\x12\x05query\x22\x01q\x32\x06string\
-            \x4a\x0d\x0a\x0b\x0a\x03200\x12\x04\x0a\x02\x0a\x00";
+            \x4a\x0f\x0a\x0d\x0a\x03200\x12\x06\x0a\x04\x0a\x02OK";
         assert_eq!(out.into_bytes(), golden.to_vec());
     }
 }
