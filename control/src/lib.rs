@@ -14,6 +14,7 @@ mod images;
 pub mod kubeconfig;
 pub mod patch;
 pub mod pki;
+mod quota;
 pub mod registry;
 pub mod scheduler;
 pub mod server;

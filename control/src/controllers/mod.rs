@@ -19,6 +19,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod replica_set;
+mod resource_quota;
 mod root_ca;
 pub mod runtime;
 mod service_account;
@@ -111,6 +112,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "replication-controller",
         user: "system:serviceaccount:kube-system:replication-controller",
         start: replica_set::start_replication,
+    },
+    Controller {
+        name: "resourcequota-controller",
+        user: "system:serviceaccount:kube-system:resourcequota-controller",
+        start: resource_quota::start,
     },
     Controller {
         name: "disruption-controller",

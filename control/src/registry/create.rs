@@ -9,8 +9,8 @@ use super::strategy::Endpoint;
 use super::{Call, Registry, Written, claim_operations, managers, object_meta as meta, validation};
 use crate::store::{Change, Freshness, Operation, Precondition, Snapshot, StoreError};
 
-/// How often a generated name or an allocated address may turn out to be taken.
-const ATTEMPTS: usize = 8;
+/// How often a generated name or an allocated address may turn out to be taken, or a quota changed.
+const ATTEMPTS: usize = 64;
 
 /// Upstream's alphabet of generated names: no vowels, no look-alikes.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -36,11 +36,14 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         fill_metadata(call, &mut object)?;
         call.served.kind.strategy.set_defaults(&mut object);
+        let _turn = self.quota_turn(call).await?;
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.snapshot(Freshness::Latest).await?;
             let (candidate, warnings) =
                 self.prepare(call, &snapshot, object.clone(), manages_fields)?;
             let name = meta::name(&candidate);
+            let charges =
+                self.charge_quotas(call, Endpoint::Main, &snapshot, None, Some(&candidate))?;
             if call.options.dry_run {
                 return dry_run(call, &snapshot, &candidate, warnings);
             }
@@ -51,6 +54,7 @@ impl Registry {
             };
             let mut operations = vec![put];
             operations.extend(claim_operations(call, None, Some(&candidate))?);
+            operations.extend(charges);
             match self.store.commit(operations).await {
                 Ok(committed) => {
                     let bytes = committed.entries.first().map(|entry| entry.bytes.clone());
@@ -66,7 +70,7 @@ impl Registry {
                         return Err(ApiError::AlreadyExists(call.target_of(name)));
                     }
                 }
-                // Somebody took an address this attempt had chosen: choose again.
+                // Somebody took an address this attempt had chosen, or a part of a quota: choose again.
                 Err(StoreError::PreconditionFailed { .. }) => {}
                 Err(other) => return Err(other.into()),
             }

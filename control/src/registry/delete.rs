@@ -115,6 +115,9 @@ impl Registry {
         }];
         if removes {
             operations.extend(claim_operations(call, Some(&object), None)?);
+            let endpoint = Endpoint::Main;
+            let charges = self.charge_quotas(call, endpoint, snapshot, Some(&object), None)?;
+            operations.extend(charges);
         }
         match self.store.commit(operations).await {
             Ok(_) if removes => Ok(Deleted::Gone(object)),

@@ -6,7 +6,8 @@
 //! nothing of HTTP; strategies know nothing of the store.
 //!
 //! ```text
-//! create: metadata → defaults → prepare → admit → allocate → validate → managers → encode → commit
+//! create: metadata → defaults → prepare → admit → allocate → validate → managers → charge quotas →
+//!         encode → commit
 //! update: read → change → carry metadata, split spec and status → the same steps → commit at the
 //!         revision read, or start again
 //! delete: preconditions → finalizers and grace → mark, or remove
@@ -20,6 +21,7 @@ pub mod kinds;
 pub mod list;
 pub mod managers;
 pub mod object_meta;
+mod quota;
 pub mod strategy;
 pub mod update;
 pub mod validation;
@@ -89,6 +91,7 @@ pub struct Registry {
     by_path: HashMap<(String, String, String), usize>,
     schema: &'static Schema,
     pools: Pools,
+    turns: quota::Turns,
 }
 
 /// Who asks, and how the write is to be treated.
@@ -165,6 +168,7 @@ impl Registry {
             by_path,
             schema,
             pools,
+            turns: quota::Turns::default(),
         })
     }
 

@@ -51,12 +51,19 @@ impl Registry {
     /// # Errors
     /// Every reason an API server gives for not updating an object.
     pub async fn update(&self, call: &Call<'_>, update: &Update<'_>) -> Result<Written, ApiError> {
+        let mut turn = match update.endpoint {
+            // Who writes a status changes what is used only at the end of a pod's life.
+            Endpoint::Status => None,
+            _ => self.quota_turn(call).await?,
+        };
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.snapshot(Freshness::Latest).await?;
             let Some(entry) = snapshot.get(&call.key()) else {
                 if !update.may_create {
                     return Err(ApiError::NotFound(call.target()));
                 }
+                // Creating takes a turn of its own.
+                drop(turn.take());
                 match self
                     .create_managed(call, (update.change)(None)?, update.manages_fields)
                     .await
@@ -95,11 +102,15 @@ impl Registry {
         if new == old {
             return Ok(done(entry.bytes.clone()));
         }
+        let finished = super::delete::is_finished(call, &new);
+        let left = (!finished).then_some(&new);
+        let charges = self.charge_quotas(call, update.endpoint, snapshot, Some(&old), left)?;
         if call.options.dry_run {
             let bytes = serde_json::to_vec(&new).map_err(|e| ApiError::Internal(e.to_string()))?;
             return Ok(done(bytes.into()));
         }
-        let operations = self.operations(call, entry, &old, &new)?;
+        let mut operations = self.operations(call, entry, &old, left)?;
+        operations.extend(charges);
         match self.store.commit(operations).await {
             Ok(committed) => {
                 let written = committed.entries.first();
@@ -174,13 +185,11 @@ impl Registry {
         call: &Call<'_>,
         entry: &Entry,
         old: &Value,
-        new: &Value,
+        new: Option<&Value>,
     ) -> Result<Vec<Operation>, ApiError> {
-        let finished = super::delete::is_finished(call, new);
-        let change = if finished {
-            StoreChange::Delete
-        } else {
-            StoreChange::Put(self.encode(call, new)?)
+        let change = match new {
+            Some(new) => StoreChange::Put(self.encode(call, new)?),
+            None => StoreChange::Delete,
         };
         let precondition = Precondition::At(entry.revision);
         let mut operations = vec![Operation {
@@ -188,11 +197,7 @@ impl Registry {
             precondition,
             change,
         }];
-        operations.extend(claim_operations(
-            call,
-            Some(old),
-            (!finished).then_some(new),
-        )?);
+        operations.extend(claim_operations(call, Some(old), new)?);
         Ok(operations)
     }
 }

@@ -60,6 +60,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                     "serviceaccounts",
                     "configmaps",
                     "replicationcontrollers",
+                    "resourcequotas",
                 ],
             ),
             rule(READ, "apps", &["deployments", "replicasets"]),
@@ -122,6 +123,13 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                 &["pods"],
             ),
             EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:resourcequota-controller",
+        &[
+            rule(&["list"], "*", ALL),
+            rule(&["update"], "", &["resourcequotas/status"]),
         ],
     ),
     (

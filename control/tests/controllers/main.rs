@@ -12,5 +12,6 @@
 mod cluster;
 mod collection;
 mod nodes;
+mod quotas;
 mod scheduling;
 mod workloads;

@@ -6,7 +6,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, ReplicationController, ResourceQuota, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -36,6 +37,8 @@ pub struct Informers {
     pub replication_controllers: Arc<Informer<ReplicationController>>,
     /// Deployments.
     pub deployments: Arc<Informer<Deployment>>,
+    /// ResourceQuotas.
+    pub resource_quotas: Arc<Informer<ResourceQuota>>,
     /// PodDisruptionBudgets.
     pub disruption_budgets: Arc<Informer<PodDisruptionBudget>>,
     /// Services.
@@ -69,6 +72,7 @@ impl Informers {
             replica_sets: Informer::new(Api::all(client.clone()), all()),
             replication_controllers: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
+            resource_quotas: Informer::new(Api::all(client.clone()), all()),
             disruption_budgets: Informer::new(Api::all(client.clone()), all()),
             services: Informer::new(Api::all(client.clone()), all()),
             endpoint_slices: Informer::new(Api::all(client.clone()), all()),
@@ -88,6 +92,7 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.replica_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replication_controllers).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.resource_quotas).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.disruption_budgets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.services).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.endpoint_slices).run(stop.clone()));
@@ -129,6 +134,7 @@ whole!(
     ReplicaSet,
     ReplicationController,
     Deployment,
+    ResourceQuota,
     PodDisruptionBudget,
     Service,
     Endpoints,

@@ -83,10 +83,6 @@ impl Strategy for ResourceQuota {
         vec![scopes(new).invalid("field is immutable")]
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("ResourceQuota is stored but not enforced by Windlass yet")
-    }
-
     fn has_status(&self) -> bool {
         true
     }
