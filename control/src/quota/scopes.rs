@@ -142,15 +142,15 @@ mod tests {
             ),
         ];
         for (quota, expected) in cases {
-            let select = |(_, object): &&(&str, Value)| {
+            let selects = |(_, object): &&(&str, Value)| {
                 let counted = Counted {
                     group: "",
                     resource: "pods",
                     object,
                 };
-                super::select(&quota, &counted)
+                select(&quota, &counted)
             };
-            let selected: Vec<_> = pods.iter().filter(select).map(|(name, _)| *name).collect();
+            let selected: Vec<_> = pods.iter().filter(selects).map(|(name, _)| *name).collect();
             assert_eq!(selected, expected, "{quota}");
         }
         let map = json!({});
@@ -159,6 +159,6 @@ mod tests {
             resource: "configmaps",
             object: &map,
         };
-        assert!(!super::select(&scope("BestEffort"), &counted));
+        assert!(!select(&scope("BestEffort"), &counted));
     }
 }
