@@ -2,7 +2,7 @@
 //!
 //! A row at the start of a line names a definition; those after it, indented by a tab, name its fields:
 //! name, number, and `pointer` where Go holds one. The number of a field of an embedded struct is a path:
-//! `2.19` is field 19 of the message in field 2. The facts are those of Kubernetes 1.35; definitions that
+//! `2.19` is field 19 of the message in field 2. Times are not marked: an empty one is absent either way. The facts are those of Kubernetes 1.35; definitions that
 //! the schema does not have are passed over, so that a kind which is added later finds its numbers here.
 
 use super::{FieldNumber, MAX_PATH};
