@@ -129,6 +129,11 @@ const CONTROLLERS: &[Controller] = &[
         start: endpoint_slice::start,
     },
     Controller {
+        name: "endpointslicemirroring-controller",
+        user: "system:serviceaccount:kube-system:endpointslicemirroring-controller",
+        start: endpoint_slice::start_mirroring,
+    },
+    Controller {
         name: "service-account-controller",
         user: "system:serviceaccount:kube-system:service-account-controller",
         start: service_account::start,

@@ -78,11 +78,7 @@ async fn reconcile(context: &Context, key: Key) -> Outcome {
         return Ok(None);
     };
     let resources = discover(&context.client).await?;
-    let mut remains = Remains::default();
-    for resource in resources.iter().filter(|resource| resource.namespaced) {
-        let left = empty(context, resource, &key.name).await?;
-        remains.add(resource, &left);
-    }
+    let remains = empty_all(context, &resources, &key.name).await?;
     let api: Api<Namespace> = Api::all(context.client.clone());
     if !remains.kinds.is_empty() {
         if let Some(changed) = with_conditions(&namespace, &remains, Timestamp::now()) {
@@ -104,6 +100,31 @@ async fn reconcile(context: &Context, key: Key) -> Outcome {
             .await,
     )?;
     Ok(None)
+}
+
+/// Deletes everything there is; answers what is left. Pods go first, with nothing they may need as they
+/// end taken from under them.
+async fn empty_all(
+    context: &Context,
+    resources: &[Resource],
+    namespace: &str,
+) -> Result<Remains, ReconcileError> {
+    let is_pod =
+        |resource: &&Resource| resource.api.group.is_empty() && resource.api.plural == "pods";
+    let namespaced = || resources.iter().filter(|resource| resource.namespaced);
+    let mut remains = Remains::default();
+    for resource in namespaced().filter(is_pod) {
+        let left = empty(context, resource, namespace).await?;
+        remains.add(resource, &left);
+    }
+    if !remains.kinds.is_empty() {
+        return Ok(remains);
+    }
+    for resource in namespaced().filter(|resource| !is_pod(resource)) {
+        let left = empty(context, resource, namespace).await?;
+        remains.add(resource, &left);
+    }
+    Ok(remains)
 }
 
 /// Deletes everything of a kind; answers what is still there.

@@ -151,6 +151,10 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "system:serviceaccount:kube-system:endpointslicemirroring-controller",
+        &[rule(ALL, "discovery.k8s.io", &["endpointslices"]), EVENTS],
+    ),
+    (
         "system:serviceaccount:kube-system:namespace-controller",
         &[
             rule(

@@ -11,6 +11,7 @@
 
 mod cluster;
 mod collection;
+mod conformance;
 mod nodes;
 mod quotas;
 mod scheduling;

@@ -69,12 +69,12 @@ async fn a_quota_counts_what_is_there_and_what_comes_and_goes() {
     let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort",
         "selector": {"a": "b"}, "ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]}});
     create(&cluster.api::<Service>(), service).await;
-    let hard = json!({"spec": {"hard": {"services": "2", "services.nodeports": "3",
+    let hard = json!({"spec": {"hard": {"services": "3", "services.nodeports": "3",
         "pods": null, "requests.cpu": null, "count/configmaps": null}}});
     merge(&quotas, "q", hard).await;
     used_of(
         &cluster,
-        json!({"services": "1", "services.nodeports": "2"}),
+        json!({"services": "2", "services.nodeports": "2"}),
     )
     .await;
     cluster.stop().await;

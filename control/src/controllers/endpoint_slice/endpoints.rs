@@ -91,7 +91,7 @@ fn families(service: &Service) -> Vec<String> {
         .unwrap_or_else(|| vec!["IPv4".into()])
 }
 
-fn family_of(address: &str) -> &'static str {
+pub(super) fn family_of(address: &str) -> &'static str {
     if address.contains(':') {
         "IPv6"
     } else {

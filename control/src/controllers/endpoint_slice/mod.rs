@@ -2,10 +2,12 @@
 //!
 //! A Service is looked at when it, one of its pods or one of its slices changes. `endpoints.rs` says who
 //! is behind it, `slices.rs` how that is best spread over slices, `mirror.rs` what the Endpoints show.
-//! Services without a selector are their user's business.
+//! The Endpoints of Services without a selector are their user's business; `mirroring.rs`, a controller of its
+//! own, makes slices of them.
 
 mod endpoints;
 mod mirror;
+mod mirroring;
 mod slices;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use windlass_api::label_selector::LabelSelector;
@@ -32,6 +34,8 @@ use super::runtime::worker::{
 const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 4;
 const ZONE: &str = "topology.kubernetes.io/zone";
+
+pub(super) use mirroring::start as start_mirroring;
 
 /// Starts the controller.
 pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
@@ -61,7 +65,10 @@ async fn run(context: Context) {
         .subscribe(move |change| of_pods.pod_changed(change));
     let _slices = informers.endpoint_slices.subscribe(move |change| {
         // Its own new slices are no news; changed and removed ones are repaired.
-        if let Some(old) = change.old.filter(|old| slices::is_managed(old)) {
+        if let Some(old) = change
+            .old
+            .filter(|old| slices::is_managed(old, slices::MANAGER))
+        {
             of_slices.wake_owner(old);
         }
     });
@@ -120,7 +127,8 @@ impl Controller {
         let zones = |node: &str| self.zone(node);
         let groups = endpoints::groups(&service, &pods, &zones);
         let result = async {
-            self.write_slices(&key, &service, &groups).await?;
+            let owner = slices::Owner::service(&service);
+            write_slices(&self.context, &key, &owner, slices::MANAGER, &groups).await?;
             self.write_endpoints(&key, &service, &pods).await
         };
         match result.await {
@@ -155,33 +163,6 @@ impl Controller {
     fn zone(&self, node: &str) -> Option<String> {
         let node: Arc<Node> = self.context.informers.nodes.get(&Key::cluster(node))?;
         node.metadata.labels().get(ZONE).cloned()
-    }
-
-    async fn write_slices(
-        &self,
-        key: &Key,
-        service: &Service,
-        groups: &BTreeMap<endpoints::Group, Vec<k8s_openapi::api::discovery::v1::Endpoint>>,
-    ) -> Result<(), kube::Error> {
-        let index = Index::Service(key.namespace.to_string(), key.name.to_string());
-        let mut known = self.context.informers.endpoint_slices.by(&index);
-        known.retain(|slice| slices::is_managed(slice));
-        let api: Api<EndpointSlice> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        for action in slices::plan(service, groups, &known) {
-            match action {
-                slices::Action::Create(slice) => {
-                    api.create(&PostParams::default(), &slice).await?;
-                }
-                slices::Action::Update(slice) => {
-                    api.replace(slice.metadata.name(), &PostParams::default(), &slice)
-                        .await?;
-                }
-                slices::Action::Delete(name) => {
-                    unless_gone(api.delete(&name, &DeleteParams::default()).await)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn write_endpoints(
@@ -222,6 +203,35 @@ impl Controller {
     fn endpoints(&self, key: &Key) -> Api<Endpoints> {
         Api::namespaced(self.context.client.clone(), &key.namespace)
     }
+}
+
+/// Makes the slices that `manager` has made of a Service show `groups`.
+async fn write_slices(
+    context: &Context,
+    key: &Key,
+    owner: &slices::Owner,
+    manager: &str,
+    groups: &BTreeMap<endpoints::Group, Vec<Endpoint>>,
+) -> Result<(), kube::Error> {
+    let index = Index::Service(key.namespace.to_string(), key.name.to_string());
+    let mut known = context.informers.endpoint_slices.by(&index);
+    known.retain(|slice| slices::is_managed(slice, manager));
+    let api: Api<EndpointSlice> = Api::namespaced(context.client.clone(), &key.namespace);
+    for action in slices::plan(owner, groups, &known) {
+        match action {
+            slices::Action::Create(slice) => {
+                api.create(&PostParams::default(), &slice).await?;
+            }
+            slices::Action::Update(slice) => {
+                api.replace(slice.metadata.name(), &PostParams::default(), &slice)
+                    .await?;
+            }
+            slices::Action::Delete(name) => {
+                unless_gone(api.delete(&name, &DeleteParams::default()).await)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The selector, if the Service has one that selects something.

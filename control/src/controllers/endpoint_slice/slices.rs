@@ -1,7 +1,7 @@
 //! How endpoints are spread over slices, with as few writes as possible.
 //!
 //! An endpoint stays in the slice it is in. What is new goes where there is room, first into slices that
-//! have to be written anyway; what remains gets new slices. A slice's name follows from its Service and
+//! have to be written anyway; what remains gets new slices. A slice's name follows from its owner and
 //! a counter, so that a stale cache ends in "already exists" and not in a second slice.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sha2::{Digest, Sha256};
 
 use super::endpoints::{Group, Port};
@@ -20,7 +20,8 @@ use crate::controllers::runtime::metadata::{Metadata, controller_reference};
 /// Endpoints in a slice at most.
 const MAX: usize = 100;
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Who makes slices of the pods of Services.
+pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Label of what belongs to a Service without an address of its own.
 pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 
@@ -35,18 +36,60 @@ pub(super) enum Action {
     Delete(String),
 }
 
-/// Whether a slice is this controller's.
-pub(super) fn is_managed(slice: &EndpointSlice) -> bool {
-    slice
-        .metadata
-        .labels()
-        .get(MANAGED_BY)
-        .is_some_and(|by| by == MANAGER)
+/// What slices are of, and what they carry because of it.
+#[derive(Debug)]
+pub(super) struct Owner {
+    name: String,
+    uid: String,
+    /// Whatever a new slice starts from, its labels among it.
+    metadata: ObjectMeta,
+}
+
+impl Owner {
+    /// A Service with a selector.
+    pub(super) fn service(service: &Service) -> Self {
+        let mut labels = service.metadata.labels().clone();
+        labels.remove(HEADLESS);
+        if is_headless(service) {
+            labels.insert(HEADLESS.into(), String::new());
+        }
+        let reference = controller_reference("v1", "Service", &service.metadata);
+        Self::new(&service.metadata, reference, labels, MANAGER)
+    }
+
+    /// An owner by its metadata; `labels` are what its slices carry besides those that say whose they are.
+    pub(super) fn new(
+        metadata: &ObjectMeta,
+        reference: OwnerReference,
+        mut labels: BTreeMap<String, String>,
+        manager: &str,
+    ) -> Self {
+        let name = metadata.name();
+        labels.insert(SERVICE_NAME.into(), name.to_owned());
+        labels.insert(MANAGED_BY.into(), manager.to_owned());
+        Self {
+            name: name.to_owned(),
+            uid: metadata.uid().to_owned(),
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{name}-")),
+                namespace: metadata.namespace.clone(),
+                labels: Some(labels),
+                owner_references: Some(vec![reference]),
+                ..ObjectMeta::default()
+            },
+        }
+    }
+}
+
+/// Whether a slice is that controller's.
+pub(super) fn is_managed(slice: &EndpointSlice, manager: &str) -> bool {
+    let by = slice.metadata.labels().get(MANAGED_BY);
+    by.is_some_and(|by| by == manager)
 }
 
 /// The writes that make `known`, the slices there are, show `groups`.
 pub(super) fn plan(
-    service: &Service,
+    owner: &Owner,
     groups: &BTreeMap<Group, Vec<Endpoint>>,
     known: &[Arc<EndpointSlice>],
 ) -> Vec<Action> {
@@ -57,12 +100,12 @@ pub(super) fn plan(
     {
         by_group.entry(group_of(slice)).or_default().push(slice);
     }
-    let mut names = Names::new(service, known);
+    let mut names = Names::new(owner, known);
     let mut actions = Vec::new();
     for (group, endpoints) in groups {
         let mut slices = by_group.remove(group).unwrap_or_default();
         slices.sort_by(|a, b| a.metadata.name().cmp(b.metadata.name()));
-        fill(service, group, endpoints, &slices, &mut names, &mut actions);
+        fill(owner, group, endpoints, &slices, &mut names, &mut actions);
     }
     let stale = by_group.into_values().flatten();
     actions.extend(stale.map(|slice| Action::Delete(slice.metadata.name().to_owned())));
@@ -92,7 +135,7 @@ struct Draft<'a> {
 }
 
 fn fill(
-    service: &Service,
+    owner: &Owner,
     group: &Group,
     endpoints: &[Endpoint],
     slices: &[&EndpointSlice],
@@ -103,13 +146,13 @@ fn fill(
         .iter()
         .map(|endpoint| (identity(endpoint), endpoint))
         .collect();
-    let labels = labels(service);
+    let labels = &owner.metadata.labels;
     let mut drafts: Vec<Draft<'_>> = slices
         .iter()
         .map(|slice| keep(slice, &mut wanted))
         .collect();
     for draft in &mut drafts {
-        draft.changed |= draft.slice.metadata.labels.as_ref() != Some(&labels);
+        draft.changed |= draft.slice.metadata.labels != *labels;
     }
     let mut new: Vec<Endpoint> = wanted.into_values().cloned().collect();
     for fills_changed in [true, false] {
@@ -132,22 +175,22 @@ fn fill(
         } else if draft.changed {
             let mut slice = draft.slice.clone();
             slice.endpoints = draft.endpoints;
-            slice.metadata.labels = Some(labels.clone());
+            slice.metadata.labels.clone_from(labels);
             actions.push(Action::Update(Box::new(slice)));
         }
     }
     for chunk in new.chunks(MAX) {
         actions.push(Action::Create(Box::new(slice(
-            service,
+            owner,
             group,
             names.next(),
             chunk,
         ))));
     }
-    // A Service with nobody behind it has one empty slice, so that readers know it was looked at.
+    // An owner with nobody behind it has one empty slice, so that readers know it was looked at.
     if keeps_empty {
         actions.push(Action::Create(Box::new(slice(
-            service,
+            owner,
             group,
             names.next(),
             &[],
@@ -180,18 +223,7 @@ fn identity(endpoint: &Endpoint) -> &str {
         .unwrap_or_default()
 }
 
-fn labels(service: &Service) -> BTreeMap<String, String> {
-    let mut labels = service.metadata.labels().clone();
-    labels.remove(HEADLESS);
-    labels.insert(SERVICE_NAME.into(), service.metadata.name().to_owned());
-    labels.insert(MANAGED_BY.into(), MANAGER.into());
-    if is_headless(service) {
-        labels.insert(HEADLESS.into(), String::new());
-    }
-    labels
-}
-
-fn slice(service: &Service, group: &Group, name: String, endpoints: &[Endpoint]) -> EndpointSlice {
+fn slice(owner: &Owner, group: &Group, name: String, endpoints: &[Endpoint]) -> EndpointSlice {
     let ports = group.ports.iter().map(|port| EndpointPort {
         name: Some(port.name.clone()),
         protocol: Some(port.protocol.clone()),
@@ -201,15 +233,7 @@ fn slice(service: &Service, group: &Group, name: String, endpoints: &[Endpoint])
     EndpointSlice {
         metadata: ObjectMeta {
             name: Some(name),
-            generate_name: Some(format!("{}-", service.metadata.name())),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(labels(service)),
-            owner_references: Some(vec![controller_reference(
-                "v1",
-                "Service",
-                &service.metadata,
-            )]),
-            ..ObjectMeta::default()
+            ..owner.metadata.clone()
         },
         address_type: group.family.clone(),
         endpoints: endpoints.to_vec(),
@@ -219,17 +243,17 @@ fn slice(service: &Service, group: &Group, name: String, endpoints: &[Endpoint])
 
 /// Names for new slices: the first of a fixed sequence that are free.
 struct Names {
-    service: String,
+    owner: String,
     uid: String,
     taken: BTreeSet<String>,
     next: u32,
 }
 
 impl Names {
-    fn new(service: &Service, known: &[Arc<EndpointSlice>]) -> Self {
+    fn new(owner: &Owner, known: &[Arc<EndpointSlice>]) -> Self {
         Self {
-            service: service.metadata.name().to_owned(),
-            uid: service.metadata.uid().to_owned(),
+            owner: owner.name.clone(),
+            uid: owner.uid.clone(),
             taken: known
                 .iter()
                 .map(|slice| slice.metadata.name().to_owned())
@@ -245,7 +269,7 @@ impl Names {
             const LETTERS: &[u8; 32] = b"bcdfghjklmnpqrstvwxz2456789aeiou";
             let letter = |byte: &u8| LETTERS.get(usize::from(byte % 27)).copied().map(char::from);
             let suffix: String = digest.iter().filter_map(letter).take(SUFFIX).collect();
-            let name = format!("{}-{suffix}", self.service);
+            let name = format!("{}-{suffix}", self.owner);
             if self.taken.insert(name.clone()) {
                 return name;
             }
@@ -313,7 +337,7 @@ mod tests {
             (pods(0..0), [1, 0, 3]),
         ] {
             let groups = groups(&service, &pods, &|_| None);
-            let actions = plan(&service, &groups, &known);
+            let actions = plan(&Owner::service(&service), &groups, &known);
             assert_eq!(apply(&mut known, actions), expected, "{} pods", pods.len());
             assert!(known.iter().all(|slice| slice.endpoints.len() <= MAX));
             let total: usize = known.iter().map(|slice| slice.endpoints.len()).sum();
@@ -326,7 +350,7 @@ mod tests {
         let service = service(json!({"clusterIP": "None", "ports": [{"port": 80}]}));
         let groups = groups(&service, &pods(0..1), &|_| None);
         let mut known = Vec::new();
-        apply(&mut known, plan(&service, &groups, &[]));
+        apply(&mut known, plan(&Owner::service(&service), &groups, &[]));
         let labels = known[0].metadata.labels();
         let expected = [
             ("a", "b"),
@@ -336,6 +360,6 @@ mod tests {
         ];
         let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(*labels, BTreeMap::from(expected));
-        assert!(is_managed(&known[0]));
+        assert!(is_managed(&known[0], MANAGER));
     }
 }

@@ -198,6 +198,20 @@ impl Graph {
         node.dependents.iter().filter(blocks).cloned().collect()
     }
 
+    /// Whether the object waits until its dependents are gone.
+    pub(super) fn is_in_foreground(&self, uid: &str) -> bool {
+        let node = self.nodes.get(uid);
+        node.is_some_and(|node| node.deletion == Deletion::Foreground)
+    }
+
+    /// Whether one of an object's dependents waits for its own dependents, and so perhaps for an owner of
+    /// the object: they may own each other in a circle.
+    pub(super) fn waits_for_its_owner(&self, uid: &str) -> bool {
+        let node = self.nodes.get(uid);
+        let mut dependents = node.into_iter().flat_map(|node| &node.dependents);
+        dependents.any(|dependent| self.is_in_foreground(dependent))
+    }
+
     /// What the graph knows of an owner that `dependent` names.
     pub(super) fn owner(&self, dependent: &Identity, reference: &OwnerReference) -> Known {
         let Some(node) = self

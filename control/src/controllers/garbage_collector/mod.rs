@@ -214,6 +214,10 @@ impl Collector {
             return self.disown(&node.identity, &found, &lost).await;
         }
         let policy = if !owners.waiting.is_empty() && !node.dependents.is_empty() {
+            if self.graph().waits_for_its_owner(uid) {
+                // A circle: somebody in it has to stop holding the others back.
+                return self.unblock(&node.identity, &found).await;
+            }
             PropagationPolicy::Foreground
         } else if found.has_finalizer(ORPHAN) {
             PropagationPolicy::Orphan
@@ -289,14 +293,30 @@ impl Collector {
 
     /// Ends a foreground deletion once nothing blocks it.
     async fn finish_foreground(&self, uid: &str, node: &Node) -> Result<(), ReconcileError> {
-        let blocking = self.graph().blocking(uid);
-        if blocking.is_empty() {
+        let (blocking, idle) = {
+            let graph = self.graph();
+            let blocking = graph.blocking(uid);
+            let idle = blocking.iter().filter(|uid| !graph.is_in_foreground(uid));
+            (blocking.len(), idle.cloned().collect::<Vec<_>>())
+        };
+        if blocking == 0 {
             return self.remove_finalizer(uid, &node.identity, FOREGROUND).await;
         }
-        blocking
-            .into_iter()
+        // Those that wait themselves have been looked at, and say so when they are done.
+        idle.into_iter()
             .for_each(|dependent| self.queue.add(dependent));
         Ok(())
+    }
+
+    /// Keeps an object from holding back the foreground deletion of its owners.
+    async fn unblock(&self, identity: &Identity, found: &ObjectMeta) -> Result<(), ReconcileError> {
+        let free = found.owners().iter().cloned().map(|owner| OwnerReference {
+            block_owner_deletion: owner.block_owner_deletion.map(|_| false),
+            ..owner
+        });
+        let free: Vec<_> = free.collect();
+        let patch = json!({ "ownerReferences": free });
+        self.patch(identity, found, patch).await
     }
 
     /// Lets all dependents go, then the object.
