@@ -142,9 +142,8 @@ async fn connection(
         .map_err(|_| "handshake timed out".to_owned())?
         .map_err(|error| format!("handshake: {error}"))?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let peer = certificates
-        .and_then(<[_]>::first)
-        .map(|c| PeerCertificate(c.clone().into_owned()));
+    let certificate = certificates.and_then(<[_]>::first);
+    let peer = certificate.map(PeerCertificate::read);
     let service = service_fn(move |request: Request<Incoming>| {
         let server = Arc::clone(&server);
         let mut request = request.map(Body::new);

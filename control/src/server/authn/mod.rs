@@ -14,16 +14,45 @@ mod web_socket;
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
 
 use crate::identity::{AUTHENTICATED, UserInfo};
 use crate::pki::service_account::{ISSUER, Tokens};
 use crate::registry::error::ApiError;
 use crate::store::{Freshness, Snapshot, Store};
 
-/// The client certificate of a connection, once TLS has verified it.
+/// What the client certificate of a connection says, once TLS has verified it. Read once per connection.
 #[derive(Clone, Debug)]
-pub struct PeerCertificate(pub CertificateDer<'static>);
+pub struct PeerCertificate {
+    /// Its user; `None` if its subject names none.
+    user: Option<Arc<UserInfo>>,
+    /// Its last second, since 1970: a connection may outlive it.
+    expires: i64,
+}
+
+impl PeerCertificate {
+    /// Reads a certificate. One that cannot be understood is nobody's.
+    #[must_use]
+    pub fn read(certificate: &CertificateDer<'_>) -> Self {
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
+            return Self {
+                user: None,
+                expires: 0,
+            };
+        };
+        Self {
+            user: user_of(&parsed).map(Arc::new),
+            expires: parsed.validity().not_after.timestamp(),
+        }
+    }
+
+    fn user(&self, now: Timestamp) -> Option<UserInfo> {
+        let user = self.user.as_deref()?;
+        (now.as_second() <= self.expires).then(|| user.clone())
+    }
+}
 
 /// Finds out who makes a request.
 #[derive(Debug)]
@@ -49,7 +78,8 @@ impl Authenticator {
         store: &dyn Store,
     ) -> Result<UserInfo, ApiError> {
         if let Some(certificate) = certificate {
-            return user_of(certificate).ok_or(ApiError::Unauthorized);
+            let user = certificate.user(Timestamp::now());
+            return user.ok_or(ApiError::Unauthorized);
         }
         let from_header = match headers.get(header::AUTHORIZATION) {
             Some(value) => bearer(value.to_str().map_err(|_| ApiError::Unauthorized)?),
@@ -97,8 +127,7 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 /// Common name is the user, organizations are the groups.
-fn user_of(certificate: &PeerCertificate) -> Option<UserInfo> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate.0).ok()?;
+fn user_of(parsed: &X509Certificate<'_>) -> Option<UserInfo> {
     let subject = parsed.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let organizations = subject
@@ -113,4 +142,29 @@ fn user_of(certificate: &PeerCertificate) -> Option<UserInfo> {
         groups,
         ..UserInfo::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_names_its_user_until_it_expires() {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let name = &mut params.distinguished_name;
+        name.push(rcgen::DnType::CommonName, "alice");
+        name.push(rcgen::DnType::OrganizationName, "team");
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let peer = PeerCertificate::read(certificate.der());
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let user = peer.user(at("2029-12-31T23:59:59Z")).unwrap();
+        assert_eq!(user.name, "alice");
+        assert_eq!(user.groups, ["team", AUTHENTICATED]);
+        assert_eq!(peer.user(at("2030-01-02T00:00:00Z")), None);
+        let broken = PeerCertificate::read(&CertificateDer::from(&b"broken"[..]));
+        assert_eq!(broken.user(at("1970-01-01T00:00:00Z")), None);
+    }
 }
