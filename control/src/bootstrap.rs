@@ -1,5 +1,7 @@
-//! Objects that every cluster has: system namespaces and priority classes, the Service of the API itself,
-//! and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
+//! Objects that every cluster has: system namespaces and priority classes, default roles, the Service of
+//! the API itself, and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
+
+mod roles;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,6 +50,7 @@ pub(crate) async fn ensure(
     for class in PRIORITY_CLASSES {
         apply(client, "priorityclasses", None, &priority_class(class)).await?;
     }
+    roles::ensure(client).await?;
     apply(client, "services", Some("default"), &service(config)).await?;
     apply(client, "endpoints", Some("default"), &endpoints(address)).await?;
     apply(client, "endpointslices", Some("default"), &slice(address)).await?;

@@ -15,6 +15,7 @@ pub mod kubeconfig;
 pub mod patch;
 pub mod pki;
 mod quota;
+pub mod rbac;
 pub mod registry;
 pub mod scheduler;
 pub mod server;

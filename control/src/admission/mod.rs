@@ -1,5 +1,8 @@
 //! Admission: what is decided about a write beyond its own fields.
 //!
+//! Differs from Kubernetes: whether a role or binding grants more than its writer has is asked here, not in
+//! front of the store.
+//!
 //! A plugin sees the object after defaulting and before validation, and may change it or refuse it. The
 //! table [`ADMISSION`] is in upstream's order; plugins run in that order on every create, update and
 //! delete (a delete shows no object). A plugin is pure but for reading the snapshot it is given.
@@ -7,11 +10,13 @@
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod rbac_escalation;
 mod runtime_class;
 mod service_account;
 
 use serde_json::Value;
 
+use crate::rbac::Rbac;
 use crate::registry::Call;
 use crate::registry::error::ApiError;
 use crate::registry::strategy::Endpoint;
@@ -27,6 +32,8 @@ pub struct Attributes<'a> {
     pub snapshot: &'a Snapshot,
     /// The object before; `None` on creation.
     pub old: Option<&'a Value>,
+    /// Who may do what by roles; `None` before the first request.
+    pub rbac: Option<&'a Rbac>,
 }
 
 impl Attributes<'_> {
@@ -48,6 +55,7 @@ pub trait Admission: Sync {
 /// Every plugin, in the order they run.
 pub const ADMISSION: &[&dyn Admission] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &rbac_escalation::RbacEscalation,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &default_toleration_seconds::DefaultTolerationSeconds,

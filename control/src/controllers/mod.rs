@@ -10,6 +10,7 @@
 //! `server/authz.rs`.
 
 mod certificates;
+mod cluster_role_aggregation;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
@@ -167,6 +168,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "certificate-controller",
         user: "system:serviceaccount:kube-system:certificate-controller",
         start: certificates::start,
+    },
+    Controller {
+        name: "clusterrole-aggregation-controller",
+        user: "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
+        start: cluster_role_aggregation::start,
     },
     Controller {
         name: "garbage-collector-controller",

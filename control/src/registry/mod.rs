@@ -39,6 +39,7 @@ use windlass_api::schema::{Schema, TypeRef};
 
 use crate::admission::{ADMISSION, Attributes};
 use crate::identity::UserInfo;
+use crate::rbac::Rbac;
 use crate::store::{
     Change, Entry, Freshness, KeyRange, ObjectKey, Operation, Pairs, Precondition, Record,
     Snapshot, Store,
@@ -92,6 +93,7 @@ pub struct Registry {
     schema: &'static Schema,
     pools: Pools,
     turns: quota::Turns,
+    rbac: tokio::sync::OnceCell<Rbac>,
 }
 
 /// Who asks, and how the write is to be treated.
@@ -169,6 +171,7 @@ impl Registry {
             schema,
             pools,
             turns: quota::Turns::default(),
+            rbac: tokio::sync::OnceCell::new(),
         })
     }
 
@@ -203,6 +206,15 @@ impl Registry {
         &self.store
     }
 
+    /// Who may do what by the roles and bindings that are stored.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn rbac(&self) -> Result<&Rbac, ApiError> {
+        let open = || Rbac::open(&*self.store);
+        Ok(self.rbac.get_or_try_init(open).await?)
+    }
+
     /// One object.
     ///
     /// # Errors
@@ -225,6 +237,7 @@ impl Registry {
             endpoint,
             snapshot,
             old,
+            rbac: self.rbac.get(),
         };
         ADMISSION
             .iter()

@@ -1,4 +1,4 @@
-//! Authorization until RBAC is whole: fixed allow-lists, everything else denied.
+//! Authorization: fixed allow-lists for the parts of the cluster, roles and bindings for everybody.
 //!
 //! | who | may |
 //! |---|---|
@@ -8,10 +8,12 @@
 //! | group `system:bootstrappers` | ask for a node's client certificate |
 //! | anybody authenticated | discovery and OpenAPI, and [`BASIC`]: questions about themselves |
 //! | anybody | health, version, and ConfigMap kube-public/cluster-info |
+//! | anybody | what roles are bound to them (`rbac/`) |
 //!
-//! Differs from Kubernetes: RBAC objects are not served yet, so other users have no permissions.
+//! Differs from Kubernetes: what components need is not a matter of roles, so nobody can take it from them.
 
 use crate::identity::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, UserInfo};
+use crate::rbac::{Action, GROUP, Rbac};
 use crate::registry::error::{ApiError, Target};
 use crate::store::{KeyRange, ObjectKey, Snapshot};
 
@@ -68,6 +70,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
             rule(READ, "discovery.k8s.io", &["endpointslices"]),
             rule(READ, "coordination.k8s.io", &["leases"]),
             rule(READ, "certificates.k8s.io", &["certificatesigningrequests"]),
+            rule(READ, GROUP, &["clusterroles"]),
         ],
     ),
     (
@@ -286,10 +289,10 @@ const DISCOVERY: &[&str] = &["/", "/api", "/apis", "/openapi"];
 pub fn authorize(
     user: &UserInfo,
     info: &RequestInfo,
-    snapshot: &Snapshot,
+    grounds: Grounds<'_>,
     field_selector: &str,
 ) -> Result<(), ApiError> {
-    if may(user, info, snapshot, field_selector) {
+    if may(user, info, grounds, field_selector) {
         Ok(())
     } else {
         Err(forbidden(user, info))
@@ -298,19 +301,55 @@ pub fn authorize(
 
 /// Whether `user` may do what `info` says.
 #[must_use]
-pub fn may(user: &UserInfo, info: &RequestInfo, snapshot: &Snapshot, field_selector: &str) -> bool {
+pub fn may(
+    user: &UserInfo,
+    info: &RequestInfo,
+    grounds: Grounds<'_>,
+    field_selector: &str,
+) -> bool {
     user.is_in(MASTERS)
         || if info.is_resource {
-            may_resource(user, info, snapshot, field_selector)
+            may_resource(user, info, grounds.snapshot, field_selector)
         } else {
             may_path(user, info)
         }
+        || may_by_role(user, info, grounds)
 }
 
-/// Everything `user` may do, as the status of a SelfSubjectRulesReview. What a node may do depends on
-/// the object besides.
+/// What decisions are made on.
+#[derive(Clone, Copy, Debug)]
+pub struct Grounds<'a> {
+    /// The cluster as of now.
+    pub snapshot: &'a Snapshot,
+    /// Its roles and bindings.
+    pub rbac: &'a Rbac,
+}
+
+fn may_by_role(user: &UserInfo, info: &RequestInfo, grounds: Grounds<'_>) -> bool {
+    let action = if info.is_resource {
+        Action {
+            verb: info.verb,
+            group: &info.group,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            name: &info.name,
+            path: "",
+        }
+    } else {
+        Action {
+            verb: info.verb,
+            path: &info.path,
+            ..Action::default()
+        }
+    };
+    let Grounds { snapshot, rbac } = grounds;
+    rbac.allows(snapshot, user, &info.namespace, &action)
+}
+
+/// Everything `user` may do in a namespace, as the status of a SelfSubjectRulesReview. What a node may do
+/// depends on the object besides.
 #[must_use]
-pub fn rules(user: &UserInfo) -> Value {
+pub fn rules(user: &UserInfo, namespace: &str, grounds: Grounds<'_>) -> Value {
     let all = [rule(ALL, "*", ALL)];
     let (resources, paths): (Vec<&Rule>, Vec<String>) = if user.is_in(MASTERS) {
         (all.iter().collect(), vec!["*".to_owned()])
@@ -327,11 +366,18 @@ pub fn rules(user: &UserInfo) -> Value {
             "verbs": rule.verbs, "apiGroups": [rule.group], "resources": rule.resources,
         })
     };
-    let resources: Vec<_> = resources.iter().map(resource).collect();
+    let mut resources: Vec<_> = resources.iter().map(resource).collect();
     let verbs = if user.is_in(MASTERS) { "*" } else { "get" };
+    let mut others = vec![json!({"verbs": [verbs], "nonResourceURLs": paths})];
+    for rule in grounds.rbac.rules(grounds.snapshot, user, namespace) {
+        match rule.to_review() {
+            (true, rule) => resources.push(rule),
+            (false, rule) => others.push(rule),
+        }
+    }
     json!({
         "resourceRules": resources,
-        "nonResourceRules": [{"verbs": [verbs], "nonResourceURLs": paths}],
+        "nonResourceRules": others,
         "incomplete": user.node_name().is_some(),
     })
 }
@@ -495,13 +541,11 @@ mod tests {
         let uri: Uri = uri.parse().unwrap();
         let query = Query::of(&uri);
         let info = RequestInfo::of(method, &uri, &query);
-        authorize(
-            user,
-            &info,
-            &Snapshot::default(),
-            query.get("fieldSelector"),
-        )
-        .is_ok()
+        let grounds = Grounds {
+            snapshot: &Snapshot::default(),
+            rbac: &Rbac::default(),
+        };
+        authorize(user, &info, grounds, query.get("fieldSelector")).is_ok()
     }
 
     #[test]

@@ -50,6 +50,7 @@ use crate::registry::Registry;
 use crate::registry::error::ApiError;
 use crate::store::{Freshness, Snapshot};
 use authn::{Authenticator, PeerCertificate};
+use authz::Grounds;
 use connect::NodeConnector;
 use health::Health;
 use limits::{Class, Limits};
@@ -199,8 +200,9 @@ impl ApiServer {
                 .await;
         }
         let snapshot = self.registry.store().snapshot(Freshness::Latest).await?;
-        let user = impersonated(user, &parts.headers, &snapshot)?;
-        authz::authorize(&user, &info, &snapshot, query.get("fieldSelector"))?;
+        let grounds = self.grounds(&snapshot).await?;
+        let user = impersonated(user, &parts.headers, grounds)?;
+        authz::authorize(&user, &info, grounds, query.get("fieldSelector"))?;
         drop(snapshot);
         authn::forget_credentials(&mut parts.headers);
         let context = Context {
@@ -222,6 +224,15 @@ impl ApiServer {
                 "request did not complete within the allotted timeout".into(),
             ))
         })
+    }
+
+    /// What it is decided on who may do what.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn grounds<'a>(&'a self, snapshot: &'a Snapshot) -> Result<Grounds<'a>, ApiError> {
+        let rbac = self.registry.rbac().await?;
+        Ok(Grounds { snapshot, rbac })
     }
 
     async fn user_of(&self, request: &http::request::Parts) -> Result<UserInfo, ApiError> {
@@ -310,13 +321,13 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
 fn impersonated(
     user: UserInfo,
     headers: &HeaderMap,
-    snapshot: &Snapshot,
+    grounds: Grounds<'_>,
 ) -> Result<UserInfo, ApiError> {
     let Some(asked) = authn::impersonation::asked(headers)? else {
         return Ok(user);
     };
     for check in &asked.checks {
-        authz::authorize(&user, check, snapshot, "")?;
+        authz::authorize(&user, check, grounds, "")?;
     }
     tracing::debug!(user = user.name, becomes = asked.user.name, "impersonation");
     Ok(asked.user)

@@ -265,6 +265,11 @@ impl Watch {
         Ok(events)
     }
 
+    /// Goes on from what a snapshot of that revision shows, after [`StoreError::Compacted`].
+    pub fn restart(&mut self, revision: Revision) {
+        self.cursor = revision;
+    }
+
     /// The revision up to which every event of the range has been handed out: what a bookmark says.
     #[must_use]
     pub fn progress(&self) -> Revision {

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
@@ -57,6 +58,8 @@ pub struct Informers {
     pub default_accounts: Arc<Informer<DefaultAccount>>,
     /// The ConfigMaps that publish the cluster's authority.
     pub root_cas: Arc<Informer<ConfigMap>>,
+    /// ClusterRoles.
+    pub cluster_roles: Arc<Informer<ClusterRole>>,
     /// CertificateSigningRequests.
     pub signing_requests: Arc<Informer<CertificateSigningRequest>>,
 }
@@ -82,6 +85,7 @@ impl Informers {
             namespaces: Informer::new(Api::all(client.clone()), all()),
             default_accounts: Informer::new(Api::all(client.clone()), named("default")),
             root_cas: Informer::new(Api::all(client.clone()), named(ROOT_CA)),
+            cluster_roles: Informer::new(Api::all(client.clone()), all()),
             signing_requests: Informer::new(Api::all(client.clone()), all()),
         }
     }
@@ -102,6 +106,7 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.namespaces).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.default_accounts).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.root_cas).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.cluster_roles).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.signing_requests).run(stop.clone()));
     }
 }
@@ -141,6 +146,7 @@ whole!(
     Lease,
     Namespace,
     ConfigMap,
+    ClusterRole,
     CertificateSigningRequest,
 );
 

@@ -25,7 +25,8 @@ async fn pod_to_stream(request: &Request<'_>) -> Result<(Value, Snapshot), ApiEr
     let snapshot = registry.store().snapshot(Freshness::Latest).await?;
     let mut info = context.info.clone();
     info.verb = "create";
-    authz::authorize(&context.user, &info, &snapshot, "")?;
+    let grounds = request.server.grounds(&snapshot).await?;
+    authz::authorize(&context.user, &info, grounds, "")?;
     let entry = registry.get(&request.call()).await?;
     Ok((parse(&entry)?, snapshot))
 }

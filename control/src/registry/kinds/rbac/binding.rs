@@ -54,10 +54,6 @@ impl Strategy for RoleBinding {
         validate_update(old, new)
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("RoleBinding is stored but not enforced by Windlass yet")
-    }
-
     fn creates_on_update(&self) -> bool {
         true
     }
@@ -86,10 +82,6 @@ impl Strategy for ClusterRoleBinding {
 
     fn validate_update(&self, old: &Value, new: &Value, _: Endpoint) -> Vec<FieldError> {
         validate_update(old, new)
-    }
-
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("ClusterRoleBinding is stored but not enforced by Windlass yet")
     }
 
     fn creates_on_update(&self) -> bool {

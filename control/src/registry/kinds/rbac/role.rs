@@ -28,10 +28,6 @@ impl Strategy for Role {
         policy_rules(object, true)
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("Role is stored but not enforced by Windlass yet")
-    }
-
     fn creates_on_update(&self) -> bool {
         true
     }
@@ -54,10 +50,6 @@ impl Strategy for ClusterRole {
             errors.extend(rules::label_selector(&selector));
         }
         errors
-    }
-
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("ClusterRole is stored but not enforced by Windlass yet")
     }
 
     fn creates_on_update(&self) -> bool {

@@ -77,7 +77,11 @@ impl Computed for SelfSubjectRulesReviews {
         if namespace.unwrap_or_default().is_empty() {
             return Err(ApiError::BadRequest("no namespace on request".into()));
         }
-        let rules = authz::rules(&request.context.user);
+        let namespace = namespace.unwrap_or_default().to_owned();
+        let store = request.server.registry().store();
+        let snapshot = store.snapshot(Freshness::Latest).await?;
+        let grounds = request.server.grounds(&snapshot).await?;
+        let rules = authz::rules(&request.context.user, &namespace, grounds);
         if let Some(review) = review.as_object_mut() {
             review.insert("status".into(), rules);
         }
@@ -219,7 +223,8 @@ async fn decide(
     let snapshot = store.snapshot(Freshness::Latest).await?;
     let fields = review.pointer("/spec/resourceAttributes/fieldSelector/rawSelector");
     let fields = fields.and_then(Value::as_str).unwrap_or_default();
-    let allowed = authz::may(user, &asked(&review), &snapshot, fields);
+    let grounds = request.server.grounds(&snapshot).await?;
+    let allowed = authz::may(user, &asked(&review), grounds, fields);
     let status = meta::member_mut(&mut review, "status");
     *status = serde_json::Map::new();
     status.insert("allowed".into(), json!(allowed));
