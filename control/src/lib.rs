@@ -12,6 +12,7 @@ pub mod cron;
 pub mod identity;
 mod images;
 pub mod kubeconfig;
+mod node_terms;
 pub mod patch;
 pub mod pki;
 mod quota;

@@ -11,10 +11,12 @@
 
 mod certificates;
 mod cluster_role_aggregation;
+mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
 mod garbage_collector;
+mod history;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -24,6 +26,7 @@ mod resource_quota;
 mod root_ca;
 pub mod runtime;
 mod service_account;
+mod stateful_set;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -113,6 +116,16 @@ const CONTROLLERS: &[Controller] = &[
         name: "replication-controller",
         user: "system:serviceaccount:kube-system:replication-controller",
         start: replica_set::start_replication,
+    },
+    Controller {
+        name: "statefulset-controller",
+        user: "system:serviceaccount:kube-system:statefulset-controller",
+        start: stateful_set::start,
+    },
+    Controller {
+        name: "daemon-set-controller",
+        user: "system:serviceaccount:kube-system:daemon-set-controller",
+        start: daemon_set::start,
     },
     Controller {
         name: "resourcequota-controller",

@@ -21,7 +21,6 @@ mod decide;
     reason = "json! values read better unborrowed"
 )]
 mod decide_tests;
-mod node_terms;
 mod plugins;
 mod pod_info;
 mod queue;

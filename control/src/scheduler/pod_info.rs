@@ -4,10 +4,10 @@ use k8s_openapi::api::core::v1::{self as core, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_api::pod_resources;
 
-use super::node_terms::NodeTerms;
 use super::resources::Resources;
 use crate::controllers::runtime::informer::{Cached, Index};
 use crate::controllers::runtime::metadata::Metadata;
+use crate::node_terms::NodeTerms;
 
 /// The scheduler that pods name if they name none.
 pub(super) const DEFAULT: &str = "default-scheduler";

@@ -65,7 +65,17 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                     "resourcequotas",
                 ],
             ),
-            rule(READ, "apps", &["deployments", "replicasets"]),
+            rule(
+                READ,
+                "apps",
+                &[
+                    "deployments",
+                    "replicasets",
+                    "statefulsets",
+                    "daemonsets",
+                    "controllerrevisions",
+                ],
+            ),
             rule(READ, "policy", &["poddisruptionbudgets"]),
             rule(READ, "discovery.k8s.io", &["endpointslices"]),
             rule(READ, "coordination.k8s.io", &["leases"]),
@@ -120,6 +130,41 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                 "",
                 &["replicationcontrollers", "replicationcontrollers/status"],
             ),
+            rule(
+                &["get", "list", "watch", "create", "delete", "patch"],
+                "",
+                &["pods"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:statefulset-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "apps",
+                &["statefulsets", "statefulsets/status"],
+            ),
+            rule(ALL, "apps", &["controllerrevisions"]),
+            rule(
+                &["get", "list", "watch", "create", "delete", "patch"],
+                "",
+                &["pods"],
+            ),
+            rule(&["get", "create", "patch"], "", &["persistentvolumeclaims"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:daemon-set-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "apps",
+                &["daemonsets", "daemonsets/status"],
+            ),
+            rule(ALL, "apps", &["controllerrevisions"]),
             rule(
                 &["get", "list", "watch", "create", "delete", "patch"],
                 "",

@@ -15,4 +15,5 @@ mod conformance;
 mod nodes;
 mod quotas;
 mod scheduling;
+mod stateful;
 mod workloads;

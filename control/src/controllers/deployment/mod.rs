@@ -14,7 +14,6 @@ mod plan_tests;
 mod revision;
 mod rolling;
 mod status;
-mod template_hash;
 
 use std::sync::Arc;
 

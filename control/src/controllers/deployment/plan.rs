@@ -18,8 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::revision::{self, REVISION};
 use super::rolling::{self, Size, available, replicas, wanted};
 use super::status::{Draft, is_complete};
-use super::template_hash;
 use crate::controllers::runtime::metadata::{Metadata, controller_reference};
+use crate::controllers::runtime::template_hash;
 
 /// One thing to do.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -36,6 +38,12 @@ pub struct Informers {
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     /// ReplicationControllers.
     pub replication_controllers: Arc<Informer<ReplicationController>>,
+    /// StatefulSets.
+    pub stateful_sets: Arc<Informer<StatefulSet>>,
+    /// DaemonSets.
+    pub daemon_sets: Arc<Informer<DaemonSet>>,
+    /// ControllerRevisions.
+    pub controller_revisions: Arc<Informer<ControllerRevision>>,
     /// Deployments.
     pub deployments: Arc<Informer<Deployment>>,
     /// ResourceQuotas.
@@ -74,6 +82,9 @@ impl Informers {
             pods: Informer::new(Api::all(client.clone()), all()),
             replica_sets: Informer::new(Api::all(client.clone()), all()),
             replication_controllers: Informer::new(Api::all(client.clone()), all()),
+            stateful_sets: Informer::new(Api::all(client.clone()), all()),
+            daemon_sets: Informer::new(Api::all(client.clone()), all()),
+            controller_revisions: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
             resource_quotas: Informer::new(Api::all(client.clone()), all()),
             disruption_budgets: Informer::new(Api::all(client.clone()), all()),
@@ -95,6 +106,9 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.pods).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replica_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replication_controllers).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.stateful_sets).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.daemon_sets).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.controller_revisions).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.resource_quotas).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.disruption_budgets).run(stop.clone()));
@@ -136,6 +150,9 @@ macro_rules! whole {
 }
 
 whole!(
+    StatefulSet,
+    DaemonSet,
+    ControllerRevision,
     ReplicaSet,
     ReplicationController,
     Deployment,

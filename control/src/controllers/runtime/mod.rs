@@ -12,5 +12,6 @@ pub mod pod_owners;
 pub mod recorder;
 pub mod resources;
 pub mod slow_start;
+pub mod template_hash;
 pub mod work_queue;
 pub mod worker;

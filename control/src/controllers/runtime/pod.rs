@@ -29,6 +29,8 @@ pub struct Pod {
     pub metadata: ObjectMeta,
     /// Node it is bound to; empty if none.
     pub node: String,
+    /// The one node that its affinity lets it run on, by name; empty if it is not so bound.
+    pub pinned: String,
     /// `spec.hostname`.
     pub hostname: String,
     /// `spec.subdomain`.
@@ -105,6 +107,7 @@ impl Cached for Pod {
         }
         Self {
             metadata: cut(pod.metadata),
+            pinned: pinned(spec.affinity.as_ref()).unwrap_or_default(),
             node: spec.node_name.unwrap_or_default(),
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
@@ -147,6 +150,24 @@ impl Cached for Pod {
         }
         index
     }
+}
+
+/// The name of the only node that every required term names.
+fn pinned(affinity: Option<&core::Affinity>) -> Option<String> {
+    let required = affinity?.node_affinity.as_ref()?;
+    let required = required
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()?;
+    let [term] = required.node_selector_terms.as_slice() else {
+        return None;
+    };
+    let fields = term.match_fields.iter().flatten();
+    let by_name = fields.filter(|field| field.key == "metadata.name" && field.operator == "In");
+    let mut names = by_name.filter_map(|field| match field.values.as_deref() {
+        Some([name]) => Some(name.clone()),
+        _ => None,
+    });
+    names.next()
 }
 
 fn cut(mut metadata: ObjectMeta) -> ObjectMeta {

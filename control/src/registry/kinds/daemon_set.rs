@@ -64,10 +64,6 @@ const COUNTS: &[&str] = &[
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("DaemonSet is stored, but Windlass has no controller for it yet")
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         let spec = meta::member_mut(object, "spec");
         workload::set_template_defaults(spec);

@@ -65,10 +65,6 @@ const MUTABLE: [&str; 7] = [
 ];
 
 impl Strategy for StatefulSet {
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("StatefulSet is stored, but Windlass has no controller for it yet")
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         workload::set_defaults(object);
         let spec = meta::member_mut(object, "spec");

@@ -1,9 +1,9 @@
-//! The hash that tells the ReplicaSets of a Deployment apart.
+//! The hash of a pod template, which tells the ReplicaSets of a Deployment and the revisions of others apart.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 /// Label that carries the hash.
-pub(super) const LABEL: &str = "pod-template-hash";
+pub const LABEL: &str = "pod-template-hash";
 
 /// Characters of hashes: no vowels and no digits that look like them, so that no words come out.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -15,7 +15,7 @@ const FNV_PRIME: u32 = 0x0100_0193;
 ///
 /// Differs from Kubernetes: hashed is the template's JSON, not its memory layout in another language;
 /// the same template has another hash there.
-pub(super) fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     // Serializing a value of this type cannot fail: all its keys are text.
     let json = serde_json::to_vec(template).unwrap_or_default();
     let collisions = collisions.map(i32::to_le_bytes);
@@ -35,7 +35,7 @@ fn encode(text: &str) -> String {
 }
 
 /// Whether two templates are the same but for the hash label.
-pub(super) fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+pub fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let without = |template: &PodTemplateSpec| {
         let mut metadata = template.metadata.clone().unwrap_or_default();
         if let Some(labels) = &mut metadata.labels {

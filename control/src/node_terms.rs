@@ -7,7 +7,7 @@ use windlass_api::label_selector::{LabelSelector, Operator, Requirement};
 
 /// What a pod says about nodes.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct NodeTerms {
+pub(crate) struct NodeTerms {
     selector: LabelSelector,
     /// One of them must hold, if there are any.
     required: Option<Vec<Term>>,
@@ -34,7 +34,7 @@ struct Term {
 }
 
 impl NodeTerms {
-    pub(super) fn of(spec: &PodSpec) -> Self {
+    pub(crate) fn of(spec: &PodSpec) -> Self {
         let selector = spec.node_selector.as_ref();
         let affinity = spec
             .affinity
@@ -62,14 +62,14 @@ impl NodeTerms {
     }
 
     /// Whether the node may be taken.
-    pub(super) fn match_node(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+    pub(crate) fn match_node(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         let required = self.required.as_ref();
         self.selector.matches(labels)
             && required.is_none_or(|terms| terms.iter().any(|term| term.holds(name, labels)))
     }
 
     /// How much the node is preferred.
-    pub(super) fn preference(&self, name: &str, labels: &BTreeMap<String, String>) -> i64 {
+    pub(crate) fn preference(&self, name: &str, labels: &BTreeMap<String, String>) -> i64 {
         let held = self
             .preferred
             .iter()
