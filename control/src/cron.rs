@@ -7,6 +7,10 @@
 
 use std::time::Duration;
 
+use jiff::civil::{Date, DateTime};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp};
+
 /// When something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
@@ -187,6 +191,72 @@ impl Schedule {
     }
 }
 
+/// Days searched for the next time: a leap day is eight years away at the most.
+const HORIZON: usize = 8 * 366;
+
+impl Schedule {
+    /// The first time after `after` that the schedule names, by the clocks of `zone`.
+    ///
+    /// A time that the clocks skip does not come that day; one that they show twice comes twice, as in
+    /// upstream's parser.
+    #[must_use]
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Self::Every(every) => {
+                let whole = Timestamp::from_second(after.as_second()).ok()?;
+                whole
+                    .checked_add(SignedDuration::try_from(*every).ok()?)
+                    .ok()
+            }
+            Self::At(times) => {
+                let first = zone.to_datetime(after).date();
+                let days = first.series(jiff::Span::new().days(1)).take(HORIZON);
+                let mut days = days.filter(|day| times.includes(*day));
+                days.find_map(|day| times.on(day, zone).find(|time| *time > after))
+            }
+        }
+    }
+}
+
+impl Times {
+    fn includes(&self, day: Date) -> bool {
+        let has =
+            |set: u64, value: i8| u32::try_from(value).is_ok_and(|value| set >> value & 1 == 1);
+        let of_month = has(self.days, day.day());
+        let of_week = has(self.weekdays, day.weekday().to_sunday_zero_offset());
+        // Two restrictions are alternatives; without one of them, the other has to hold.
+        let right_day = if self.any_day || self.any_weekday {
+            of_month && of_week
+        } else {
+            of_month || of_week
+        };
+        has(self.months, day.month()) && right_day
+    }
+
+    /// The times of a day, in order.
+    fn on(&self, day: Date, zone: &TimeZone) -> impl Iterator<Item = Timestamp> {
+        let values = |set: u64, end: i8| (0..end).filter(move |value| set >> value & 1 == 1);
+        let minutes = self.minutes;
+        let mut times: Vec<Timestamp> = values(self.hours, 24)
+            .flat_map(|hour| values(minutes, 60).map(move |minute| day.at(hour, minute, 0, 0)))
+            .flat_map(|time| instants(time, zone))
+            .collect();
+        times.sort_unstable();
+        times.into_iter()
+    }
+}
+
+/// When the clocks show a time: once, never, or twice.
+fn instants(time: DateTime, zone: &TimeZone) -> impl Iterator<Item = Timestamp> {
+    let ambiguous = zone.to_ambiguous_timestamp(time);
+    let instants = match ambiguous.offset() {
+        AmbiguousOffset::Unambiguous { .. } => [ambiguous.compatible().ok(), None],
+        AmbiguousOffset::Gap { .. } => [None, None],
+        AmbiguousOffset::Fold { .. } => [ambiguous.earlier().ok(), ambiguous.later().ok()],
+    };
+    instants.into_iter().flatten()
+}
+
 /// The schedule behind `TZ=` or `CRON_TZ=` and a zone.
 fn without_zone(text: &str) -> Result<&str, ParseError> {
     let zoned = text
@@ -194,7 +264,7 @@ fn without_zone(text: &str) -> Result<&str, ParseError> {
         .or_else(|| text.strip_prefix("CRON_TZ="));
     let Some(rest) = zoned else { return Ok(text) };
     let (zone, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-    match jiff::tz::TimeZone::get(zone) {
+    match TimeZone::get(zone) {
         Ok(_) => Ok(rest.trim()),
         Err(_) => Err(ParseError::Zone(zone.to_owned())),
     }
@@ -341,6 +411,75 @@ mod tests {
         assert!(!times("0 0 */2 * *").any_day);
         let every = Schedule::Every(Duration::from_secs(5400));
         assert_eq!(Schedule::parse("@every 1h30m"), Ok(every));
+    }
+
+    #[test]
+    fn the_next_time_is_the_first_that_all_parts_name() {
+        let cases = [
+            (
+                "*/15 * * * *",
+                "2026-01-01T00:00:00Z",
+                "2026-01-01T00:15:00Z",
+            ),
+            ("0 0 1 * *", "2026-01-31T12:00:00Z", "2026-02-01T00:00:00Z"),
+            (
+                "0 12 29 2 *",
+                "2026-01-01T00:00:00Z",
+                "2028-02-29T12:00:00Z",
+            ),
+            // The thirteenth or a Friday, whichever comes first.
+            (
+                "0 0 13 * fri",
+                "2026-01-01T00:00:00Z",
+                "2026-01-02T00:00:00Z",
+            ),
+            ("0 0 * * 0", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
+            (
+                "59 23 31 dec *",
+                "2026-12-31T23:59:00Z",
+                "2027-12-31T23:59:00Z",
+            ),
+            (
+                "@every 90s",
+                "2026-01-01T00:00:00.5Z",
+                "2026-01-01T00:01:30Z",
+            ),
+        ];
+        for (text, after, expected) in cases {
+            let schedule = Schedule::parse(text).unwrap();
+            let next = schedule.next(after.parse().unwrap(), &TimeZone::UTC);
+            assert_eq!(next, Some(expected.parse().unwrap()), "{text}");
+        }
+        let never = Schedule::parse("0 0 31 2 *").unwrap();
+        assert_eq!(never.next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);
+    }
+
+    #[test]
+    fn clocks_that_are_put_forward_or_back_skip_and_repeat() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let next = |text: &str, after: &str| {
+            let schedule = Schedule::parse(text).unwrap();
+            schedule
+                .next(after.parse().unwrap(), &zone)
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(
+            next("30 2 * * *", "2026-03-28T12:00:00Z"),
+            "2026-03-30T00:30:00Z"
+        );
+        assert_eq!(
+            next("30 2 * * *", "2026-10-24T12:00:00Z"),
+            "2026-10-25T00:30:00Z"
+        );
+        assert_eq!(
+            next("30 2 * * *", "2026-10-25T00:30:00Z"),
+            "2026-10-25T01:30:00Z"
+        );
+        assert_eq!(
+            next("0 9 * * *", "2026-07-01T00:00:00Z"),
+            "2026-07-01T07:00:00Z"
+        );
     }
 
     #[test]

@@ -11,12 +11,14 @@
 
 mod certificates;
 mod cluster_role_aggregation;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
 mod garbage_collector;
 mod history;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -27,6 +29,7 @@ mod root_ca;
 pub mod runtime;
 mod service_account;
 mod stateful_set;
+mod ttl_after_finished;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -126,6 +129,21 @@ const CONTROLLERS: &[Controller] = &[
         name: "daemon-set-controller",
         user: "system:serviceaccount:kube-system:daemon-set-controller",
         start: daemon_set::start,
+    },
+    Controller {
+        name: "job-controller",
+        user: "system:serviceaccount:kube-system:job-controller",
+        start: job::start,
+    },
+    Controller {
+        name: "cronjob-controller",
+        user: "system:serviceaccount:kube-system:cronjob-controller",
+        start: cron_job::start,
+    },
+    Controller {
+        name: "ttl-after-finished-controller",
+        user: "system:serviceaccount:kube-system:ttl-after-finished-controller",
+        start: ttl_after_finished::start,
     },
     Controller {
         name: "resourcequota-controller",

@@ -76,6 +76,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                     "controllerrevisions",
                 ],
             ),
+            rule(READ, "batch", &["jobs", "cronjobs"]),
             rule(READ, "policy", &["poddisruptionbudgets"]),
             rule(READ, "discovery.k8s.io", &["endpointslices"]),
             rule(READ, "coordination.k8s.io", &["leases"]),
@@ -172,6 +173,34 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
             ),
             EVENTS,
         ],
+    ),
+    (
+        "system:serviceaccount:kube-system:job-controller",
+        &[
+            rule(
+                &["get", "list", "watch", "update", "patch"],
+                "batch",
+                &["jobs", "jobs/status"],
+            ),
+            rule(
+                &["get", "list", "watch", "create", "delete", "patch"],
+                "",
+                &["pods"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:cronjob-controller",
+        &[
+            rule(&["update"], "batch", &["cronjobs/status"]),
+            rule(&["get", "create", "delete"], "batch", &["jobs"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:ttl-after-finished-controller",
+        &[rule(&["delete"], "batch", &["jobs"]), EVENTS],
     ),
     (
         "system:serviceaccount:kube-system:resourcequota-controller",

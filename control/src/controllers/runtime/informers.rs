@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -38,6 +39,10 @@ pub struct Informers {
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     /// ReplicationControllers.
     pub replication_controllers: Arc<Informer<ReplicationController>>,
+    /// Jobs.
+    pub jobs: Arc<Informer<Job>>,
+    /// CronJobs.
+    pub cron_jobs: Arc<Informer<CronJob>>,
     /// StatefulSets.
     pub stateful_sets: Arc<Informer<StatefulSet>>,
     /// DaemonSets.
@@ -82,6 +87,8 @@ impl Informers {
             pods: Informer::new(Api::all(client.clone()), all()),
             replica_sets: Informer::new(Api::all(client.clone()), all()),
             replication_controllers: Informer::new(Api::all(client.clone()), all()),
+            jobs: Informer::new(Api::all(client.clone()), all()),
+            cron_jobs: Informer::new(Api::all(client.clone()), all()),
             stateful_sets: Informer::new(Api::all(client.clone()), all()),
             daemon_sets: Informer::new(Api::all(client.clone()), all()),
             controller_revisions: Informer::new(Api::all(client.clone()), all()),
@@ -106,6 +113,8 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.pods).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replica_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.replication_controllers).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.jobs).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.cron_jobs).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.stateful_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.daemon_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.controller_revisions).run(stop.clone()));
@@ -150,6 +159,8 @@ macro_rules! whole {
 }
 
 whole!(
+    Job,
+    CronJob,
     StatefulSet,
     DaemonSet,
     ControllerRevision,

@@ -11,6 +11,21 @@ use super::metadata::Metadata;
 /// Annotation by which users say which pods to give up first.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// Annotations that are kept.
+const KEPT: [&str; 3] = [
+    DELETION_COST,
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/job-index-failure-count",
+];
+/// Conditions that every pod has.
+const USUAL: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
+
 /// A port that a container declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPort {
@@ -25,7 +40,7 @@ pub struct PodPort {
 /// A Pod as controllers see it.
 #[derive(Clone, Debug, Default)]
 pub struct Pod {
-    /// Metadata without managed fields, and of the annotations only the deletion cost.
+    /// Metadata without managed fields, and of the annotations only [`KEPT`].
     pub metadata: ObjectMeta,
     /// Node it is bound to; empty if none.
     pub node: String,
@@ -49,6 +64,14 @@ pub struct Pod {
     pub addresses: Vec<String>,
     /// The most often any of its containers was restarted.
     pub restarts: i32,
+    /// The sum of all restarts of its containers.
+    pub all_restarts: i32,
+    /// Containers that have ended, with their exit codes.
+    pub exits: Vec<(String, i32)>,
+    /// Type and status of conditions other than those every pod has.
+    pub conditions: Vec<(String, String)>,
+    /// When the last of its containers ended.
+    pub finished: Option<Timestamp>,
 }
 
 impl Pod {
@@ -92,9 +115,21 @@ impl Cached for Pod {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let ready = conditions
+        let (usual, others): (Vec<_>, Vec<_>) = conditions
             .into_iter()
-            .find(|condition| condition.type_ == "Ready");
+            .partition(|condition| USUAL.contains(&&*condition.type_));
+        let mut usual = usual.into_iter();
+        let ready = usual.find(|condition| condition.type_ == "Ready");
+        let init = status.init_container_statuses.iter().flatten();
+        let all = init.chain(status.container_statuses.iter().flatten());
+        let ended = all.clone().filter_map(|container| {
+            let ended = container.state.as_ref()?.terminated.as_ref()?;
+            Some((container.name.clone(), ended))
+        });
+        let finished = ended
+            .clone()
+            .filter_map(|(_, ended)| ended.finished_at.as_ref());
+        let finished = finished.map(|time| time.0).max();
         let restarts = status.container_statuses.iter().flatten();
         let mut addresses: Vec<_> = status
             .pod_ips
@@ -125,6 +160,13 @@ impl Cached for Pod {
             ready_since: ready
                 .and_then(|condition| condition.last_transition_time)
                 .map(|t| t.0),
+            all_restarts: all.map(|status| status.restart_count).sum(),
+            exits: ended.map(|(name, ended)| (name, ended.exit_code)).collect(),
+            conditions: others
+                .into_iter()
+                .map(|condition| (condition.type_, condition.status))
+                .collect(),
+            finished,
             restarts: restarts
                 .map(|status| status.restart_count)
                 .max()
@@ -172,9 +214,10 @@ fn pinned(affinity: Option<&core::Affinity>) -> Option<String> {
 
 fn cut(mut metadata: ObjectMeta) -> ObjectMeta {
     metadata.managed_fields = None;
-    let annotations = metadata.annotations.take();
-    let cost = annotations.and_then(|mut annotations| annotations.remove_entry(DELETION_COST));
-    metadata.annotations = cost.map(|cost| [cost].into());
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| KEPT.contains(&key.as_str()));
+    }
+    metadata.annotations = metadata.annotations.filter(|kept| !kept.is_empty());
     metadata
 }
 

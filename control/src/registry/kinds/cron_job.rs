@@ -44,10 +44,6 @@ const NAME_MAX: usize = 52;
 const ZONE_PART_MAX: usize = 14;
 
 impl Strategy for CronJob {
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("CronJob is stored, but Windlass has no controller for it yet")
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         let spec = meta::member_mut(object, "spec");
         default(spec, "concurrencyPolicy", "Allow");

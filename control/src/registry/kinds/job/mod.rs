@@ -62,10 +62,6 @@ const IMMUTABLE: [&str; 6] = [
 ];
 
 impl Strategy for Job {
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("Job is stored, but Windlass has no controller for it yet")
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         let labels = object.pointer("/spec/template/metadata/labels").cloned();
         if count(object, "/metadata/labels") == 0
