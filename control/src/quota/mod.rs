@@ -220,7 +220,7 @@ mod tests {
     fn a_pod_must_say_what_a_quota_counts() {
         let hard = json!({"limits.memory": "1Gi", "requests.cpu": "1", "pods": "9"});
         let quota = quota(
-            hard.clone(),
+            hard,
             json!({"limits.memory": "0", "requests.cpu": "0", "pods": "0"}),
         );
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"memory": "1"}}}]}});

@@ -133,6 +133,8 @@ async fn a_stateful_set_waits_for_a_pod_that_is_not_ready_unless_it_is_parallel(
     cluster.stop().await;
 }
 
+/// Conformance: [sig-apps] Daemon set should run and stop simple daemon [Conformance] [Serial]
+/// Conformance: [sig-apps] Daemon set should update pod when spec was updated and update strategy is RollingUpdate [Conformance] [Serial]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_set_has_a_pod_on_every_node_that_it_fits() {
     let mut cluster = Cluster::start().await;

@@ -67,7 +67,7 @@ async fn reconcile(context: &Context, key: Key) -> Outcome {
     let say = |severity, reason, text| {
         context
             .recorder
-            .event(about.clone(), severity, reason, text)
+            .event(about.clone(), severity, reason, text);
     };
     let api: Api<Job> = Api::namespaced(context.client.clone(), &key.namespace);
     for name in &plan.delete {

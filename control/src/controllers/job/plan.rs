@@ -426,12 +426,14 @@ impl<'a> View<'a> {
             .iter()
             .filter(|pod| !pod.has_ended() && pod.metadata.is_terminating());
         let leaving: Indexes = leaving.filter_map(|pod| pod::index(pod)).collect();
-        let free = (0..self.spec.completions.unwrap_or(0)).filter(|index| {
-            !self.completed.contains(*index)
-                && !self.failed_indexes.contains(*index)
-                && !taken.contains(*index)
-                && !(self.replaces_only_failed() && leaving.contains(*index))
-        });
+        let leaving = if self.replaces_only_failed() {
+            leaving
+        } else {
+            Indexes::default()
+        };
+        let seen_to = [&self.completed, &self.failed_indexes, &taken, &leaving];
+        let free = (0..self.spec.completions.unwrap_or(0))
+            .filter(|index| !seen_to.iter().any(|of| of.contains(*index)));
         for index in free {
             if plan.create.len() >= missing {
                 return;

@@ -124,8 +124,8 @@ mod tests {
         let controller: ReplicationController = serde_json::from_value(object).unwrap();
         let selector = controller.selector().unwrap();
         let labels = |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned())]);
-        assert!(selector.matches(&labels("web")) && !selector.matches(&labels("db")));
+        assert!(selector.matches(labels("web")) && !selector.matches(labels("db")));
         let as_set = controller.as_set().selector().unwrap();
-        assert!(as_set.matches(&labels("web")) && !as_set.matches(&labels("db")));
+        assert!(as_set.matches(labels("web")) && !as_set.matches(labels("db")));
     }
 }

@@ -180,7 +180,7 @@ fn a_custom_kind_has_no_form() {
     let schema = Schema::compile(definitions, &[(gvk.clone(), "x")]).expect("compiles");
     let ty = schema.kind(&gvk).expect("is a kind");
     assert!(!schema.has_protobuf(ty));
-    let error = schema.encode_protobuf(ty, &json!({"spec": {}}));
+    let error = schema.encode_protobuf(ty, json!({"spec": {}}));
     assert_eq!(error.expect_err("has no form").problem, Problem::NoForm);
 }
 
