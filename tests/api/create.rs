@@ -1,7 +1,7 @@
 //! POST.
 
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_tests::Cluster;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -233,4 +233,67 @@ async fn services_get_addresses_that_nobody_else_has() {
         StatusCode::CREATED,
         "a deleted Service gives its address back"
     );
+}
+
+#[tokio::test]
+async fn a_pod_has_the_priority_of_its_class() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let pods = "/api/v1/namespaces/kube-public/pods";
+    let pod = |name: &str, more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let plain = cluster
+        .create(pods, &pod("plain", json!({})))
+        .await
+        .unwrap();
+    assert_eq!(plain["spec"]["priority"], 0);
+    assert_eq!(plain["spec"]["preemptionPolicy"], "PreemptLowerPriority");
+    let class = json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true, "preemptionPolicy": "Never"});
+    cluster.create(classes, &class).await.unwrap();
+    let usual = cluster
+        .create(pods, &pod("usual", json!({})))
+        .await
+        .unwrap();
+    let given = (
+        &usual["spec"]["priority"],
+        &usual["spec"]["priorityClassName"],
+        &usual["spec"]["preemptionPolicy"],
+    );
+    assert_eq!(given, (&json!(7), &json!("usual"), &json!("Never")));
+    let critical = json!({"priorityClassName": "system-node-critical"});
+    let critical = cluster
+        .create(pods, &pod("critical", critical))
+        .await
+        .unwrap();
+    assert_eq!(critical["spec"]["priority"], 2_000_001_000);
+    let refused = [
+        (
+            pods,
+            pod("a", json!({"priorityClassName": "none"})),
+            "pods \"a\" is forbidden: no PriorityClass with name none was found",
+        ),
+        (
+            pods,
+            pod("b", json!({"priority": 5})),
+            "pods \"b\" is forbidden: the integer value of priority (5) must not be provided in pod spec; priority admission controller computed 7 from the given PriorityClass name",
+        ),
+        (
+            classes,
+            json!({"metadata": {"name": "other"}, "value": 1, "globalDefault": true}),
+            "priorityclasses.scheduling.k8s.io \"other\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist",
+        ),
+    ];
+    let headers = [("content-type", "application/json")];
+    for (path, object, expected) in refused {
+        let answer = cluster
+            .request(Method::POST, path, &headers, object.to_string())
+            .await
+            .unwrap();
+        assert_eq!(answer.body["message"], expected);
+    }
 }

@@ -10,6 +10,7 @@
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod priority;
 mod rbac_escalation;
 mod runtime_class;
 mod service_account;
@@ -58,6 +59,7 @@ pub const ADMISSION: &[&dyn Admission] = &[
     &rbac_escalation::RbacEscalation,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
+    &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &runtime_class::RuntimeClass,
 ];

@@ -113,6 +113,7 @@ async fn a_deleted_namespace_is_emptied_and_goes() {
     cluster.stop().await;
 }
 
+/// Conformance: [sig-auth] ServiceAccounts should guarantee kube-root-ca.crt exist in any namespace [Conformance]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_namespace_has_its_account_and_authority_repaired() {
     let cluster = Cluster::start().await;

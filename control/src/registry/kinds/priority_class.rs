@@ -96,7 +96,7 @@ impl Strategy for PriorityClass {
     }
 
     fn not_enforced(&self) -> Option<&'static str> {
-        Some("PriorityClass is stored but not enforced by Windlass yet")
+        Some("PriorityClass orders the pods that wait for a node, but Windlass preempts none yet")
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -50,7 +50,12 @@ async fn the_pods_of_a_controller_go_with_it_stay_or_go_before_it() {
     eventually(&pods, |all| all.is_empty()).await;
 
     create(&controllers, controller("b", 2)).await;
-    eventually(&pods, |all| owned_by(all, "ReplicationController") == 2).await;
+    // Once they run, everybody has seen them: what the collector has not seen it cannot let go.
+    eventually(&controllers, |all| {
+        let status = all.get("b").and_then(|of| of.status.as_ref());
+        status.is_some_and(|status| status.ready_replicas == Some(2))
+    })
+    .await;
     controllers
         .delete("b", &DeleteParams::orphan())
         .await

@@ -5,6 +5,8 @@ mod apps;
 mod collection;
 mod network;
 mod quotas;
+mod scheduling;
+mod sets;
 
 use std::collections::BTreeMap;
 
