@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::controllers::job::plan::is_finished;
+use crate::controllers::job::is_finished;
 use crate::controllers::runtime::clock;
 use crate::controllers::runtime::metadata::{Metadata, controller_reference};
-use crate::controllers::runtime::recorder::{Severity, reference};
+use crate::controllers::runtime::recorder::Severity;
 use crate::cron::Schedule;
 
 /// Annotation of a Job: the time it was made for.
@@ -26,14 +26,15 @@ const TOO_MANY: i64 = 100;
 pub(super) struct Plan {
     /// Jobs to delete, by name.
     pub(super) delete: Vec<String>,
-    pub(super) create: Option<Job>,
+    /// A Job to make, and the time it is made for, which the status gets once it is made.
+    pub(super) create: Option<(Job, Timestamp)>,
     pub(super) status: CronJobStatus,
     pub(super) events: Vec<(Severity, &'static str, String)>,
     /// When to look again without anything having happened.
     pub(super) wake: Option<Duration>,
 }
 
-/// What the CronJob needs; `jobs` are its own.
+/// What the CronJob needs; `jobs` are its own, among them all those that the status lists and that exist.
 pub(super) fn plan(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     let default = CronJobSpec::default();
     let mut planner = Planner {
@@ -91,14 +92,13 @@ impl Planner<'_> {
                     let text = format!("Saw completed job: {name}, condition: {kind}");
                     self.say(Severity::Normal, "SawCompletedJob", text);
                 }
+                // One that somebody made by hand, or that was made just before the controller was stopped:
+                // that one is listed when its time is seen to again.
                 (None, None) => {
                     let text = format!(
                         "Saw a job that the controller did not create or forgot: {}",
                         job.metadata.name()
                     );
-                    // One that was made just now is not in the status because that was not written yet.
-                    self.active()
-                        .push(reference("batch/v1", "Job", &job.metadata));
                     self.say(Severity::Warning, "UnexpectedJob", text);
                 }
                 _ => {}
@@ -154,6 +154,7 @@ impl Planner<'_> {
             for job in finished
                 .into_iter()
                 .skip(usize::try_from(limit).unwrap_or(0))
+                .filter(|job| !job.metadata.is_terminating())
             {
                 self.delete(job.metadata.name().to_owned());
             }
@@ -161,11 +162,6 @@ impl Planner<'_> {
     }
 
     fn delete(&mut self, name: String) {
-        self.say(
-            Severity::Normal,
-            "SuccessfulDelete",
-            format!("Deleted job {name}"),
-        );
         self.plan.delete.push(name);
     }
 
@@ -188,13 +184,11 @@ impl Planner<'_> {
                 return self.say(Severity::Warning, "UnparseableSchedule", text);
             }
         };
-        let next = schedule.next(self.now, &zone);
-        self.plan.wake = next.map(|next| clock::until(next, self.now));
+        self.plan.wake = self.until_next(&schedule, &zone);
         let Some(due) = self.due(&schedule, &zone) else {
             return;
         };
-        let last = self.plan.status.last_schedule_time.as_ref();
-        if last.is_some_and(|last| last.0 >= due) {
+        if self.is_seen_to(due) {
             return;
         }
         let deadline = self.spec.starting_deadline_seconds;
@@ -218,49 +212,50 @@ impl Planner<'_> {
             }
             _ => {}
         }
-        let job = self.job(due, &zone);
-        self.plan.create = Some(job);
-        self.plan.status.last_schedule_time = Some(Time(due));
+        self.plan.create = Some((self.job(due, &zone), due));
+    }
+
+    /// Whether the Job for that time was made.
+    fn is_seen_to(&mut self, due: Timestamp) -> bool {
+        let name = self.job_name(due);
+        let last = self.plan.status.last_schedule_time.as_ref();
+        last.is_some_and(|last| last.0 >= due)
+            || self
+                .active()
+                .iter()
+                .any(|job| job.name.as_deref() == Some(&name))
+    }
+
+    fn job_name(&self, due: Timestamp) -> String {
+        format!("{}-{}", self.cron_job.metadata.name(), due.as_second() / 60)
+    }
+
+    /// When a Job was last made, or the CronJob itself.
+    fn last(&self) -> Timestamp {
+        let last = self.plan.status.last_schedule_time.as_ref();
+        last.map_or_else(|| self.cron_job.metadata.created(), |last| last.0)
+    }
+
+    /// How long until the next time, counted from the last one: `@every` goes by that.
+    fn until_next(&self, schedule: &Schedule, zone: &TimeZone) -> Option<Duration> {
+        let last = self.last();
+        let missed = Missed::of(schedule, zone, last, self.now);
+        let next = schedule.next(missed.map_or(last, |missed| missed.last), zone);
+        next.map(|next| clock::until(next, self.now))
     }
 
     /// The latest time that has come and was not seen to.
     fn due(&mut self, schedule: &Schedule, zone: &TimeZone) -> Option<Timestamp> {
-        let status = self
-            .plan
-            .status
-            .last_schedule_time
-            .as_ref()
-            .map(|last| last.0);
-        let mut earliest = status.unwrap_or_else(|| self.cron_job.metadata.created());
+        let mut earliest = self.last();
         if let Some(deadline) = self.spec.starting_deadline_seconds {
             earliest = earliest.max(clock::after(self.now, -deadline));
         }
-        let first = schedule
-            .next(earliest, zone)
-            .filter(|first| *first <= self.now)?;
-        let Some(second) = schedule
-            .next(first, zone)
-            .filter(|second| *second <= self.now)
-        else {
-            return Some(first);
-        };
-        // Most of what was missed in a long time is leapt over.
-        let step = (second.as_second() - first.as_second()).max(1);
-        let missed = (self.now.as_second() - first.as_second()) / step + 1;
-        if missed > TOO_MANY {
+        let missed = Missed::of(schedule, zone, earliest, self.now)?;
+        if missed.count > TOO_MANY && !self.is_seen_to(missed.last) {
             let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
             self.say(Severity::Warning, "TooManyMissedTimes", text);
         }
-        let mut last = clock::after(first, (missed - 2).max(0) * step);
-        last = if schedule.next(clock::after(last, -1), zone) == Some(last) {
-            last
-        } else {
-            first
-        };
-        while let Some(next) = schedule.next(last, zone).filter(|next| *next <= self.now) {
-            last = next;
-        }
-        Some(last)
+        Some(missed.last)
     }
 
     /// The Job for a time. Its name follows from the time, so that it is made once.
@@ -279,7 +274,7 @@ impl Planner<'_> {
         );
         Job {
             metadata: ObjectMeta {
-                name: Some(format!("{}-{}", owner.name(), due.as_second() / 60)),
+                name: Some(self.job_name(due)),
                 namespace: owner.namespace.clone(),
                 labels: of_template.labels,
                 annotations: Some(annotations),
@@ -289,6 +284,45 @@ impl Planner<'_> {
             spec: template.spec.clone(),
             status: None,
         }
+    }
+}
+
+/// The times of a schedule between two moments.
+#[derive(Debug, PartialEq, Eq)]
+struct Missed {
+    last: Timestamp,
+    /// Their number, if they all were as far apart as the first two.
+    count: i64,
+}
+
+impl Missed {
+    /// The times after `after` up to `now`, if there are any.
+    ///
+    /// In a long time there are many: from as far back as a few times would take they are followed one by one,
+    /// from further back if that was too late.
+    fn of(schedule: &Schedule, zone: &TimeZone, after: Timestamp, now: Timestamp) -> Option<Self> {
+        let next = |time| schedule.next(time, zone).filter(|next| *next <= now);
+        let first = next(after)?;
+        let Some(second) = next(first) else {
+            return Some(Self {
+                last: first,
+                count: 1,
+            });
+        };
+        let step = (second.as_second() - first.as_second()).max(1);
+        let steps = (now.as_second() - first.as_second()) / step;
+        let mut back = 1;
+        let mut last = None;
+        while last.is_none() {
+            // Whole steps from the first time: `@every` goes on from wherever it is asked about.
+            let from = clock::after(first, (steps - back).max(0) * step);
+            last = std::iter::successors(next(from), |time| next(*time)).last();
+            back *= 2;
+        }
+        Some(Self {
+            last: last.unwrap_or(second),
+            count: steps + 1,
+        })
     }
 }
 
@@ -315,6 +349,7 @@ fn rfc1123(time: Timestamp) -> String {
 )]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::{Value, json};
 
     fn at(text: &str) -> Timestamp {
@@ -348,7 +383,7 @@ mod tests {
         let made = plan
             .create
             .iter()
-            .map(|job| format!("+{}", job.metadata.name()));
+            .map(|(job, _)| format!("+{}", job.metadata.name()));
         let deleted = plan.delete.iter().map(|name| format!("-{name}"));
         let events = plan
             .events
@@ -434,14 +469,15 @@ mod tests {
             &[],
             at("00:00:30"),
         );
-        let made = serde_json::to_value(plan.create.unwrap()).unwrap();
+        let (made, due) = plan.create.unwrap();
+        let made = serde_json::to_value(made).unwrap();
         assert_eq!(
             made["metadata"]["annotations"][SCHEDULED],
             "2026-01-01T09:00:00+09:00"
         );
         assert_eq!(made["metadata"]["labels"], json!({"a": "b"}));
         assert_eq!(made["metadata"]["ownerReferences"][0]["kind"], "CronJob");
-        assert_eq!(plan.status.last_schedule_time, Some(Time(at("00:00:00"))));
+        assert_eq!(due, at("00:00:00"));
     }
 
     #[test]
@@ -452,7 +488,7 @@ mod tests {
         let cases = [
             ("Allow", format!("+c-{minutes} 600")),
             ("Forbid", "JobAlreadyActive 600".to_owned()),
-            ("Replace", format!("+c-{minutes} -old SuccessfulDelete 600")),
+            ("Replace", format!("+c-{minutes} -old 600")),
         ];
         for (policy, expected) in cases {
             let spec = json!({"concurrencyPolicy": policy});
@@ -475,16 +511,82 @@ mod tests {
         let spec =
             json!({"successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 1, "suspend": true});
         let plan = plan(&cron_job(spec, status), &jobs, at("00:05:00"));
-        let events = "SawCompletedJob UnexpectedJob MissingJob SuccessfulDelete SuccessfulDelete";
+        let events = "SawCompletedJob UnexpectedJob MissingJob";
         assert_eq!(told(&plan), format!("-b -c {events}"));
-        let active: Vec<_> = plan
-            .status
-            .active
-            .iter()
-            .flatten()
-            .filter_map(|of| of.name.clone())
-            .collect();
-        assert_eq!(active, ["e"]);
+        assert_eq!(plan.status.active, None);
         assert_eq!(plan.status.last_successful_time, Some(Time(at("00:59:00"))));
+    }
+
+    #[test]
+    fn the_last_missed_time_is_found_whatever_the_schedule() {
+        let cases = [
+            (
+                "*/10 * * * *",
+                "2026-01-02T00:00:00Z",
+                144,
+                "2026-01-02T00:00:00Z",
+            ),
+            (
+                "@every 7m",
+                "2026-01-02T00:00:00Z",
+                205,
+                "2026-01-01T23:55:00Z",
+            ),
+            // The first two are a year apart, the others a minute and a year in turn.
+            (
+                "0,1 0 1 1 *",
+                "2029-06-01T00:00:00Z",
+                4,
+                "2029-01-01T00:01:00Z",
+            ),
+            // The first two are four days apart, most others one.
+            (
+                "0 9 * * 1-4",
+                "2026-01-16T00:00:00Z",
+                4,
+                "2026-01-15T09:00:00Z",
+            ),
+            (
+                "0 9 * * *",
+                "2026-01-01T10:00:00Z",
+                1,
+                "2026-01-01T09:00:00Z",
+            ),
+        ];
+        for (text, now, count, last) in cases {
+            let schedule = Schedule::parse(text).unwrap();
+            let missed = Missed::of(
+                &schedule,
+                &TimeZone::UTC,
+                at("00:00:00"),
+                now.parse().unwrap(),
+            );
+            let expected = Missed {
+                last: last.parse().unwrap(),
+                count,
+            };
+            assert_eq!(missed, Some(expected), "{text}");
+        }
+        let daily = Schedule::parse("0 9 * * *").unwrap();
+        let none = Missed::of(&daily, &TimeZone::UTC, at("00:00:00"), at("08:59:59"));
+        assert_eq!(none, None);
+    }
+
+    #[test]
+    fn intervals_are_counted_from_the_last_time_not_from_now() {
+        let spec = json!({"schedule": "@every 1h"});
+        let status = json!({"lastScheduleTime": "2026-01-01T10:00:00Z"});
+        let plan = plan(&cron_job(spec, status), &[], at("10:20:00"));
+        assert_eq!(told(&plan), "2400");
+    }
+
+    #[test]
+    fn a_job_that_is_listed_is_not_made_again() {
+        let minutes = at("00:10:00").as_second() / 60;
+        let name = format!("c-{minutes}");
+        let status = json!({"active": [{"name": name, "uid": name}]});
+        let jobs = [job(&name, None, "2026-01-01T00:10:00Z")];
+        let plan = plan(&cron_job(json!({}), status), &jobs, at("00:10:30"));
+        assert_eq!(told(&plan), "570");
     }
 }

@@ -1,11 +1,12 @@
 //! Job: pods that run to their end, as many as it takes.
 //!
 //! Per key: claim pods, carry out [`plan::plan`]: pods first, then the status, then the finalizers of the pods
-//! that the status accounts for. Only this order keeps every result.
+//! that the status accounts for. Only this order keeps every result. A Job is left alone until the status that
+//! was last written for it is seen: the pods it counts are no longer there to be counted.
 
 mod failure_policy;
 mod indexes;
-pub(super) mod plan;
+mod plan;
 mod pod;
 
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use super::runtime::pod::Pod;
 use super::runtime::pod_owners::{PodOwner, PodOwners, selector_of};
 use super::runtime::recorder::Severity;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone};
+use super::runtime::written::Written;
+pub(super) use plan::is_finished;
 use pod::{JOB_NAME, TRACKING};
 
 const NAME: &str = "job-controller";
@@ -34,6 +37,8 @@ const WORKERS: usize = 8;
 const MANAGER: &str = "kubernetes.io/job-controller";
 
 impl PodOwner for Job {
+    const FINALIZER: Option<&'static str> = Some(TRACKING);
+
     fn selector(&self) -> Result<LabelSelector, ReconcileError> {
         selector_of(self.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
     }
@@ -55,6 +60,7 @@ async fn run(context: Context) {
     let controller = Controller {
         context: &context,
         owners: Arc::clone(&owners),
+        written: Written::default(),
     };
     let stop = context.stop.clone();
     owners
@@ -65,11 +71,13 @@ async fn run(context: Context) {
 struct Controller<'c> {
     context: &'c Context,
     owners: Arc<PodOwners<Job>>,
+    written: Written,
 }
 
 impl Controller<'_> {
     async fn reconcile(&self, key: Key) -> Outcome {
         let Some(job) = self.owners.get(&key) else {
+            self.written.forget(&key);
             self.free_orphans(&key).await?;
             return Ok(None);
         };
@@ -77,7 +85,8 @@ impl Controller<'_> {
             .spec
             .as_ref()
             .and_then(|spec| spec.managed_by.as_deref());
-        if manager.is_some_and(|manager| manager != MANAGER) {
+        let is_ours = manager.is_none_or(|manager| manager == MANAGER);
+        if !is_ours || !self.written.is_seen(&job.metadata) {
             return Ok(None);
         }
         let settled = self.owners.settled(&key);
@@ -94,8 +103,9 @@ impl Controller<'_> {
             changed.status = Some(plan.status);
             let api = self.owners.api::<Job>(&key);
             // At the version that was planned from: what was counted may not be counted over.
-            api.replace_status(&key.name, &PostParams::default(), &changed)
-                .await?;
+            let params = PostParams::default();
+            let written = api.replace_status(&key.name, &params, &changed).await?;
+            self.written.note(&written.metadata);
             for (severity, reason, message) in plan.events {
                 match severity {
                     Severity::Normal => self.owners.normal(&job, reason, message),

@@ -73,7 +73,7 @@ impl End {
 }
 
 /// Whether the Job has ended for good.
-pub(crate) fn is_finished(job: &Job) -> bool {
+pub(in crate::controllers) fn is_finished(job: &Job) -> bool {
     ["Complete", "Failed"].iter().any(|kind| holds(job, kind))
 }
 
@@ -273,7 +273,8 @@ impl<'a> View<'a> {
             if settled {
                 plan.delete = self.active.iter().map(|pod| Arc::clone(pod)).collect();
             }
-        } else if settled && !goes {
+        } else if settled && !goes && self.strip.len() < BURST {
+            // With more to be counted than fits, it is not known yet what is missing.
             self.manage(&mut plan);
         }
         plan.strip = std::mem::take(&mut self.strip);

@@ -76,7 +76,14 @@ fn told(plan: &Plan) -> String {
 fn pods_are_made_until_enough_have_succeeded() {
     let three = json!({"completions": 3, "parallelism": 2});
     let queue = json!({"parallelism": 2});
+    let none = json!({"completions": 0});
     let cases = [
+        (
+            &none,
+            json!({}),
+            "",
+            "SuccessCriteriaMet:CompletionsReached Complete:CompletionsReached",
+        ),
         (&three, json!({}), "", "+2"),
         (&three, json!({}), "rr", ""),
         (&three, json!({}), "sr", "+1 strip 1"),

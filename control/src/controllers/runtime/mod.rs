@@ -15,3 +15,4 @@ pub mod slow_start;
 pub mod template_hash;
 pub mod work_queue;
 pub mod worker;
+pub mod written;

@@ -25,6 +25,8 @@ pub struct Claims<C> {
     pub adopt: Vec<Arc<C>>,
     /// Its own that no longer match.
     pub release: Vec<Arc<C>>,
+    /// What those that are taken get, and those let go lose.
+    pub finalizer: Option<&'static str>,
 }
 
 /// Sorts `candidates` into what `owner` has, should take and should let go.
@@ -38,6 +40,7 @@ pub fn claim<C: Cached>(
         owned: Vec::new(),
         adopt: Vec::new(),
         release: Vec::new(),
+        finalizer: None,
     };
     for candidate in candidates {
         let metadata = candidate.metadata();
@@ -76,14 +79,20 @@ impl<C: Cached> Claims<C> {
             may_adopt(owners, reference).await?;
         }
         for object in self.adopt {
-            let patch = json!({"metadata": {"ownerReferences": [reference], "uid": object.metadata().uid()}});
+            let finalizers: Vec<_> = self.finalizer.into_iter().collect();
+            let patch = json!({"metadata": {
+                "ownerReferences": [reference], "finalizers": finalizers,
+                "uid": object.metadata().uid(),
+            }});
             if patch_metadata(api, &object, &patch).await? {
                 owned.push(object);
             }
         }
         for object in self.release {
+            let finalizers: Vec<_> = self.finalizer.into_iter().collect();
             let patch = json!({"metadata": {
                 "ownerReferences": [{"$patch": "delete", "uid": reference.uid}],
+                "$deleteFromPrimitiveList/finalizers": finalizers,
                 "uid": object.metadata().uid(),
             }});
             patch_metadata(api, &object, &patch).await?;

@@ -42,6 +42,9 @@ pub trait PodOwner:
     + Debug
     + DeserializeOwned
 {
+    /// Finalizer of the owner's pods, if they have one: pods get it when they are adopted.
+    const FINALIZER: Option<&'static str> = None;
+
     /// Which pods are the owner's.
     ///
     /// # Errors
@@ -216,7 +219,8 @@ impl<K: PodOwner> PodOwners<K> {
         let mut candidates = self.pods.by(&Index::Controller(metadata.uid().to_owned()));
         candidates.extend(self.pods.by(&Index::Orphan(key.namespace.to_string())));
         candidates.retain(|pod| counts(pod));
-        let claims = claim(metadata, &selector, candidates);
+        let mut claims = claim(metadata, &selector, candidates);
+        claims.finalizer = K::FINALIZER;
         let reference = controller_reference(&K::api_version(&()), &K::kind(&()), metadata);
         let (pods, owners) = (self.api::<core::Pod>(&key), self.api::<K>(&key));
         claims.carry_out(&pods, &owners, &reference).await

@@ -284,18 +284,14 @@ async fn jobs_that_are_due_run_beside_instead_of_or_after_those_that_run() {
         let mut running = job(&format!("{name}-running"), 1);
         running["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "CronJob",
             "name": name, "uid": uid, "controller": true}]);
-        create(&jobs, running).await;
-        eventually(&cron_jobs, |all| {
-            let status = all[&name].status.as_ref();
-            status
-                .and_then(|status| status.active.as_ref())
-                .is_some_and(|active| active.len() == 1)
-        })
-        .await;
-        let long_ago =
-            Patch::Merge(json!({"status": {"lastScheduleTime": "2026-01-01T00:00:00Z"}}));
+        let running = create(&jobs, running).await;
+        let active = json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": "default",
+            "name": running.metadata.name, "uid": running.metadata.uid});
+        let status =
+            json!({"status": {"lastScheduleTime": "2026-01-01T00:00:00Z", "active": [active]}});
+        let patch = Patch::Merge(status);
         cron_jobs
-            .patch_status(&name, &PatchParams::default(), &long_ago)
+            .patch_status(&name, &PatchParams::default(), &patch)
             .await
             .unwrap();
         merge(&cron_jobs, &name, json!({"spec": {"suspend": false}})).await;
