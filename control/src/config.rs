@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::registry::Pools;
+use crate::scheduler::Profiles;
 use crate::store::Retention;
 
 /// What a control plane is started with.
@@ -21,6 +22,8 @@ pub struct Config {
     pub pod_network: (Ipv4Addr, u8),
     /// Size of a node's pod network.
     pub node_bits: u8,
+    /// What the schedulers of this control plane do.
+    pub schedulers: Profiles,
     /// How much history is kept.
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
@@ -38,6 +41,7 @@ impl Config {
             pools: Pools::default(),
             pod_network: (Ipv4Addr::new(10, 128, 0, 0), 10),
             node_bits: 18,
+            schedulers: Profiles::default(),
             retention: Retention::default(),
             in_memory: false,
         }

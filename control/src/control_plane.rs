@@ -161,8 +161,9 @@ impl ControlPlane {
         let scheduler = clients(SCHEDULER);
         self.parts
             .spawn(controllers::run(clients, config, self.stop.clone()));
+        let profiles = self.config.schedulers.clone();
         self.parts
-            .spawn(scheduler::run(scheduler, self.stop.clone()));
+            .spawn(scheduler::run(scheduler, profiles, self.stop.clone()));
     }
 
     /// Where clients on this machine reach the API.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
-use windlass_api::label_selector::{LabelSelector, Operator, Requirement};
+use k8s_openapi::api::core::v1::{
+    NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
+};
+use windlass_api::label_selector::{LabelSelector, Labels, Operator, Requirement};
 
 /// What a pod says about nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NodeTerms {
     selector: LabelSelector,
-    /// One of them must hold, if there are any.
-    required: Option<Vec<Term>>,
+    required: Option<RequiredTerms>,
     /// Each that holds counts its weight.
     preferred: Vec<(i64, Term)>,
 }
@@ -25,6 +26,10 @@ impl Default for NodeTerms {
     }
 }
 
+/// Terms of which one must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RequiredTerms(Vec<Term>);
+
 /// Requirements that all must hold. One that is empty, or cannot be understood, holds for no node.
 #[derive(Clone, Debug, PartialEq)]
 struct Term {
@@ -35,26 +40,23 @@ struct Term {
 
 impl NodeTerms {
     pub(crate) fn of(spec: &PodSpec) -> Self {
+        let affinity = spec.affinity.as_ref();
+        let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
         let selector = spec.node_selector.as_ref();
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = affinity.and_then(|affinity| {
-            affinity
-                .required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-        let preferred = affinity.and_then(|affinity| {
-            affinity
-                .preferred_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-        let preferred = preferred.into_iter().flatten();
         Self {
             selector: selector.map_or_else(LabelSelector::everything, LabelSelector::from_map),
-            required: required
-                .map(|required| required.node_selector_terms.iter().map(Term::of).collect()),
+            ..affinity.map_or_else(Self::default, Self::of_affinity)
+        }
+    }
+
+    /// What an affinity alone says.
+    pub(crate) fn of_affinity(affinity: &NodeAffinity) -> Self {
+        let required = &affinity.required_during_scheduling_ignored_during_execution;
+        let preferred = &affinity.preferred_during_scheduling_ignored_during_execution;
+        let preferred = preferred.iter().flatten();
+        Self {
+            selector: LabelSelector::everything(),
+            required: required.as_ref().map(RequiredTerms::of),
             preferred: preferred
                 .map(|term| (term.weight.into(), Term::of(&term.preference)))
                 .collect(),
@@ -64,8 +66,12 @@ impl NodeTerms {
     /// Whether the node may be taken.
     pub(crate) fn match_node(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         let required = self.required.as_ref();
-        self.selector.matches(labels)
-            && required.is_none_or(|terms| terms.iter().any(|term| term.holds(name, labels)))
+        self.selector.matches(labels) && required.is_none_or(|terms| terms.match_node(name, labels))
+    }
+
+    /// Whether any node is preferred over another.
+    pub(crate) fn has_preferences(&self) -> bool {
+        !self.preferred.is_empty()
     }
 
     /// How much the node is preferred.
@@ -75,6 +81,26 @@ impl NodeTerms {
             .iter()
             .filter(|(_, term)| term.holds(name, labels));
         held.map(|(weight, _)| weight).sum()
+    }
+}
+
+impl RequiredTerms {
+    pub(crate) fn of(selector: &NodeSelector) -> Self {
+        Self(selector.node_selector_terms.iter().map(Term::of).collect())
+    }
+
+    /// Whether the node may be taken.
+    pub(crate) fn match_node(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().any(|term| term.holds(name, labels))
+    }
+}
+
+/// The fields of a node that terms may ask for.
+struct Fields<'a>(&'a str);
+
+impl Labels for Fields<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        (key == "metadata.name").then_some(self.0)
     }
 }
 
@@ -92,7 +118,6 @@ impl Term {
 
     fn holds(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         let is_empty = self.labels.is_empty() && self.fields.is_empty();
-        let fields = BTreeMap::from([("metadata.name".to_owned(), name.to_owned())]);
         self.is_valid
             && !is_empty
             && self
@@ -102,7 +127,7 @@ impl Term {
             && self
                 .fields
                 .iter()
-                .all(|requirement| requirement.matches(&fields))
+                .all(|requirement| requirement.matches(&Fields(name)))
     }
 }
 

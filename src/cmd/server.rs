@@ -1,7 +1,10 @@
 //! `windlass server`: the control plane alone.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use anyhow::Context;
+use windlass_control::scheduler::Profiles;
 use windlass_control::{Config, ControlPlane};
 
 use crate::data_dir::{DataDir, kubeconfig_in};
@@ -13,23 +16,38 @@ pub(crate) struct Args {
     #[command(flatten)]
     data_dir: DataDir,
     #[command(flatten)]
-    pub(crate) listen: Listen,
+    control_plane: ControlPlaneOptions,
 }
 
-/// Where the API is served.
+/// How a control plane is run.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Listen {
+pub(crate) struct ControlPlaneOptions {
     /// Address and port of the API; port 0 picks one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
     pub(crate) listen: SocketAddr,
     /// A further name or address by which clients reach the API; may be given several times.
     #[arg(long = "tls-san", value_name = "NAME")]
-    pub(crate) names: Vec<String>,
+    names: Vec<String>,
+    /// What the scheduler does: a file of kind `KubeSchedulerConfiguration`, whose profiles are schedulers
+    /// that pods choose by `schedulerName`.
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
+}
+
+impl ControlPlaneOptions {
+    fn schedulers(&self) -> anyhow::Result<Profiles> {
+        let Some(path) = &self.scheduler_config else {
+            return Ok(Profiles::default());
+        };
+        let place = || format!("--scheduler-config {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(place)?;
+        Profiles::parse(&text).with_context(place)
+    }
 }
 
 /// Runs until interrupted.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let plane = start(&args.data_dir, &args.listen).await?;
+    let plane = start(&args.data_dir, &args.control_plane).await?;
     output::step(&format!("the API serves at https://{}", plane.address()));
     print_kubeconfig(&args.data_dir)?;
     interrupted().await?;
@@ -39,11 +57,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Starts a control plane and writes its kubeconfig.
-pub(crate) async fn start(data_dir: &DataDir, listen: &Listen) -> anyhow::Result<ControlPlane> {
+pub(crate) async fn start(
+    data_dir: &DataDir,
+    options: &ControlPlaneOptions,
+) -> anyhow::Result<ControlPlane> {
     let directory = data_dir.path()?;
     let mut config = Config::new(directory.clone());
-    config.listen = listen.listen;
-    config.names.clone_from(&listen.names);
+    config.listen = options.listen;
+    config.names.clone_from(&options.names);
+    config.schedulers = options.schedulers()?;
     let plane = ControlPlane::start(config).await?;
     let kubeconfig = plane.admin_kubeconfig()?;
     windlass_control::pki::files::write(&kubeconfig_in(&directory), &kubeconfig)?;

@@ -19,7 +19,7 @@ use windlass_node::network::TunnelIdentity;
 use windlass_node::server::tls::DaemonTls;
 
 use crate::apply::{Applied, Applier, Options, in_order};
-use crate::cmd::server::{self, Listen, interrupted};
+use crate::cmd::server::{self, ControlPlaneOptions, interrupted};
 use crate::data_dir::DataDir;
 use crate::node::{self, NodeConfig, NodeOptions};
 use crate::{object_files, output, readiness};
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     data_dir: DataDir,
     #[command(flatten)]
-    listen: Listen,
+    control_plane: ControlPlaneOptions,
     #[command(flatten)]
     node: NodeOptions,
     /// How long to wait for the workloads, such as `30s`; 0s does not wait.
@@ -58,7 +58,7 @@ impl Node {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let files = object_files::read(&args.files)?;
     let started = Instant::now();
-    let plane = server::start(&args.data_dir, &args.listen).await?;
+    let plane = server::start(&args.data_dir, &args.control_plane).await?;
     took(
         &format!("the API serves at https://{}", plane.address()),
         started,
@@ -148,7 +148,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         tls,
         tunnel,
         listen: SocketAddr::new(address, 0),
-        node_ports: Some(args.listen.listen.ip()),
+        node_ports: Some(args.control_plane.listen.ip()),
         api_server: Some(plane.address()),
     });
     let agent = agent.await?;

@@ -102,7 +102,7 @@ async fn url(cluster: &Cluster) -> String {
     let api: Api<Service> = Api::namespaced(cluster.client(), "default");
     let service = api.get("hello").await.unwrap();
     let port = service.spec.unwrap().ports.unwrap()[0].node_port.unwrap();
-    format!("http://127.0.0.1:{port}/")
+    format!("http://{}:{port}/", cluster.node_address())
 }
 
 /// One request on a connection of its own.

@@ -5,9 +5,10 @@
 //! waits on a watch, with a bound, and says what it last saw when it gives up.
 
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -52,8 +53,18 @@ pub struct Cluster {
 }
 
 struct TestNode {
+    address: Ipv4Addr,
     stop: CancellationToken,
     running: JoinHandle<()>,
+}
+
+/// A loopback address that no other node of the tests uses: every cluster picks its NodePorts from the
+/// same range, and a request must not end at another test's node.
+fn loopback() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // Another network than 127.0.0.0/24, where everything else of a machine listens.
+    Ipv4Addr::new(127, 1 + high, 1 + low / 250, 1 + low % 250)
 }
 
 /// What a raw request answered.
@@ -109,6 +120,7 @@ impl Cluster {
     /// When it does not start.
     pub async fn add_node(&mut self, name: &str) -> anyhow::Result<()> {
         let plane = &self.plane;
+        let address = loopback();
         let user = format!("system:node:{name}");
         let names = vec![name.to_owned(), "127.0.0.1".to_owned()];
         let serving = plane.authority().serving(&user, names)?;
@@ -144,7 +156,7 @@ impl Cluster {
             .tls(tls)
             .tunnel_identity(tunnel)
             .network(network)
-            .node_ports([127, 0, 0, 1].into())
+            .node_ports(address.into())
             .runtime(Arc::new(runtime))
             .build()
             .await?;
@@ -162,8 +174,19 @@ impl Cluster {
             .wait_for(|registered| *registered)
             .await
             .context("the agent ended")?;
-        self.nodes.push(TestNode { stop, running });
+        self.nodes.push(TestNode {
+            address,
+            stop,
+            running,
+        });
         Ok(())
+    }
+
+    /// Where the first node's NodePorts listen; localhost if there is no node.
+    #[must_use]
+    pub fn node_address(&self) -> Ipv4Addr {
+        let first = self.nodes.first();
+        first.map_or(Ipv4Addr::LOCALHOST, |node| node.address)
     }
 
     /// The control plane.

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ObjectSelec
 use crate::names;
 
 /// What is asked of a label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// The label is there.
     Exists,
@@ -29,7 +29,7 @@ pub enum Operator {
 }
 
 /// One requirement on a label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
@@ -38,7 +38,7 @@ pub struct Requirement {
 }
 
 /// A conjunction of requirements, or nothing at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LabelSelector {
     /// `None` selects nothing; no requirements select everything.
     requirements: Option<Vec<Requirement>>,
@@ -202,6 +202,15 @@ impl LabelSelector {
         Ok(Self {
             requirements: Some(requirements),
         })
+    }
+
+    /// The same with further requirements; a selector of nothing stays one.
+    #[must_use]
+    pub fn and(mut self, further: impl IntoIterator<Item = Requirement>) -> Self {
+        if let Some(requirements) = &mut self.requirements {
+            requirements.extend(further);
+        }
+        self
     }
 
     /// Whether everything is selected.

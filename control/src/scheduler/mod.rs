@@ -3,17 +3,20 @@
 //! ```text
 //!   watch ──> queue ──take──> decide over the snapshot ──> assume ──> bind (many at once)
 //!        └──> snapshot               │ no node fits                      │ refused
-//!                                    └─> unschedulable, told why         └─> forget, back off
+//!                                    ├─> unschedulable, told why         └─> forget, back off
+//!                                    └─> nominate, evict pods that matter less
 //! ```
 //!
 //! One task decides, one pod after the other, each in one pass over the nodes; bindings are written
-//! concurrently, because the snapshot counts a pod as placed from the decision on. Pods that name another
-//! scheduler are left alone.
+//! concurrently, because the snapshot counts a pod as placed from the decision on. Pods that name a
+//! scheduler which is none of the profiles are left alone.
 //!
 //! Invariant: the queue and the snapshot change together under one lock, which is never held across an
 //! await, so that no event falls between a decision and its consequence.
 
 mod bind;
+mod classes;
+mod cycle;
 mod decide;
 #[cfg(test)]
 #[expect(
@@ -21,71 +24,130 @@ mod decide;
     reason = "json! values read better unborrowed"
 )]
 mod decide_tests;
+mod event;
 mod plugins;
+mod pod_affinity;
 mod pod_info;
+mod preempt;
+mod profile;
 mod queue;
 mod resources;
 mod snapshot;
+mod state;
+mod storage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::runtime::informer::{Change, Informer};
+use crate::controllers::runtime::informer::{Cached, Change, Informer, Subscription};
 use crate::controllers::runtime::metadata::Metadata;
 use crate::controllers::runtime::recorder::{Recorder, reference};
 use crate::controllers::runtime::worker::{is_not_found, message};
 use crate::controllers::supervise;
-use decide::{Unschedulable, decide};
 use pod_info::PodInfo;
-use queue::{Queue, Wake};
-use snapshot::{NodeFacts, Snapshot};
+use preempt::Preemption;
+pub use profile::{ConfigError, Profiles};
+use snapshot::NodeFacts;
+use state::{Decision, Explanation, State, ToBind};
+use storage::{Claim, Class, Volume};
 
-/// Bindings written at once.
-const BINDINGS: usize = 64;
+/// Decisions written at once.
+const WRITES: usize = 64;
 
 /// Binds pods to nodes until `stop`.
-pub async fn run(client: Client, stop: CancellationToken) {
+pub async fn run(client: Client, profiles: Profiles, stop: CancellationToken) {
     let until = stop.clone();
-    let start =
-        move || -> BoxFuture<'static, ()> { Box::pin(run_once(client.clone(), until.clone())) };
+    let start = move || -> BoxFuture<'static, ()> {
+        Box::pin(run_once(client.clone(), profiles.clone(), until.clone()))
+    };
     supervise("scheduler", start, stop).await;
 }
 
 /// Everything starts from what the API says, so that it can be dropped and started again.
-async fn run_once(client: Client, stop: CancellationToken) {
+async fn run_once(client: Client, profiles: Profiles, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let pods = Informer::<PodInfo>::new(Api::all(client.clone()), watcher::Config::default());
-    let nodes = Informer::<NodeFacts>::new(Api::all(client.clone()), watcher::Config::default());
-    tasks.spawn(Arc::clone(&pods).run(stop.clone()));
-    tasks.spawn(Arc::clone(&nodes).run(stop.clone()));
-    let recorder = Recorder::start(client.clone(), pod_info::DEFAULT, &mut tasks, stop);
+    let recorder = Recorder::start(client.clone(), pod_info::DEFAULT, &mut tasks, stop.clone());
     let scheduler = Arc::new(Scheduler {
-        client,
+        client: client.clone(),
         recorder,
-        state: Mutex::default(),
+        state: Mutex::new(State::new(profiles)),
         changed: Notify::new(),
-        permits: Arc::new(Semaphore::new(BINDINGS)),
+        permits: Arc::new(Semaphore::new(WRITES)),
     });
-    // Decisions before everything is known would crowd the first nodes seen.
-    nodes.synced().await;
-    pods.synced().await;
-    let (of_nodes, of_pods) = (Arc::clone(&scheduler), Arc::clone(&scheduler));
-    let _nodes = nodes.subscribe(move |change| of_nodes.node_changed(change));
-    let _pods = pods.subscribe(move |change| of_pods.pod_changed(change));
+    let mut watch = Watch {
+        scheduler: &scheduler,
+        tasks: &mut tasks,
+        stop,
+    };
+    // Decisions before everything is known would crowd the first nodes seen. Pods come last, because
+    // all the rest is asked about them.
+    let _namespaces = watch
+        .follow(
+            Api::<Namespace>::all(client.clone()),
+            State::namespace_changed,
+        )
+        .await;
+    let _budgets = watch
+        .follow(
+            Api::<PodDisruptionBudget>::all(client.clone()),
+            |state, change| {
+                state.budget_changed(change);
+                false
+            },
+        )
+        .await;
+    let _classes = watch
+        .follow::<Class>(Api::all(client.clone()), State::class_changed)
+        .await;
+    let _volumes = watch
+        .follow::<Volume>(Api::all(client.clone()), State::volume_changed)
+        .await;
+    let _claims = watch
+        .follow::<Claim>(Api::all(client.clone()), State::claim_changed)
+        .await;
+    let _nodes = watch
+        .follow::<NodeFacts>(Api::all(client.clone()), State::node_changed)
+        .await;
+    let _pods = watch
+        .follow::<PodInfo>(Api::all(client), State::pod_changed)
+        .await;
     scheduler.schedule().await;
 }
 
-#[derive(Default)]
-struct State {
-    queue: Queue,
-    snapshot: Snapshot,
+/// What it takes to keep the state current.
+struct Watch<'a> {
+    scheduler: &'a Arc<Scheduler>,
+    tasks: &'a mut JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Watch<'_> {
+    /// Has `apply` told of everything of a kind; it answers whether there is something to decide. Returns
+    /// once all that there is has been told.
+    async fn follow<C: Cached>(
+        &mut self,
+        api: Api<C::Object>,
+        apply: impl Fn(&mut State, Change<'_, C>) -> bool + Send + Sync + 'static,
+    ) -> Subscription<C> {
+        let informer = Informer::<C>::new(api, watcher::Config::default());
+        self.tasks
+            .spawn(Arc::clone(&informer).run(self.stop.clone()));
+        informer.synced().await;
+        let scheduler = Arc::clone(self.scheduler);
+        informer.subscribe(move |change| {
+            if apply(&mut scheduler.state(), change) {
+                scheduler.changed.notify_one();
+            }
+        })
+    }
 }
 
 struct Scheduler {
@@ -96,55 +158,12 @@ struct Scheduler {
     permits: Arc<Semaphore>,
 }
 
-/// What is to be written after a decision.
-enum Decision {
-    Bind(Arc<PodInfo>, String),
-    Explain(Arc<PodInfo>, String),
-}
-
 impl Scheduler {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn node_changed(&self, change: Change<'_, NodeFacts>) {
-        let mut state = self.state();
-        match (change.old, change.new) {
-            (Some(old), None) => state.snapshot.remove_node(old.metadata.name()),
-            (old, Some(new)) => {
-                state.snapshot.put_node(Arc::clone(new));
-                if old.is_none_or(|old| new.differs(old)) {
-                    state.queue.wake(Wake::Node);
-                    self.changed.notify_one();
-                }
-            }
-            (None, None) => {}
-        }
-    }
-
-    fn pod_changed(&self, change: Change<'_, PodInfo>) {
-        let mut state = self.state();
-        let Some(pod) = change.new.filter(|pod| !pod.has_ended) else {
-            let Some(pod) = change.either() else { return };
-            state.queue.remove(pod.metadata.uid());
-            if state.snapshot.remove_pod(pod.metadata.uid()) {
-                state.queue.wake(Wake::PodGone);
-                self.changed.notify_one();
-            }
-            return;
-        };
-        if !pod.node.is_empty() {
-            state.queue.remove(pod.metadata.uid());
-            state.snapshot.place(pod);
-        } else if pod.is_waiting() {
-            state.queue.put(pod, Instant::now());
-            self.changed.notify_one();
-        } else {
-            state.queue.remove(pod.metadata.uid());
-        }
-    }
-
-    /// Takes, decides and hands over, for ever. Bindings end with the task set when this is dropped.
+    /// Takes, decides and hands over, for ever. Writes end with the task set when this is dropped.
     async fn schedule(self: &Arc<Self>) {
         let mut writes = JoinSet::new();
         loop {
@@ -185,11 +204,21 @@ impl Scheduler {
     async fn write(&self, decision: Decision) {
         match decision {
             Decision::Bind(pod, node) => self.bind(&pod, &node).await,
-            Decision::Explain(pod, why) => self.explain(&pod, why).await,
+            Decision::Provision(pod, node, claims) => self.provision(&pod, &node, &claims).await,
+            Decision::Explain(explanation) => self.explain(&explanation).await,
+            Decision::Preempt {
+                explanation,
+                preemption,
+                displaced,
+            } => {
+                self.explain(&explanation).await;
+                self.make_room(&explanation.pod, &preemption, &displaced)
+                    .await;
+            }
         }
     }
 
-    async fn bind(&self, pod: &Arc<PodInfo>, node: &str) {
+    async fn bind(&self, pod: &PodInfo, node: &str) {
         let about = reference("v1", "Pod", &pod.metadata);
         match bind::bind(self.client.clone(), pod, node).await {
             Ok(()) => {
@@ -198,12 +227,7 @@ impl Scheduler {
                 self.recorder.normal(about, "Scheduled", text);
             }
             Err(error) => {
-                {
-                    let mut state = self.state();
-                    state.snapshot.forget_assumed(pod.metadata.uid());
-                    state.queue.back_off(pod.metadata.uid());
-                    state.queue.wake(Wake::PodGone);
-                }
+                self.state().take_back(pod);
                 self.changed.notify_one();
                 if !is_not_found(&error) {
                     let text = format!("binding rejected: {}", message(&error));
@@ -213,39 +237,63 @@ impl Scheduler {
         }
     }
 
-    async fn explain(&self, pod: &Arc<PodInfo>, why: String) {
-        if pod.unschedulable != why {
-            let marked = bind::mark_unschedulable(self.client.clone(), pod, &why).await;
-            if let Err(error) = marked
-                && !is_not_found(&error)
-            {
-                tracing::warn!(pod = pod.metadata.name(), %error, "say that a pod is unschedulable");
+    async fn provision(&self, pod: &PodInfo, node: &str, claims: &[ToBind]) {
+        if let Err(error) = bind::provision(&self.client, node, claims).await {
+            self.state().queue.back_off(pod.metadata.uid());
+            self.changed.notify_one();
+            let about = reference("v1", "Pod", &pod.metadata);
+            let text = format!("binding volumes: {}", message(&error));
+            self.recorder.warning(about, "FailedScheduling", text);
+        }
+    }
+
+    async fn explain(&self, said: &Explanation) {
+        let marked = bind::explain(self.client.clone(), said).await;
+        if let Err(error) = marked
+            && !is_not_found(&error)
+        {
+            let pod = said.pod.metadata.name();
+            tracing::warn!(pod, %error, "say that a pod is unschedulable");
+        }
+        let about = reference("v1", "Pod", &said.pod.metadata);
+        self.recorder
+            .warning(about, "FailedScheduling", said.message.clone());
+    }
+
+    /// Evicts the victims. The pod comes back when the last of them has left.
+    async fn make_room(&self, pod: &PodInfo, preemption: &Preemption, displaced: &[Arc<PodInfo>]) {
+        for other in displaced {
+            let told = bind::displace(self.client.clone(), other).await;
+            if let Err(error) = told.or_else(unless_gone) {
+                let pod = other.metadata.name();
+                tracing::warn!(pod, %error, "take back the promise of a node");
             }
         }
-        let about = reference("v1", "Pod", &pod.metadata);
-        self.recorder.warning(about, "FailedScheduling", why);
+        let evictions = preemption.victims.iter().map(|victim| async move {
+            bind::evict(self.client.clone(), victim, &pod.scheduler)
+                .await
+                .or_else(unless_gone)?;
+            let about = reference("v1", "Pod", &victim.metadata);
+            let (uid, node) = (pod.metadata.uid(), &preemption.node);
+            let text = format!("Preempted by pod {uid} on node {node}");
+            self.recorder.normal(about, "Preempted", text);
+            Ok::<_, kube::Error>(())
+        });
+        let failed = join_all(evictions).await.into_iter().find_map(Result::err);
+        if let Some(error) = failed {
+            self.state().break_promise(pod);
+            self.changed.notify_one();
+            let about = reference("v1", "Pod", &pod.metadata);
+            let text = format!("preemption: {}", message(&error));
+            self.recorder.warning(about, "FailedScheduling", text);
+        }
     }
 }
 
-impl State {
-    /// Decides about the next pod.
-    ///
-    /// # Errors
-    /// When there is none: the time at which there will be one, if it is known.
-    fn decide_next(&mut self) -> Result<Decision, Option<Instant>> {
-        let Some(pod) = self.queue.take(Instant::now()) else {
-            return Err(self.queue.next_due());
-        };
-        match decide(&pod, &self.snapshot) {
-            Ok(node) => {
-                let node = node.to_owned();
-                self.snapshot.assume(&pod, &node);
-                Ok(Decision::Bind(pod, node))
-            }
-            Err(Unschedulable { message, helped_by }) => {
-                self.queue.unschedulable(pod.metadata.uid(), helped_by);
-                Ok(Decision::Explain(pod, message))
-            }
-        }
+fn unless_gone(error: kube::Error) -> Result<(), kube::Error> {
+    if is_not_found(&error) {
+        Ok(())
+    } else {
+        Err(error)
     }
 }

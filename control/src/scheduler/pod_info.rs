@@ -1,9 +1,14 @@
 //! What the scheduler keeps of a Pod.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_api::pod_resources;
 
+use super::classes::Class;
+use super::pod_affinity::{PodAffinity, Spread};
 use super::resources::Resources;
 use crate::controllers::runtime::informer::{Cached, Index};
 use crate::controllers::runtime::metadata::Metadata;
@@ -32,19 +37,27 @@ impl HostPort {
 /// A Pod as the scheduler sees it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PodInfo {
-    /// Name, namespace, uid, version, labels and owners.
+    /// Name, namespace, uid, version, deletion and owners.
     pub(super) metadata: ObjectMeta,
     /// Node it is bound to, or has to be bound to; empty if none.
     pub(super) node: String,
     pub(super) scheduler: String,
     pub(super) has_ended: bool,
     pub(super) is_gated: bool,
+    /// When its node took it, for pods on nodes; when it was made, for the others.
+    pub(super) since: Timestamp,
     pub(super) wants: Wants,
+    /// What other pods' rules ask of it, its labels included.
+    pub(super) class: Arc<Class>,
     /// Message of the condition that says that it could not be scheduled; empty if there is none.
     pub(super) unschedulable: String,
+    /// Node on which others make room for it; empty if none.
+    pub(super) nominated: String,
+    /// Whether it was told already that it has to go.
+    pub(super) is_disrupted: bool,
 }
 
-/// What decides where a pod may and should go.
+/// What decides where a pod may and should go, but for what its [`Class`] says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Wants {
     pub(super) requests: Resources,
@@ -52,17 +65,44 @@ pub(super) struct Wants {
     pub(super) tolerations: Vec<Toleration>,
     pub(super) ports: Vec<HostPort>,
     pub(super) priority: i32,
+    /// `preemptionPolicy: Never`.
+    pub(super) never_preempts: bool,
+    pub(super) spread: Vec<Spread>,
+    pub(super) claims: Vec<ClaimUse>,
+    /// Names of its claims to devices.
+    pub(super) devices: Vec<String>,
+    /// Images as nodes name them.
+    pub(super) images: Vec<String>,
+}
+
+/// A PersistentVolumeClaim that a pod mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClaimUse {
+    pub(super) name: String,
+    /// Whether the claim is made for this pod alone.
+    pub(super) is_ephemeral: bool,
 }
 
 impl PodInfo {
-    /// Whether it waits for this scheduler.
+    /// Whether it waits for a node.
     pub(super) fn is_waiting(&self) -> bool {
         let gone = self.has_ended || self.metadata.is_terminating();
-        self.node.is_empty() && self.scheduler == DEFAULT && !self.is_gated && !gone
+        self.node.is_empty() && !self.is_gated && !gone
     }
 
     pub(super) fn owner(&self) -> Option<&str> {
         self.metadata.controller().map(|owner| &*owner.uid)
+    }
+
+    /// Whether any decision about `other` is one about this pod.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        self.class == other.class && self.wants == other.wants && self.owner() == other.owner()
+    }
+
+    /// Whether the claim is one of its own.
+    pub(super) fn mounts(&self, namespace: &str, claim: &str) -> bool {
+        self.metadata.namespace() == namespace
+            && self.wants.claims.iter().any(|own| own.name == claim)
     }
 }
 
@@ -74,25 +114,47 @@ impl Cached for PodInfo {
         let status = pod.status.unwrap_or_default();
         let mut requests = Resources::of(&pod_resources::requests(&spec));
         requests.pods = 1;
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failed = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let namespace = pod.metadata.namespace();
+        let spread = spec.topology_spread_constraints.iter().flatten();
+        let class = Class {
+            namespace: namespace.to_owned(),
+            affinity: PodAffinity::of(&spec, namespace, &labels),
+            is_terminating: pod.metadata.is_terminating(),
+            labels,
+        };
         let wants = Wants {
             requests,
             terms: NodeTerms::of(&spec),
             ports: host_ports(&spec),
+            spread: spread.map(|of| Spread::of(of, &class.labels)).collect(),
+            claims: claims(&spec, pod.metadata.name()),
+            devices: devices(&spec),
+            images: images(&spec),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             tolerations: spec.tolerations.unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
         };
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        let condition = |kind: &str, state: &str| {
+            let mut found = conditions.iter();
+            found.find(|of| of.type_ == kind && of.status == state)
+        };
+        let failed = condition("PodScheduled", "False").and_then(|of| of.message.clone());
         Self {
-            metadata: cut(pod.metadata),
             node: spec.node_name.unwrap_or_default(),
             scheduler: spec.scheduler_name.unwrap_or_else(|| DEFAULT.into()),
             has_ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             is_gated: spec.scheduling_gates.is_some_and(|gates| !gates.is_empty()),
+            since: status
+                .start_time
+                .map_or_else(|| pod.metadata.created(), |time| time.0),
             wants,
-            unschedulable: failed
-                .and_then(|condition| condition.message)
-                .unwrap_or_default(),
+            class: Arc::new(class),
+            unschedulable: failed.unwrap_or_default(),
+            nominated: status.nominated_node_name.unwrap_or_default(),
+            is_disrupted: condition("DisruptionTarget", "True").is_some(),
+            metadata: cut(pod.metadata),
         }
     }
 
@@ -103,6 +165,48 @@ impl Cached for PodInfo {
     /// Nothing looks pods up here but by key.
     fn index(&self) -> Vec<Index> {
         Vec::new()
+    }
+}
+
+fn claims(spec: &core::PodSpec, pod: &str) -> Vec<ClaimUse> {
+    let volumes = spec.volumes.iter().flatten();
+    let claims = volumes.filter_map(|volume| {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            return Some(ClaimUse {
+                name: claim.claim_name.clone(),
+                is_ephemeral: false,
+            });
+        }
+        volume.ephemeral.as_ref().map(|_| ClaimUse {
+            name: format!("{pod}-{}", volume.name),
+            is_ephemeral: true,
+        })
+    });
+    claims.collect()
+}
+
+fn devices(spec: &core::PodSpec) -> Vec<String> {
+    let claims = spec.resource_claims.iter().flatten();
+    claims.map(|claim| claim.name.clone()).collect()
+}
+
+/// With the tag that stands for none.
+fn images(spec: &core::PodSpec) -> Vec<String> {
+    let all = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    let images = all.filter_map(|container| container.image.as_deref());
+    images.map(normalized).collect()
+}
+
+fn normalized(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    if last.contains([':', '@']) {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
     }
 }
 

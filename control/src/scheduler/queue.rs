@@ -11,28 +11,45 @@
 //!
 //! Active pods go by priority, then first come first served. The back-off after an attempt is 1 s and
 //! doubles up to 10 s. A pod that fits nowhere waits, without a timer, for an event that one of the
-//! filters that refused it says may help.
+//! filters that refused it says may help; events that none of these filters hears cost nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::event::Event;
+use super::plugins::{Filter, PLUGINS};
 use super::pod_info::PodInfo;
 use crate::controllers::runtime::metadata::Metadata;
 
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LAST_BACK_OFF: Duration = Duration::from_secs(10);
 
-/// Something that may let a pod fit that did not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wake {
-    /// A node came or changed.
-    Node,
-    /// A pod left its node.
-    PodGone,
+/// A set of filters, by their positions in [`PLUGINS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Filters(u32);
+
+const _: () = assert!(PLUGINS.len() <= 32, "a set of filters is 32 bits wide");
+
+impl Filters {
+    pub(super) fn insert(&mut self, position: usize) {
+        self.0 |= 1 << position;
+    }
+
+    fn positions(self) -> impl Iterator<Item = usize> {
+        (0..PLUGINS.len()).filter(move |at| self.0 & (1 << at) != 0)
+    }
+
+    pub(super) fn filters(self) -> impl Iterator<Item = &'static dyn Filter> {
+        self.positions().filter_map(|at| PLUGINS.get(at)?.filter)
+    }
+
+    fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +66,7 @@ enum Place {
     Active,
     InFlight,
     BackOff(Instant),
-    Unschedulable { helped_by: Vec<Wake> },
+    Unschedulable { refused_by: Filters },
 }
 
 type Rank = (Reverse<i32>, u64);
@@ -60,6 +77,9 @@ pub(super) struct Queue {
     entries: HashMap<String, Entry>,
     active: BTreeMap<Rank, String>,
     waiting: BTreeSet<(Instant, String)>,
+    unschedulable: HashSet<String>,
+    /// How many unschedulable pods each filter refused.
+    refused_by: [usize; PLUGINS.len()],
     arrivals: u64,
 }
 
@@ -90,7 +110,7 @@ impl Queue {
             };
             return self.attach(uid, entry);
         };
-        let changed = entry.pod.wants != pod.wants;
+        let changed = !entry.pod.is_alike(pod);
         entry.pod = Arc::clone(pod);
         if changed && matches!(entry.place, Place::Unschedulable { .. }) {
             entry.place = Place::BackOff(entry.ready_at());
@@ -119,9 +139,9 @@ impl Queue {
         self.waiting.first().map(|(due, _)| *due)
     }
 
-    /// No node fits the pod; what may help it.
-    pub(super) fn unschedulable(&mut self, uid: &str, helped_by: Vec<Wake>) {
-        self.move_to(uid, |_| Place::Unschedulable { helped_by });
+    /// No node fits the pod, because of these filters.
+    pub(super) fn unschedulable(&mut self, uid: &str, refused_by: Filters) {
+        self.move_to(uid, |_| Place::Unschedulable { refused_by });
     }
 
     /// The pod's binding failed: again after a while.
@@ -129,16 +149,35 @@ impl Queue {
         self.move_to(uid, |entry| Place::BackOff(entry.ready_at()));
     }
 
-    /// Something happened: those it may help try again.
-    pub(super) fn wake(&mut self, event: Wake) {
-        let helped = self.entries.iter().filter(|(_, entry)| match &entry.place {
-            Place::Unschedulable { helped_by } => helped_by.contains(&event),
-            _ => false,
-        });
-        let helped: Vec<_> = helped.map(|(uid, _)| uid.clone()).collect();
-        for uid in helped {
-            self.back_off(&uid);
+    /// Something happened: those it may help try again. Whether there are any.
+    pub(super) fn wake(&mut self, event: Event<'_>) -> bool {
+        let mut hearing = Filters::default();
+        for (at, plugin) in PLUGINS.iter().enumerate() {
+            let waits = self.refused_by.get(at).is_some_and(|count| *count > 0);
+            if waits && plugin.filter.is_some_and(|filter| filter.hears(event)) {
+                hearing.insert(at);
+            }
         }
+        if hearing == Filters::default() {
+            return false;
+        }
+        let helped = self.unschedulable.iter().filter(|uid| {
+            let Some(entry) = self.entries.get(*uid) else {
+                return false;
+            };
+            let Place::Unschedulable { refused_by } = entry.place else {
+                return false;
+            };
+            refused_by.intersects(hearing)
+                && refused_by
+                    .filters()
+                    .any(|filter| filter.hears(event) && filter.may_help(&entry.pod, event))
+        });
+        let helped: Vec<_> = helped.cloned().collect();
+        for uid in &helped {
+            self.back_off(uid);
+        }
+        !helped.is_empty()
     }
 
     fn move_to(&mut self, uid: &str, place: impl FnOnce(&Entry) -> Place) {
@@ -165,7 +204,11 @@ impl Queue {
             Place::BackOff(due) => {
                 self.waiting.remove(&(*due, uid.to_owned()));
             }
-            Place::InFlight | Place::Unschedulable { .. } => {}
+            Place::Unschedulable { refused_by } => {
+                self.unschedulable.remove(uid);
+                self.count(*refused_by, |count| count.saturating_sub(1));
+            }
+            Place::InFlight => {}
         }
         Some(entry)
     }
@@ -178,15 +221,29 @@ impl Queue {
             Place::BackOff(due) => {
                 self.waiting.insert((*due, uid.clone()));
             }
-            Place::InFlight | Place::Unschedulable { .. } => {}
+            Place::Unschedulable { refused_by } => {
+                self.unschedulable.insert(uid.clone());
+                self.count(*refused_by, |count| count + 1);
+            }
+            Place::InFlight => {}
         }
         self.entries.insert(uid, entry);
+    }
+
+    fn count(&mut self, filters: Filters, change: impl Fn(usize) -> usize) {
+        for at in filters.positions() {
+            if let Some(count) = self.refused_by.get_mut(at) {
+                *count = change(*count);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheduler::plugins::position;
+    use crate::scheduler::snapshot::NodeFacts;
     use serde_json::json;
 
     fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
@@ -221,11 +278,17 @@ mod tests {
         for back_off in [1, 2, 4, 8, 10, 10] {
             let now = queue.next_due().unwrap_or(start);
             assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
-            queue.unschedulable("a", vec![Wake::Node]);
+            let mut refused_by = Filters::default();
+            refused_by.insert(position("NodeName").unwrap());
+            queue.unschedulable("a", refused_by);
             queue.put(&pod("a", 0), now);
-            queue.wake(Wake::PodGone);
+            assert!(!queue.wake(Event::PodGone(&PodInfo::default())));
             assert_eq!(queue.next_due(), None);
-            queue.wake(Wake::Node);
+            let node = NodeFacts::default();
+            assert!(queue.wake(Event::Node {
+                old: None,
+                new: &node
+            }));
             assert_eq!(queue.next_due(), Some(now + Duration::from_secs(back_off)));
             assert_eq!(take(&mut queue, now), None);
         }

@@ -52,6 +52,17 @@ impl Resources {
         (or(self.cpu, ASSUMED_CPU), or(self.memory, ASSUMED_MEMORY))
     }
 
+    /// How much there is of a resource.
+    pub(super) fn amount(&self, name: &str) -> i64 {
+        match name {
+            CPU => self.cpu,
+            MEMORY => self.memory,
+            EPHEMERAL_STORAGE => self.ephemeral_storage,
+            PODS => self.pods,
+            _ => self.extended.get(name).copied().unwrap_or(0),
+        }
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         self.combine(other, i64::saturating_add);
     }

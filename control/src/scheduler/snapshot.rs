@@ -1,20 +1,28 @@
-//! The cluster as decisions see it: nodes, and what the pods on them take.
+//! The cluster as decisions see it: nodes, what the pods on them take, and what pods are promised.
 //!
 //! Changed in place by every event and by every decision: a pod that was given a node counts there from
 //! that moment (assumed), until the watch shows it bound or its binding failed. So the next decision
 //! never waits for the last one's write.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{self as core, Taint};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_api::pod_resources::amounts;
 
+use super::classes::Classes;
 use super::pod_info::{HostPort, PodInfo};
 use super::resources::Resources;
+use super::storage::Storage;
 use crate::controllers::runtime::informer::{Cached, Index};
+use crate::controllers::runtime::key::Key;
 use crate::controllers::runtime::metadata::Metadata;
+
+/// Labels of namespaces by name.
+pub(super) type Namespaces = HashMap<String, BTreeMap<String, String>>;
 
 /// What the scheduler keeps of a Node.
 #[derive(Clone, Debug, Default)]
@@ -24,10 +32,12 @@ pub(super) struct NodeFacts {
     pub(super) taints: Vec<Taint>,
     pub(super) unschedulable: bool,
     pub(super) allocatable: Resources,
+    /// Images it has, with their sizes in bytes.
+    pub(super) images: BTreeMap<String, i64>,
 }
 
 impl NodeFacts {
-    /// Whether the difference from `old` can matter to a pod.
+    /// Whether the difference from `old` can matter to whether a pod fits.
     pub(super) fn differs(&self, old: &Self) -> bool {
         self.metadata.labels() != old.metadata.labels()
             || self.taints != old.taints
@@ -43,6 +53,12 @@ impl Cached for NodeFacts {
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
         let allocatable = status.allocatable.or(status.capacity);
+        let mut images = BTreeMap::new();
+        for image in status.images.into_iter().flatten() {
+            for name in image.names.into_iter().flatten() {
+                images.insert(name, image.size_bytes.unwrap_or(0));
+            }
+        }
         Self {
             metadata: ObjectMeta {
                 name: node.metadata.name,
@@ -54,6 +70,7 @@ impl Cached for NodeFacts {
             taints: spec.taints.unwrap_or_default(),
             unschedulable: spec.unschedulable.unwrap_or(false),
             allocatable: Resources::of(&amounts(allocatable.as_ref())),
+            images,
         }
     }
 
@@ -66,36 +83,48 @@ impl Cached for NodeFacts {
     }
 }
 
-/// A node and what is taken of it.
-#[derive(Debug, Default)]
-pub(super) struct NodeInfo {
-    /// `None` while only pods are known of it.
-    facts: Option<Arc<NodeFacts>>,
+/// What the pods on a node take of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Load {
     pub(super) requested: Resources,
     /// Cpu and memory with something assumed for pods that ask for nothing.
     pub(super) assumed: (i64, i64),
     pub(super) ports: Vec<HostPort>,
-    /// Pods by the uid of what manages them.
+    /// Pods by uid.
+    pub(super) pods: HashMap<String, Arc<PodInfo>>,
+    /// Number of pods by the uid of what manages them.
     owners: HashMap<String, u32>,
 }
 
-impl NodeInfo {
+impl Load {
     /// How many pods of that owner there are.
     pub(super) fn pods_of(&self, owner: &str) -> u32 {
         self.owners.get(owner).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, pod: &PodInfo) {
+    pub(super) fn add(&mut self, pod: &Arc<PodInfo>) {
+        let uid = pod.metadata.uid().to_owned();
+        if self.pods.insert(uid, Arc::clone(pod)).is_some() {
+            return;
+        }
         self.requested.add(&pod.wants.requests);
         let (cpu, memory) = pod.wants.requests.or_assumed();
         self.assumed = (self.assumed.0 + cpu, self.assumed.1 + memory);
         self.ports.extend(pod.wants.ports.iter().cloned());
         if let Some(owner) = pod.owner() {
-            *self.owners.entry(owner.to_owned()).or_default() += 1;
+            match self.owners.get_mut(owner) {
+                Some(count) => *count += 1,
+                None => {
+                    self.owners.insert(owner.to_owned(), 1);
+                }
+            }
         }
     }
 
-    fn remove(&mut self, pod: &PodInfo) {
+    pub(super) fn remove(&mut self, pod: &PodInfo) {
+        if self.pods.remove(pod.metadata.uid()).is_none() {
+            return;
+        }
         self.requested.subtract(&pod.wants.requests);
         let (cpu, memory) = pod.wants.requests.or_assumed();
         self.assumed = (self.assumed.0 - cpu, self.assumed.1 - memory);
@@ -114,89 +143,205 @@ impl NodeInfo {
     }
 }
 
+/// A node as a decision sees it; the load may be an imagined one.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'a> {
+    pub(super) name: &'a Arc<str>,
+    pub(super) facts: &'a NodeFacts,
+    pub(super) load: &'a Load,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn labels(&self) -> &'a BTreeMap<String, String> {
+        self.facts.metadata.labels()
+    }
+
+    pub(super) fn label(&self, key: &str) -> Option<&'a str> {
+        self.labels().get(key).map(String::as_str)
+    }
+
+    /// The same node with another load.
+    pub(super) fn loaded<'b>(&self, load: &'b Load) -> Node<'b>
+    where
+        'a: 'b,
+    {
+        Node { load, ..*self }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// `None` while only pods are known of it.
+    facts: Option<Arc<NodeFacts>>,
+    load: Load,
+}
+
+#[derive(Debug)]
 struct Placed {
     pod: Arc<PodInfo>,
-    node: String,
+    node: Arc<str>,
     /// Whether only this scheduler knows it yet.
     assumed: bool,
 }
 
-/// Nodes and placed pods.
-#[derive(Default)]
+/// Nodes, placed pods, and what else decisions ask about.
+#[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    nodes: BTreeMap<String, NodeInfo>,
+    nodes: BTreeMap<Arc<str>, Entry>,
     pods: HashMap<String, Placed>,
     count: usize,
+    /// Number of placed pods by priority.
+    priorities: BTreeMap<i32, usize>,
+    /// Pods that others make room for, by node and uid.
+    nominated: HashMap<String, BTreeMap<String, Arc<PodInfo>>>,
+    nominations: HashMap<String, String>,
+    /// How many nodes have an image.
+    image_nodes: HashMap<String, usize>,
+    version: u64,
+    pub(super) classes: Classes,
+    pub(super) namespaces: Namespaces,
+    pub(super) storage: Storage,
+    pub(super) budgets: HashMap<Key, Arc<PodDisruptionBudget>>,
 }
 
 impl Snapshot {
-    /// The nodes there are, with their names in order.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (&NodeFacts, &NodeInfo)> {
-        self.nodes
-            .values()
-            .filter_map(|node| Some((node.facts.as_deref()?, node)))
+    /// The nodes that are known, by name.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
+        self.nodes.iter().filter_map(view)
+    }
+
+    /// The nodes that are known, by name, beginning after `last` and going round.
+    pub(super) fn nodes_after(&self, last: &str) -> impl Iterator<Item = Node<'_>> {
+        let after = (Bound::Excluded(last), Bound::Unbounded);
+        let before = (Bound::Unbounded, Bound::Included(last));
+        let after = self.nodes.range::<str, _>(after);
+        after
+            .chain(self.nodes.range::<str, _>(before))
+            .filter_map(view)
+    }
+
+    pub(super) fn node(&self, name: &str) -> Option<Node<'_>> {
+        self.nodes.get_key_value(name).and_then(view)
     }
 
     pub(super) fn node_count(&self) -> usize {
         self.count
     }
 
+    /// Changes with everything that a decision could see.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Something that decisions see has changed.
+    pub(super) fn touch(&mut self) {
+        self.version += 1;
+    }
+
+    /// How many nodes have the image.
+    pub(super) fn nodes_with(&self, image: &str) -> usize {
+        self.image_nodes.get(image).copied().unwrap_or(0)
+    }
+
+    /// Whether any placed pod has a lower priority.
+    pub(super) fn has_pods_below(&self, priority: i32) -> bool {
+        let lowest = self.priorities.first_key_value();
+        lowest.is_some_and(|(lowest, _)| *lowest < priority)
+    }
+
     pub(super) fn put_node(&mut self, facts: Arc<NodeFacts>) {
-        let node = self
-            .nodes
-            .entry(facts.metadata.name().to_owned())
-            .or_default();
-        if node.facts.replace(facts).is_none() {
-            self.count += 1;
+        self.touch();
+        for image in facts.images.keys() {
+            *self.image_nodes.entry(image.clone()).or_default() += 1;
+        }
+        let name: Arc<str> = facts.metadata.name().into();
+        let old = self.nodes.entry(name).or_default().facts.replace(facts);
+        match old {
+            Some(old) => self.forget_images(&old),
+            None => self.count += 1,
         }
     }
 
     pub(super) fn remove_node(&mut self, name: &str) {
+        self.touch();
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
-        if node.facts.take().is_some() {
+        let is_empty = node.load.pods.is_empty();
+        if let Some(old) = node.facts.take() {
             self.count -= 1;
+            self.forget_images(&old);
         }
-        if node.requested.pods == 0 {
+        if is_empty {
             self.nodes.remove(name);
+        }
+    }
+
+    fn forget_images(&mut self, of: &NodeFacts) {
+        for image in of.images.keys() {
+            if let Some(count) = self.image_nodes.get_mut(image) {
+                *count -= 1;
+                if *count == 0 {
+                    self.image_nodes.remove(image);
+                }
+            }
         }
     }
 
     /// A pod is bound to the node it names.
     pub(super) fn place(&mut self, pod: &Arc<PodInfo>) {
-        self.put_pod(pod, pod.node.clone(), false);
+        self.put_pod(pod, &pod.node, false);
     }
 
     /// A pod is about to be bound to `node`.
     pub(super) fn assume(&mut self, pod: &Arc<PodInfo>, node: &str) {
-        self.put_pod(pod, node.to_owned(), true);
+        self.put_pod(pod, node, true);
     }
 
-    fn put_pod(&mut self, pod: &Arc<PodInfo>, node: String, assumed: bool) {
+    fn put_pod(&mut self, pod: &Arc<PodInfo>, node: &str, assumed: bool) {
         let uid = pod.metadata.uid();
         self.remove_pod(uid);
-        self.nodes.entry(node.clone()).or_default().add(pod);
+        self.touch();
+        let name = match self.nodes.get_key_value(node) {
+            Some((name, _)) => Arc::clone(name),
+            None => node.into(),
+        };
+        self.nodes
+            .entry(Arc::clone(&name))
+            .or_default()
+            .load
+            .add(pod);
+        self.classes.add(&pod.class, &name);
+        self.storage.add_user(pod);
+        *self.priorities.entry(pod.wants.priority).or_default() += 1;
         let placed = Placed {
             pod: Arc::clone(pod),
-            node,
+            node: name,
             assumed,
         };
         self.pods.insert(uid.to_owned(), placed);
     }
 
-    /// A pod takes nothing any more; whether it took something.
-    pub(super) fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(placed) = self.pods.remove(uid) else {
-            return false;
-        };
+    /// A pod takes nothing any more, and is promised nothing; what it was, if it took something.
+    pub(super) fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        self.forget_nomination(uid);
+        let placed = self.pods.remove(uid)?;
+        self.touch();
+        self.classes.remove(&placed.pod.class, &placed.node);
+        self.storage.remove_user(&placed.pod);
+        if let Some(count) = self.priorities.get_mut(&placed.pod.wants.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&placed.pod.wants.priority);
+            }
+        }
         if let Some(node) = self.nodes.get_mut(&placed.node) {
-            node.remove(&placed.pod);
-            if node.facts.is_none() && node.requested.pods == 0 {
+            node.load.remove(&placed.pod);
+            if node.facts.is_none() && node.load.pods.is_empty() {
                 self.nodes.remove(&placed.node);
             }
         }
-        true
+        Some(placed.pod)
     }
 
     /// Takes back an assumption; one that the watch has confirmed stays.
@@ -209,6 +354,51 @@ impl Snapshot {
     pub(super) fn is_assumed(&self, uid: &str) -> bool {
         self.pods.get(uid).is_some_and(|placed| placed.assumed)
     }
+
+    /// Room is made for the pod on the node: others of lower priority may not take it.
+    pub(super) fn nominate(&mut self, pod: &Arc<PodInfo>, node: &str) {
+        let uid = pod.metadata.uid();
+        self.forget_nomination(uid);
+        self.touch();
+        self.nominations.insert(uid.to_owned(), node.to_owned());
+        let pods = self.nominated.entry(node.to_owned()).or_default();
+        pods.insert(uid.to_owned(), Arc::clone(pod));
+    }
+
+    pub(super) fn forget_nomination(&mut self, uid: &str) {
+        let Some(node) = self.nominations.remove(uid) else {
+            return;
+        };
+        self.touch();
+        if let Some(pods) = self.nominated.get_mut(&node) {
+            pods.remove(uid);
+            if pods.is_empty() {
+                self.nominated.remove(&node);
+            }
+        }
+    }
+
+    /// The node on which room is made for the pod.
+    pub(super) fn nomination_of(&self, uid: &str) -> Option<&str> {
+        self.nominations.get(uid).map(String::as_str)
+    }
+
+    /// The pods that room is made for on the node.
+    pub(super) fn nominated_on(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.nominated
+            .get(node)
+            .into_iter()
+            .flatten()
+            .map(|(_, pod)| pod)
+    }
+}
+
+fn view<'a>((name, entry): (&'a Arc<str>, &'a Entry)) -> Option<Node<'a>> {
+    Some(Node {
+        name,
+        facts: entry.facts.as_deref()?,
+        load: &entry.load,
+    })
 }
 
 #[cfg(test)]
@@ -234,16 +424,23 @@ mod tests {
         snapshot.place(&pod("b", "n"));
         let node = &snapshot.nodes["n"];
         assert_eq!(
-            (node.requested.cpu, node.requested.pods, node.pods_of("o")),
+            (
+                node.load.requested.cpu,
+                node.load.requested.pods,
+                node.load.pods_of("o")
+            ),
             (1000, 2, 2)
         );
         // Seen bound: still counted once.
         snapshot.place(&pod("a", "n"));
         assert!(!snapshot.is_assumed("a"));
         snapshot.forget_assumed("a");
-        assert_eq!(snapshot.nodes["n"].requested.pods, 2);
-        assert!(snapshot.remove_pod("a") && snapshot.remove_pod("b") && !snapshot.remove_pod("b"));
-        assert!(snapshot.nodes.is_empty());
+        assert_eq!(snapshot.nodes["n"].load.requested.pods, 2);
+        for (uid, was_there) in [("a", true), ("b", true), ("b", false)] {
+            assert_eq!(snapshot.remove_pod(uid).is_some(), was_there);
+        }
+        assert!(snapshot.nodes.is_empty() && snapshot.priorities.is_empty());
+        assert_eq!(snapshot.classes.namespaces().count(), 0);
     }
 
     #[test]
@@ -258,7 +455,7 @@ mod tests {
         snapshot.put_node(Arc::new(facts));
         let requested: Vec<_> = snapshot
             .nodes()
-            .map(|(_, node)| node.requested.pods)
+            .map(|node| node.load.requested.pods)
             .collect();
         assert_eq!((requested, snapshot.node_count()), (vec![1], 1));
     }

@@ -87,10 +87,28 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
     (
         "system:kube-scheduler",
         &[
-            rule(READ, "", &["pods", "nodes", "namespaces", "services"]),
-            rule(READ, "apps", &["replicasets"]),
+            rule(
+                READ,
+                "",
+                &[
+                    "pods",
+                    "nodes",
+                    "namespaces",
+                    "persistentvolumeclaims",
+                    "persistentvolumes",
+                ],
+            ),
+            rule(READ, "storage.k8s.io", &["storageclasses"]),
+            rule(READ, "policy", &["poddisruptionbudgets"]),
             rule(&["create"], "", &["pods/binding"]),
             rule(&["patch", "update"], "", &["pods/status"]),
+            // Pods of lower priority make room.
+            rule(&["delete"], "", &["pods"]),
+            rule(
+                &["patch", "update"],
+                "",
+                &["persistentvolumeclaims", "persistentvolumes"],
+            ),
             EVENTS,
         ],
     ),
@@ -689,7 +707,7 @@ mod tests {
             (
                 &scheduler,
                 Method::DELETE,
-                "/api/v1/namespaces/x/pods/p",
+                "/api/v1/nodes/a",
                 false,
             ),
         ];

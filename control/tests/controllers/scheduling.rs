@@ -35,7 +35,8 @@ async fn a_pod_waits_with_a_reason_until_a_node_fits() {
     })
     .await;
     cluster.idle_node("a", 10).await;
-    let text = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.";
+    let text = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. \
+                preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     eventually(&pods, |all| reason(&all["p"]) == Some(text)).await;
     eventually(&cluster.api::<Event>(), |all| {
         all.values().any(|event| {
@@ -63,7 +64,8 @@ async fn a_full_node_takes_the_next_pod_when_one_leaves() {
     create(&pods, pod("first", json!({}))).await;
     eventually(&pods, |all| node_of(&all["first"]) == Some("a")).await;
     create(&pods, pod("second", json!({}))).await;
-    let text = "0/1 nodes are available: 1 Too many pods.";
+    let text = "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: \
+                1 No preemption victims found for incoming pod.";
     eventually(&pods, |all| reason(&all["second"]) == Some(text)).await;
     pods.delete("first", &DeleteParams::default().grace_period(0))
         .await

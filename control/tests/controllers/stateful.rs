@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, create, eventually, merge};
@@ -46,10 +48,32 @@ fn is_up(all: &BTreeMap<String, StatefulSet>, replicas: i32) -> bool {
     })
 }
 
+/// Says of every claim that it has a volume, as a provisioner would.
+async fn provision(claims: Api<PersistentVolumeClaim>, volumes: Api<PersistentVolume>) {
+    let seen = watcher(claims.clone(), watcher::Config::default())
+        .default_backoff()
+        .applied_objects();
+    let mut seen = std::pin::pin!(seen);
+    while let Some(claim) = seen.next().await {
+        let Ok(claim) = claim else { continue };
+        let name = claim.metadata.name.unwrap();
+        let spec = claim.spec.unwrap();
+        if spec.volume_name.is_none() {
+            let capacity = spec.resources.unwrap().requests.unwrap();
+            let volume = json!({"metadata": {"name": name}, "spec": {
+                "capacity": capacity, "accessModes": spec.access_modes, "hostPath": {"path": "/tmp"}}});
+            create(&volumes, volume).await;
+            merge(&claims, &name, json!({"spec": {"volumeName": name}})).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_comes_up_in_order_is_replaced_from_the_end_and_keeps_its_claims() {
     let mut cluster = Cluster::start().await;
     cluster.node("n1").await;
+    let volumes = Api::all(cluster.client.clone());
+    let provisioner = tokio::spawn(provision(cluster.api(), volumes));
     let (sets, pods) = (cluster.api::<StatefulSet>(), cluster.api::<Pod>());
     create(&sets, stateful_set(3)).await;
     let mut order = Vec::new();
@@ -104,6 +128,7 @@ async fn a_stateful_set_comes_up_in_order_is_replaced_from_the_end_and_keeps_its
     let mut numbers: Vec<_> = all.values().map(|revision| revision.revision).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [2, 3]);
+    provisioner.abort();
     cluster.stop().await;
 }
 

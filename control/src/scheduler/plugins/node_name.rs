@@ -1,20 +1,21 @@
 //! Pods that name their node. Such a pod is bound already and never comes to the scheduler; the filter
 //! keeps the table whole for callers that ask about other pods.
 
-use super::{Filter, NodeFacts, NodeInfo, PodInfo, Wake};
-use crate::controllers::runtime::metadata::Metadata;
+use super::{Filter, Refusal};
+use crate::scheduler::cycle::Cycle;
+use crate::scheduler::event::Event;
+use crate::scheduler::snapshot::Node;
 
-pub(super) struct NodeName;
+pub(in super::super) struct NodeName;
 
 impl Filter for NodeName {
-    fn refuse(&self, pod: &PodInfo, facts: &NodeFacts, _: &NodeInfo) -> Vec<String> {
-        if pod.node.is_empty() || pod.node == facts.metadata.name() {
-            return Vec::new();
-        }
-        vec!["node(s) didn't match the requested node name".into()]
+    fn refuse(&self, cycle: &Cycle<'_>, node: Node<'_>) -> Option<Refusal> {
+        let wanted = &cycle.pod.node;
+        (!wanted.is_empty() && **wanted != **node.name)
+            .then(|| Refusal::for_good("node(s) didn't match the requested node name"))
     }
 
-    fn helped_by(&self) -> &'static [Wake] {
-        &[Wake::Node]
+    fn hears(&self, event: Event<'_>) -> bool {
+        matches!(event, Event::Node { old: None, .. })
     }
 }

@@ -150,8 +150,16 @@ fn bind(pod: &Value, node: &str) -> Result<Value, String> {
             "pod {name} is already assigned to node {assigned:?}"
         ));
     }
+    let gates = pod
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array);
+    if gates.is_some_and(|gates| !gates.is_empty()) {
+        return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
     let mut pod = pod.clone();
     meta::member_mut(&mut pod, "spec").insert("nodeName".into(), node.into());
+    // The promise is kept, on this node or on a better one.
+    meta::member_mut(&mut pod, "status").remove("nominatedNodeName");
     let scheduled = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": format_seconds(Timestamp::now()),

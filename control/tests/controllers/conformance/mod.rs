@@ -4,6 +4,7 @@
 mod apps;
 mod collection;
 mod network;
+mod preemption;
 mod quotas;
 mod scheduling;
 mod sets;
