@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
@@ -24,6 +25,8 @@ pub struct Config {
     pub node_bits: u8,
     /// What the schedulers of this control plane do.
     pub schedulers: Profiles,
+    /// How often an autoscaler looks at what pods use.
+    pub autoscaling_period: Duration,
     /// How much history is kept.
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
@@ -42,6 +45,7 @@ impl Config {
             pod_network: (Ipv4Addr::new(10, 128, 0, 0), 10),
             node_bits: 18,
             schedulers: Profiles::default(),
+            autoscaling_period: Duration::from_secs(15),
             retention: Retention::default(),
             in_memory: false,
         }

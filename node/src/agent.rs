@@ -19,6 +19,7 @@ use crate::objects::ObjectWatches;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
+use crate::server::stats::Looks;
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
 use crate::status::phase::HostFacts;
@@ -129,6 +130,8 @@ impl NodeAgent {
         let client = context.client.clone();
         let network = context.network.clone();
         let state = DaemonState {
+            node: context.node_name.as_str().into(),
+            looks: Looks::default(),
             pods: known.clone(),
             logs: context.logs.clone(),
             containers: context.containers.clone(),

@@ -46,6 +46,7 @@ async fn plain_discovery_lists_groups_and_resources() {
             "discovery.k8s.io",
             "resource.k8s.io",
             "flowcontrol.apiserver.k8s.io",
+            "metrics.k8s.io",
         ]
     );
     let core = get(&cluster, "/api/v1", &[]).await.body;

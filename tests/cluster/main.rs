@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod autoscaling;
 mod faults;
 mod images;
 mod pods;

@@ -6,6 +6,7 @@
 
 pub mod field_selector;
 pub mod label_selector;
+pub mod metrics;
 pub mod names;
 pub mod pod_resources;
 pub mod quantity;

@@ -18,6 +18,7 @@ mod disruption;
 mod endpoint_slice;
 mod garbage_collector;
 mod history;
+mod horizontal;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -79,6 +80,8 @@ pub struct ControllersConfig {
     pub service_network: (Ipv4Addr, u8),
     /// The cluster authority's certificate in PEM, published in every namespace.
     pub ca_certificate: String,
+    /// How often an autoscaler looks at what pods use.
+    pub autoscaling_period: Duration,
     /// Signs certificates of nodes.
     pub signer: Arc<dyn Signer>,
 }
@@ -134,6 +137,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "job-controller",
         user: "system:serviceaccount:kube-system:job-controller",
         start: job::start,
+    },
+    Controller {
+        name: "horizontal-pod-autoscaler",
+        user: "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
+        start: horizontal::start,
     },
     Controller {
         name: "cronjob-controller",

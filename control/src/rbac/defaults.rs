@@ -11,6 +11,9 @@ const ROLES: &str = include_str!("default_roles.tsv");
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 
+/// The role that upstream's metrics server brings along; whoever may look at pods may look at what they use.
+const METRICS_READER: &str = "system:aggregated-metrics-reader";
+
 /// ClusterRoles that collect the rules of others: name, the label they collect by, the one they are
 /// collected by in turn.
 const COLLECTING: [(&str, &str, Option<&str>); 3] = [
@@ -56,7 +59,10 @@ pub(crate) fn roles() -> Vec<Value> {
         rules.entry(role).or_default().push(rule);
     }
     let stated = rules.into_iter().map(|(name, rules)| {
-        let label = name.strip_prefix("system:");
+        let label = match name {
+            METRICS_READER => Some("aggregate-to-view"),
+            _ => name.strip_prefix("system:"),
+        };
         let label = label.filter(|label| label.starts_with("aggregate-to-"));
         let mut role = named("ClusterRole", name, label);
         merge(&mut role, json!({ "rules": rules }));

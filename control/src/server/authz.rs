@@ -77,6 +77,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                 ],
             ),
             rule(READ, "batch", &["jobs", "cronjobs"]),
+            rule(READ, "autoscaling", &["horizontalpodautoscalers"]),
             rule(READ, "policy", &["poddisruptionbudgets"]),
             rule(READ, "discovery.k8s.io", &["endpointslices"]),
             rule(READ, "coordination.k8s.io", &["leases"]),
@@ -122,6 +123,28 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
             ),
             rule(ALL, "apps", &["replicasets"]),
             rule(READ, "", &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
+        &[
+            rule(
+                &["update", "patch"],
+                "autoscaling",
+                &["horizontalpodautoscalers/status"],
+            ),
+            rule(
+                &["get", "update"],
+                "apps",
+                &[
+                    "deployments/scale",
+                    "replicasets/scale",
+                    "statefulsets/scale",
+                ],
+            ),
+            rule(&["get", "update"], "", &["replicationcontrollers/scale"]),
+            rule(&["list"], "metrics.k8s.io", &["pods"]),
             EVENTS,
         ],
     ),
@@ -704,12 +727,7 @@ mod tests {
                 "/api/v1/namespaces/x/pods/p/binding",
                 true,
             ),
-            (
-                &scheduler,
-                Method::DELETE,
-                "/api/v1/nodes/a",
-                false,
-            ),
+            (&scheduler, Method::DELETE, "/api/v1/nodes/a", false),
         ];
         for (user, method, uri, expected) in cases {
             assert_eq!(

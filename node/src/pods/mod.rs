@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -104,11 +104,14 @@ impl KnownPods {
     }
 }
 
-/// The containers that run, for those who attach to them; cheap to clone.
+/// The containers that run, for those who attach to them or look at what they use; cheap to clone.
 ///
 /// Invariant: it keeps no container alive; that is its worker's alone.
 #[derive(Clone, Default)]
-pub(crate) struct RunningContainers(Arc<RwLock<HashMap<ContainerKey, Weak<dyn RunningContainer>>>>);
+pub(crate) struct RunningContainers(Arc<RwLock<HashMap<ContainerKey, Started>>>);
+
+/// A container and when it was started.
+type Started = (Weak<dyn RunningContainer>, Instant);
 
 /// A pod's uid and the name of a container.
 type ContainerKey = (String, String);
@@ -116,16 +119,24 @@ type ContainerKey = (String, String);
 impl RunningContainers {
     /// The container of that name, if it runs.
     pub(crate) fn find(&self, uid: &str, name: &str) -> Option<Arc<dyn RunningContainer>> {
+        self.find_with_start(uid, name).map(|(found, _)| found)
+    }
+
+    /// The same, and when it was started.
+    pub(crate) fn find_with_start(
+        &self,
+        uid: &str,
+        name: &str,
+    ) -> Option<(Arc<dyn RunningContainer>, Instant)> {
         let containers = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        containers
-            .get(&(uid.to_owned(), name.to_owned()))?
-            .upgrade()
+        let (container, started) = containers.get(&(uid.to_owned(), name.to_owned()))?;
+        Some((container.upgrade()?, *started))
     }
 
     pub(crate) fn insert(&self, uid: &str, name: &str, container: &Arc<dyn RunningContainer>) {
         let key = (uid.to_owned(), name.to_owned());
         let mut containers = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        containers.insert(key, Arc::downgrade(container));
+        containers.insert(key, (Arc::downgrade(container), Instant::now()));
     }
 
     fn remove(&self, uid: &str, name: &str) {

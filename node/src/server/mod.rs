@@ -3,7 +3,7 @@
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
 //!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes of the API server: `containerLogs`, `pods`, `healthz`, and by upgrade `attach` and
+//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, and by upgrade `attach` and
 //!    `portForward` ([`streaming`]); `exec` answers 501 until it is offered.
 //! 4. An API server of this process connects without a socket ([`DaemonServer::dialer`]); whoever holds the
 //!    dialer is the API server.
@@ -39,6 +39,7 @@ use crate::network::tunnel::prepare_link;
 use crate::pods::{KnownPods, RunningContainers};
 
 mod container_logs;
+pub(crate) mod stats;
 mod streaming;
 #[cfg(test)]
 mod test_pki;
@@ -57,9 +58,12 @@ const REQUEST_HEAD: Duration = Duration::from_secs(30);
 /// What the routes answer from.
 #[derive(Clone)]
 pub(crate) struct DaemonState {
+    /// Name of the node.
+    pub(crate) node: Arc<str>,
     pub(crate) pods: KnownPods,
     pub(crate) logs: Logs,
     pub(crate) containers: RunningContainers,
+    pub(crate) looks: stats::Looks,
     /// The way to the pods of this node.
     pub(crate) network: HostNetwork,
     /// The pods that other nodes may connect to, if nodes are let in.
@@ -224,6 +228,7 @@ fn router(state: DaemonState, carrier: Carrier) -> Router {
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs::serve),
         )
+        .route("/stats/summary", get(stats::serve))
         .route("/exec/{*path}", any(|| not_offered("exec")))
         .with_state(state)
         .merge(streaming)
@@ -288,6 +293,8 @@ mod tests {
         let stop = CancellationToken::new();
         tokio::spawn(daemon.serve(
             DaemonState {
+                node: "a".into(),
+                looks: stats::Looks::default(),
                 pods,
                 logs,
                 containers: RunningContainers::default(),

@@ -24,6 +24,7 @@ use schemars::{JsonSchema, Schema as JsonSchemaObject};
 use serde_json::{Map, Value, json};
 
 use super::{Schema, protobuf};
+use crate::metrics::{self, NodeMetrics, PodMetrics};
 use crate::resource::GroupVersionKind;
 
 const FACTS: &str = include_str!("facts.tsv");
@@ -114,6 +115,8 @@ static KINDS: &[BuiltinKind] = &[
     kind::<storage::StorageClass>(),
     kind::<storage::VolumeAttachment>(),
     kind::<storage::VolumeAttributesClass>(),
+    named::<NodeMetrics>(metrics::NODE_METRICS),
+    named::<PodMetrics>(metrics::POD_METRICS),
     kind::<meta::Status>(),
     named::<meta::DeleteOptions>(GroupVersionKind::of("", "v1", "DeleteOptions")),
 ];

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -53,6 +54,8 @@ pub struct Informers {
     pub deployments: Arc<Informer<Deployment>>,
     /// ResourceQuotas.
     pub resource_quotas: Arc<Informer<ResourceQuota>>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
     /// PodDisruptionBudgets.
     pub disruption_budgets: Arc<Informer<PodDisruptionBudget>>,
     /// Services.
@@ -94,6 +97,7 @@ impl Informers {
             controller_revisions: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
             resource_quotas: Informer::new(Api::all(client.clone()), all()),
+            autoscalers: Informer::new(Api::all(client.clone()), all()),
             disruption_budgets: Informer::new(Api::all(client.clone()), all()),
             services: Informer::new(Api::all(client.clone()), all()),
             endpoint_slices: Informer::new(Api::all(client.clone()), all()),
@@ -120,6 +124,7 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.controller_revisions).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.resource_quotas).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.autoscalers).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.disruption_budgets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.services).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.endpoint_slices).run(stop.clone()));
@@ -168,6 +173,7 @@ whole!(
     ReplicationController,
     Deployment,
     ResourceQuota,
+    HorizontalPodAutoscaler,
     PodDisruptionBudget,
     Service,
     Endpoints,

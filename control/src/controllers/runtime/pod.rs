@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use windlass_api::quantity::Quantity;
 
 use super::clock;
 use super::informer::{Cached, Index, standard_index};
@@ -72,6 +73,21 @@ pub struct Pod {
     pub conditions: Vec<(String, String)>,
     /// When the last of its containers ended.
     pub finished: Option<Timestamp>,
+    /// When its node took it.
+    pub started: Option<Timestamp>,
+    /// What its containers that go on running ask for.
+    pub requests: Vec<ContainerRequests>,
+}
+
+/// What a container asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerRequests {
+    /// Name of the container.
+    pub name: String,
+    /// Thousandths of a core, if it says.
+    pub cpu: Option<i64>,
+    /// Thousandths of a byte, if it says.
+    pub memory: Option<i64>,
 }
 
 impl Pod {
@@ -140,7 +156,10 @@ impl Cached for Pod {
         if addresses.is_empty() {
             addresses.extend(status.pod_ip);
         }
+        let requests = requests(&spec);
         Self {
+            requests,
+            started: status.start_time.map(|time| time.0),
             metadata: cut(pod.metadata),
             pinned: pinned(spec.affinity.as_ref()).unwrap_or_default(),
             node: spec.node_name.unwrap_or_default(),
@@ -210,6 +229,30 @@ fn pinned(affinity: Option<&core::Affinity>) -> Option<String> {
         _ => None,
     });
     names.next()
+}
+
+fn requests(spec: &core::PodSpec) -> Vec<ContainerRequests> {
+    let is_sidecar =
+        |container: &&core::Container| container.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
+    let all = spec.containers.iter().chain(sidecars);
+    let read = |container: &core::Container| {
+        let requests = container.resources.as_ref()?.requests.as_ref()?;
+        let amount = |name: &str| {
+            let amount: Quantity = requests.get(name)?.0.parse().ok()?;
+            Some(amount.millis())
+        };
+        Some((amount("cpu"), amount("memory")))
+    };
+    let one = |container: &core::Container| {
+        let (cpu, memory) = read(container).unwrap_or_default();
+        ContainerRequests {
+            name: container.name.clone(),
+            cpu,
+            memory,
+        }
+    };
+    all.map(one).collect()
 }
 
 fn cut(mut metadata: ObjectMeta) -> ObjectMeta {

@@ -23,6 +23,7 @@ mod job;
 mod label_selector;
 mod lease;
 mod limit_range;
+mod metrics;
 mod namespace;
 mod networking;
 mod node;
@@ -118,6 +119,8 @@ pub const KINDS: &[fn() -> Kind] = &[
     resource::resource_slice::kind,
     flowcontrol::flow_schema::kind,
     flowcontrol::priority_level_configuration::kind,
+    metrics::node_metrics,
+    metrics::pod_metrics,
 ];
 
 /// The text at a JSON pointer, empty when there is none.

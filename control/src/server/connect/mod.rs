@@ -6,6 +6,7 @@
 //! | `log.rs` | pods/log | `/containerLogs` |
 //! | `remote_command.rs` | pods/exec, pods/attach | `/exec`, `/attach`: the upgrade is passed through |
 //! | `port_forward.rs` | pods/portforward, and connections of proxies | `/portForward` |
+//! | `stats.rs` | metrics.k8s.io | `/stats/summary` |
 //! | `proxy.rs` | pods/proxy, services/proxy, nodes/proxy | a connection to the pod; the node itself |
 //!
 //! An agent of this process is reached without a socket ([`NodeConnector::reach_locally`]), by the same
@@ -18,6 +19,7 @@ mod pod;
 mod port_forward;
 mod proxy;
 mod remote_command;
+mod stats;
 mod upgrade;
 
 pub(crate) use proxy::Proxied;

@@ -29,6 +29,7 @@ use crate::logs::{LogLimits, LogSink, Logs, Output};
 use crate::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
 use crate::pods::{KnownPods, NodeContext, RunningContainers};
 use crate::runtime::{ExitStatus, RunningContainer, Stdin, Usage};
+use crate::server::stats::Looks;
 
 /// A node with pod `p`, whose container `c` runs.
 struct World {
@@ -79,6 +80,8 @@ fn world() -> World {
     let containers = RunningContainers::default();
     containers.insert("u", "c", &container);
     let state = DaemonState {
+        node: "a".into(),
+        looks: Looks::default(),
         pods,
         logs,
         containers,

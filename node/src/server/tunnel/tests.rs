@@ -19,6 +19,7 @@ use super::*;
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest, TunnelIdentity};
 use crate::pods::{KnownPods, RunningContainers};
+use crate::server::stats::Looks;
 use crate::server::test_pki::Authority;
 use crate::server::{DaemonServer, DaemonState};
 
@@ -46,6 +47,8 @@ impl TestNode {
         let endpoint = daemon.local_addr().unwrap();
         let logs = tempfile::tempdir().unwrap();
         let state = DaemonState {
+            node: "a".into(),
+            looks: Looks::default(),
             pods: KnownPods::default(),
             logs: Logs::new(logs.path().to_owned(), LogLimits::default()),
             containers: RunningContainers::default(),

@@ -66,10 +66,6 @@ const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
 
 impl Strategy for HorizontalPodAutoscaler {
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("HorizontalPodAutoscaler is stored, but Windlass has no controller for it yet")
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         let spec = meta::member_mut(object, "spec");
         default(spec, "minReplicas", 1);

@@ -6,6 +6,7 @@
 mod access_review;
 mod binding;
 mod component_status;
+mod metrics;
 mod self_subject_review;
 mod token_review;
 
@@ -41,6 +42,14 @@ pub(super) trait Computed: Sync {
         Err(not_allowed(request))
     }
 
+    /// The object that the request names.
+    async fn get(&self, request: &Request<'_>) -> Result<Value, ApiError> {
+        let all = self.list(request).await?;
+        let name = &request.context.info.name;
+        let found = all.into_iter().find(|object| meta::name(object) == *name);
+        found.ok_or_else(|| ApiError::NotFound(request.target()))
+    }
+
     /// What the client is told with every answer.
     fn warning(&self) -> Option<String> {
         None
@@ -50,6 +59,8 @@ pub(super) trait Computed: Sync {
 const COMPUTED: &[&dyn Computed] = &[
     &binding::Bindings,
     &component_status::ComponentStatuses,
+    &metrics::NodesMetrics,
+    &metrics::PodsMetrics,
     &self_subject_review::SelfSubjectReviews,
     &token_review::TokenReviews,
     &access_review::SubjectAccessReviews,
@@ -75,9 +86,7 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
         }
         "list" => listed(request, computed.list(request).await?).await?,
         "get" => {
-            let all = computed.list(request).await?;
-            let found = all.iter().find(|object| meta::name(object) == info.name);
-            let found = found.ok_or_else(|| ApiError::NotFound(request.target()))?;
+            let found = computed.get(request).await?;
             request.object(StatusCode::OK, &found.to_string().into())?
         }
         _ => return Err(not_allowed(request)),

@@ -1,0 +1,548 @@
+//! HorizontalPodAutoscalers: as many replicas as the use of their pods asks for.
+//!
+//! Per autoscaler, once per period (15 seconds), because use tells nobody when it changes:
+//!
+//! 1. the scale of its target, through the API;
+//! 2. what the pods under that scale's selector use, from metrics.k8s.io;
+//! 3. [`replicas`] proposes a number per metric, the largest counts, [`behavior`] bounds it;
+//! 4. the scale is written if it changes, and the status.
+//!
+//! Differs from Kubernetes: metrics of pods, objects and the outside (custom.metrics.k8s.io and
+//! external.metrics.k8s.io) need servers that cannot be joined yet; an autoscaler that asks for them says so
+//! in its condition ScalingActive.
+
+mod behavior;
+mod replicas;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+use http::Request;
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::autoscaling::v2::{
+    CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
+    MetricTarget,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Api;
+use kube::api::PostParams;
+use serde::de::DeserializeOwned;
+use windlass_api::label_selector::LabelSelector;
+use windlass_api::metrics::PodMetrics;
+use windlass_api::quantity::Quantity;
+
+use super::Context;
+use super::runtime::informer::{Change, Index};
+use super::runtime::key::Key;
+use super::runtime::metadata::Metadata;
+use super::runtime::pod::Pod;
+use super::runtime::recorder::reference;
+use super::runtime::work_queue::WorkQueue;
+use super::runtime::worker::{Outcome, ReconcileError, message, unless_gone, work};
+use behavior::{History, allow};
+use replicas::{Proposal, Resource, Target, Tolerance, for_resource};
+use status::Condition;
+
+const NAME: &str = "horizontal-pod-autoscaler";
+const WORKERS: usize = 5;
+/// How far use may be off without a consequence, if the autoscaler says nothing.
+const TOLERANCE: f64 = 0.1;
+
+/// Targets with a scale: group, kind, plural.
+const SCALABLE: [(&str, &str, &str); 4] = [
+    ("apps", "Deployment", "deployments"),
+    ("apps", "ReplicaSet", "replicasets"),
+    ("apps", "StatefulSet", "statefulsets"),
+    ("", "ReplicationController", "replicationcontrollers"),
+];
+
+/// Starts the controller.
+pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
+    Box::pin(run(context))
+}
+
+async fn run(context: Context) {
+    let queue = Arc::new(WorkQueue::default());
+    let controller = Arc::new(Controller {
+        queue: Arc::clone(&queue),
+        histories: Mutex::default(),
+        context,
+    });
+    let informers = &controller.context.informers;
+    informers.pods.synced().await;
+    informers.autoscalers.synced().await;
+    let changed = Arc::clone(&controller);
+    let _autoscalers = informers
+        .autoscalers
+        .subscribe(move |change| changed.autoscaler_changed(change));
+    let stop = controller.context.stop.clone();
+    work(NAME, queue, WORKERS, stop, |key| controller.reconcile(key)).await;
+}
+
+struct Controller {
+    context: Context,
+    queue: Arc<WorkQueue<Key>>,
+    histories: Mutex<HashMap<Key, History>>,
+}
+
+/// What was found out about an autoscaler, and what is to be done.
+struct Finding {
+    current: i64,
+    desired: i64,
+    /// Why the number changes.
+    reason: String,
+    conditions: Vec<Condition>,
+    /// `None` leaves what was shown.
+    metrics: Option<Vec<MetricStatus>>,
+    /// What went wrong: reason and text of an event.
+    trouble: Option<Refused>,
+}
+
+/// A reason and what is said with it.
+type Refused = (&'static str, String);
+
+/// A metric's answer: the number of replicas, what it is called, and what is shown.
+struct Answer {
+    proposal: Proposal,
+    name: String,
+    shown: MetricStatus,
+}
+
+impl Controller {
+    fn autoscaler_changed(&self, change: Change<'_, HorizontalPodAutoscaler>) {
+        let Some(autoscaler) = change.either() else {
+            return;
+        };
+        let key = Key::of(&autoscaler.metadata);
+        if change.new.is_none() {
+            self.histories().remove(&key);
+            return;
+        }
+        // Its own status is no news; the next look is due already.
+        let old = change.old.map(|old| &old.spec);
+        if old != Some(&autoscaler.spec) {
+            self.queue.add(key);
+        }
+    }
+
+    fn histories(&self) -> MutexGuard<'_, HashMap<Key, History>> {
+        self.histories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn reconcile(&self, key: Key) -> Outcome {
+        let Some(autoscaler) = self.context.informers.autoscalers.get(&key) else {
+            return Ok(None);
+        };
+        let Some(spec) = &autoscaler.spec else {
+            return Ok(None);
+        };
+        let now = Timestamp::now();
+        let about = reference(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            &autoscaler.metadata,
+        );
+        let recorder = &self.context.recorder;
+        let finding = match self.scale_of(&key, &spec.scale_target_ref).await {
+            Ok((path, scale)) => {
+                let finding = self.find(&key, spec, &scale, now).await;
+                self.rescale(&key, &path, scale, finding, about.clone(), now)
+                    .await
+            }
+            Err(error) => {
+                let known = autoscaler.status.as_ref();
+                let text = format!(
+                    "the HPA controller was unable to get the target's current scale: {error}"
+                );
+                Finding {
+                    current: known.and_then(|of| of.current_replicas).unwrap_or(0).into(),
+                    desired: known.map_or(0, |of| of.desired_replicas).into(),
+                    reason: String::new(),
+                    conditions: vec![Condition::unable("FailedGetScale", text)],
+                    metrics: None,
+                    trouble: Some(("FailedGetScale", error)),
+                }
+            }
+        };
+        if let Some((reason, text)) = &finding.trouble {
+            recorder.warning(about, reason, text.clone());
+        }
+        self.write(&autoscaler, &finding, now).await?;
+        Ok(Some(self.context.config.autoscaling_period))
+    }
+
+    /// The path of the target's scale, and the scale.
+    async fn scale_of(
+        &self,
+        key: &Key,
+        target: &CrossVersionObjectReference,
+    ) -> Result<(String, Scale), String> {
+        let version = target.api_version.as_deref().unwrap_or_default();
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let kind = &target.kind;
+        let row = SCALABLE.iter().find(|row| (row.0, row.1) == (group, kind));
+        let (_, _, plural) =
+            row.ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))?;
+        let root = match group {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        };
+        let (namespace, name) = (&key.namespace, &target.name);
+        let path = format!("{root}/namespaces/{namespace}/{plural}/{name}/scale");
+        let scale = self.get(&path).await.map_err(|error| message(&error))?;
+        Ok((path, scale))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, kube::Error> {
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(kube::Error::HttpError)?;
+        self.context.client.request(request).await
+    }
+
+    /// What the metrics want, and what of it is allowed.
+    async fn find(
+        &self,
+        key: &Key,
+        spec: &HorizontalPodAutoscalerSpec,
+        scale: &Scale,
+        now: Timestamp,
+    ) -> Finding {
+        let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas);
+        let replicas = i64::from(replicas.unwrap_or(0));
+        let status = scale.status.as_ref();
+        let text = "the HPA controller was able to get the target's current scale";
+        let mut finding = Finding {
+            current: status.map_or(0, |status| status.replicas).into(),
+            desired: replicas,
+            reason: String::new(),
+            conditions: vec![Condition::able("SucceededGetScale", text)],
+            metrics: None,
+            trouble: None,
+        };
+        let (least, most) = (
+            i64::from(spec.min_replicas.unwrap_or(1)),
+            i64::from(spec.max_replicas),
+        );
+        self.histories()
+            .entry(key.clone())
+            .or_default()
+            .begin(replicas, now);
+        if replicas == 0 && least != 0 {
+            let text = "scaling is disabled since the replica count of the target is zero";
+            finding.desired = 0;
+            let disabled = Condition::inactive("ScalingDisabled", text);
+            finding.conditions.push(disabled);
+            return finding;
+        }
+        if replicas > most {
+            finding.reason = "Current number of replicas above Spec.MaxReplicas".into();
+            finding.desired = most;
+            return finding;
+        }
+        if replicas < least {
+            finding.reason = "Current number of replicas below Spec.MinReplicas".into();
+            finding.desired = least;
+            return finding;
+        }
+        let selector = status.and_then(|status| status.selector.as_deref());
+        let selector = selector.unwrap_or_default();
+        let answers = match LabelSelector::parse(selector) {
+            Ok(parsed) if !selector.is_empty() => {
+                self.measure(key, spec, replicas, (selector, &parsed), now)
+                    .await
+            }
+            Ok(_) => Err((
+                "InvalidSelector",
+                "the HPA target's scale is missing a selector".into(),
+            )),
+            Err(error) => Err((
+                "InvalidSelector",
+                format!("the HPA target's scale has an invalid selector: {error}"),
+            )),
+        };
+        let (answers, failed) = match answers {
+            Ok(answers) => answers,
+            Err((reason, text)) => {
+                finding
+                    .conditions
+                    .push(Condition::inactive(reason, text.clone()));
+                finding.trouble = Some((reason, text));
+                return finding;
+            }
+        };
+        finding.metrics = Some(answers.iter().map(|of| of.shown.clone()).collect());
+        let best = answers.iter().max_by_key(|of| of.proposal.replicas);
+        // Fewer only if every metric agrees: one that is not known may need them.
+        let best = best.filter(|of| failed.is_none() || of.proposal.replicas > replicas);
+        let Some(best) = best else {
+            let (reason, text) = failed.unwrap_or(("InvalidMetricSourceType", "no metric".into()));
+            finding
+                .conditions
+                .push(Condition::inactive(reason, text.clone()));
+            let text = format!(
+                "invalid metrics ({} invalid out of {}), first error is: {text}",
+                spec.metrics.as_ref().map_or(0, Vec::len) - answers.len(),
+                spec.metrics.as_ref().map_or(0, Vec::len),
+            );
+            finding.trouble = Some(("FailedComputeMetricsReplicas", text));
+            return finding;
+        };
+        let name = &best.name;
+        finding.conditions.push(Condition::active(format!(
+            "the HPA was able to successfully calculate a replica count from {name}"
+        )));
+        let wanted = best.proposal.replicas;
+        finding.reason = match wanted.cmp(&replicas) {
+            std::cmp::Ordering::Greater => format!("{name} above target"),
+            _ => "All metrics below target".into(),
+        };
+        let mut histories = self.histories();
+        let history = histories.entry(key.clone()).or_default();
+        let allowed = allow(spec, replicas, wanted, history, now);
+        finding.desired = allowed.replicas;
+        finding.conditions.extend(allowed.conditions);
+        finding
+    }
+
+    /// What each metric answers, and what the first that does not says.
+    async fn measure(
+        &self,
+        key: &Key,
+        spec: &HorizontalPodAutoscalerSpec,
+        replicas: i64,
+        (text, selector): (&str, &LabelSelector),
+        now: Timestamp,
+    ) -> Result<(Vec<Answer>, Option<Refused>), Refused> {
+        let index = Index::Namespace(key.namespace.to_string());
+        let mut pods = self.context.informers.pods.by(&index);
+        pods.retain(|pod| selector.matches(pod.metadata.labels()));
+        let namespace = &key.namespace;
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("labelSelector", text)
+            .finish();
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?{query}");
+        let metrics = self.get::<MetricsList>(&path).await;
+        let metrics = metrics.map_err(|error| message(&error));
+        let metrics = metrics.as_ref().map(|list| list.items.as_slice());
+        let tolerance = tolerance(spec);
+        let (mut answers, mut failed) = (Vec::new(), None);
+        for metric in spec.metrics.iter().flatten() {
+            let answer = answer(metric, replicas, tolerance, (&pods, metrics), now);
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) if failed.is_none() => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+        Ok((answers, failed))
+    }
+
+    /// Writes the number of replicas if it changes.
+    async fn rescale(
+        &self,
+        key: &Key,
+        path: &str,
+        mut scale: Scale,
+        mut finding: Finding,
+        about: k8s_openapi::api::core::v1::ObjectReference,
+        now: Timestamp,
+    ) -> Finding {
+        let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas);
+        let replicas = i64::from(replicas.unwrap_or(0));
+        if finding.desired == replicas {
+            return finding;
+        }
+        let desired = i32::try_from(finding.desired).unwrap_or(i32::MAX);
+        scale.spec.get_or_insert_default().replicas = Some(desired);
+        let reason = &finding.reason;
+        match self.put(path, &scale).await {
+            Ok(()) => {
+                let text = format!("New size: {desired}; reason: {reason}");
+                self.context
+                    .recorder
+                    .normal(about, "SuccessfulRescale", text);
+                let mut histories = self.histories();
+                let history = histories.entry(key.clone()).or_default();
+                history.scaled(replicas, finding.desired, now);
+                finding.conditions.push(Condition::able(
+                    "SucceededRescale",
+                    format!("the HPA controller was able to update the target scale to {desired}"),
+                ));
+            }
+            Err(error) => {
+                let error = message(&error);
+                let text = format!("New size: {desired}; reason: {reason}; error: {error}");
+                finding.trouble = Some(("FailedRescale", text));
+                finding.conditions.push(Condition::unable(
+                    "FailedUpdateScale",
+                    format!("the HPA controller was unable to update the target scale: {error}"),
+                ));
+                finding.desired = replicas;
+            }
+        }
+        finding
+    }
+
+    async fn put(&self, path: &str, scale: &Scale) -> Result<(), kube::Error> {
+        let body = serde_json::to_vec(scale).map_err(kube::Error::SerdeError)?;
+        let request = Request::put(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(kube::Error::HttpError)?;
+        self.context
+            .client
+            .request::<Scale>(request)
+            .await
+            .map(drop)
+    }
+
+    async fn write(
+        &self,
+        autoscaler: &HorizontalPodAutoscaler,
+        finding: &Finding,
+        now: Timestamp,
+    ) -> Result<(), ReconcileError> {
+        let known = autoscaler.status.clone().unwrap_or_default();
+        let number = |count: i64| i32::try_from(count).unwrap_or(i32::MAX);
+        let mut said = finding.conditions.iter();
+        let has_scaled = said.any(|of| of.reason == "SucceededRescale");
+        let status = HorizontalPodAutoscalerStatus {
+            conditions: Some(status::merge(
+                known.conditions.as_deref(),
+                &finding.conditions,
+                now,
+            )),
+            current_metrics: finding.metrics.clone().or(known.current_metrics.clone()),
+            current_replicas: Some(number(finding.current)),
+            desired_replicas: number(finding.desired),
+            last_scale_time: if has_scaled {
+                Some(Time(now))
+            } else {
+                known.last_scale_time.clone()
+            },
+            observed_generation: autoscaler.metadata.generation,
+        };
+        if status == known {
+            return Ok(());
+        }
+        let mut written = autoscaler.clone();
+        written.status = Some(status);
+        let api: Api<HorizontalPodAutoscaler> =
+            Api::namespaced(self.context.client.clone(), autoscaler.metadata.namespace());
+        let params = PostParams::default();
+        let name = autoscaler.metadata.name();
+        unless_gone(api.replace_status(name, &params, &written).await)?;
+        Ok(())
+    }
+}
+
+/// The metrics of a namespace, as the API lists them.
+#[derive(serde::Deserialize)]
+struct MetricsList {
+    items: Vec<PodMetrics>,
+}
+
+/// What one metric asks for.
+///
+/// # Errors
+/// The reason and text of condition ScalingActive.
+fn answer(
+    metric: &MetricSpec,
+    replicas: i64,
+    tolerance: Tolerance,
+    (pods, metrics): (&[Arc<Pod>], Result<&[PodMetrics], &String>),
+    now: Timestamp,
+) -> Result<Answer, Refused> {
+    let (reason, resource, target) = match metric.type_.as_str() {
+        "Resource" => {
+            let source = metric.resource.as_ref();
+            let resource = source.map(|source| Resource {
+                name: &source.name,
+                container: None,
+            });
+            let target = source.map(|source| &source.target);
+            ("FailedGetResourceMetric", resource, target)
+        }
+        "ContainerResource" => {
+            let source = metric.container_resource.as_ref();
+            let resource = source.map(|source| Resource {
+                name: &source.name,
+                container: Some(&source.container),
+            });
+            let target = source.map(|source| &source.target);
+            ("FailedGetContainerResourceMetric", resource, target)
+        }
+        kind => {
+            let reason = match kind {
+                "Pods" => "FailedGetPodsMetric",
+                "Object" => "FailedGetObjectMetric",
+                "External" => "FailedGetExternalMetric",
+                _ => "InvalidMetricSourceType",
+            };
+            let text = format!("metrics of type {kind} are served by nobody in this cluster");
+            return Err((reason, failed(&text)));
+        }
+    };
+    let (Some(resource), Some(target)) = (resource, target) else {
+        let text = format!("a metric of type {} without its source", metric.type_);
+        return Err(("InvalidMetricSourceType", text));
+    };
+    let target = target_of(target).ok_or_else(|| {
+        let text = "invalid resource metric source: neither an average utilization nor an average value is set";
+        (reason, failed(text))
+    })?;
+    let metrics = metrics.map_err(|error| {
+        let name = resource.name;
+        let text = format!(
+            "unable to get metrics for resource {name}: unable to fetch metrics from resource metrics API: {error}"
+        );
+        (reason, failed(&text))
+    })?;
+    let proposal = for_resource(replicas, resource, target, tolerance, (pods, metrics), now)
+        .map_err(|error| (reason, failed(&error)))?;
+    let kind = match target {
+        Target::Utilization(_) => "resource utilization (percentage of request)",
+        Target::AverageValue(_) => "resource",
+    };
+    let name = match resource.container {
+        None => format!("{} {kind}", resource.name),
+        Some(container) => format!("{} container {kind} of {container}", resource.name),
+    };
+    Ok(Answer {
+        name,
+        shown: status::metric(resource, &proposal),
+        proposal,
+    })
+}
+
+fn failed(why: &str) -> String {
+    format!("the HPA was unable to compute the replica count: {why}")
+}
+
+fn target_of(target: &MetricTarget) -> Option<Target> {
+    if let Some(value) = &target.average_value {
+        let amount: Quantity = value.0.parse().ok()?;
+        return Some(Target::AverageValue(amount.millis()));
+    }
+    let percent = target.average_utilization?;
+    Some(Target::Utilization(percent.into()))
+}
+
+fn tolerance(spec: &HorizontalPodAutoscalerSpec) -> Tolerance {
+    let behavior = spec.behavior.as_ref();
+    let of = |rules: Option<&HPAScalingRules>| {
+        let given = rules.and_then(|rules| rules.tolerance.as_ref());
+        let given: Option<Quantity> = given.and_then(|given| given.0.parse().ok());
+        given.map_or(TOLERANCE, |given| given.millis() as f64 / 1000.0)
+    };
+    Tolerance {
+        down: of(behavior.and_then(|of| of.scale_down.as_ref())),
+        up: of(behavior.and_then(|of| of.scale_up.as_ref())),
+    }
+}
