@@ -25,6 +25,8 @@ pub struct Config {
     pub node_bits: u8,
     /// What the schedulers of this control plane do.
     pub schedulers: Profiles,
+    /// Without a sign of life for this long, a node's state is unknown.
+    pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
     pub autoscaling_period: Duration,
     /// How much history is kept.
@@ -45,6 +47,7 @@ impl Config {
             pod_network: (Ipv4Addr::new(10, 128, 0, 0), 10),
             node_bits: 18,
             schedulers: Profiles::default(),
+            node_grace: Duration::from_secs(40),
             autoscaling_period: Duration::from_secs(15),
             retention: Retention::default(),
             in_memory: false,

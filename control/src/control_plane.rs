@@ -153,6 +153,7 @@ impl ControlPlane {
             node_cidr_bits: self.config.node_bits,
             service_network: self.config.pools.service_network,
             ca_certificate: self.authority.certificate().to_owned(),
+            node_grace: self.config.node_grace,
             autoscaling_period: self.config.autoscaling_period,
             signer: Arc::clone(&self.authority) as Arc<dyn Signer>,
         };

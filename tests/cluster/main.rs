@@ -16,17 +16,11 @@ mod streams;
 mod two_nodes;
 mod web_app;
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use windlass_tests::{Cluster, eventually, push};
+use windlass_tests::{Cluster, eventually, get, push};
 
 /// The component of `examples/hello`.
 const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
@@ -104,25 +98,4 @@ async fn url(cluster: &Cluster) -> String {
     let service = api.get("hello").await.unwrap();
     let port = service.spec.unwrap().ports.unwrap()[0].node_port.unwrap();
     format!("http://{}:{port}/", cluster.node_address())
-}
-
-/// One request on a connection of its own.
-async fn get(url: &str) -> Result<(u16, String), String> {
-    let client: HttpClient<_, Empty<Bytes>> = HttpClient::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build_http();
-    let request = client.get(url.parse().map_err(|error| format!("{error}"))?);
-    let response = tokio::time::timeout(Duration::from_secs(20), request);
-    let response = response.await.map_err(|_| "no answer".to_owned())?;
-    let response = response.map_err(|error| format!("{error:?}"))?;
-    let status = response.status().as_u16();
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(|error| format!("{error:?}"))?;
-    Ok((
-        status,
-        String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-    ))
 }

@@ -16,7 +16,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::TokioExecutor;
 use kube::Client;
 use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -53,6 +55,7 @@ pub struct Cluster {
 }
 
 struct TestNode {
+    name: String,
     address: Ipv4Addr,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -175,6 +178,7 @@ impl Cluster {
             .await
             .context("the agent ended")?;
         self.nodes.push(TestNode {
+            name: name.to_owned(),
             address,
             stop,
             running,
@@ -293,6 +297,17 @@ impl Cluster {
         Ok(answer.body)
     }
 
+    /// Ends a node at once, as a crash of its machine does: nobody is told.
+    pub fn kill_node(&mut self, name: &str) {
+        self.nodes.retain(|node| {
+            let is_meant = node.name == name;
+            if is_meant {
+                node.running.abort();
+            }
+            !is_meant
+        });
+    }
+
     /// Stops nodes and control plane in order.
     pub async fn shutdown(mut self) {
         for node in self.nodes.drain(..) {
@@ -303,6 +318,30 @@ impl Cluster {
         }
         self.plane.shutdown().await;
     }
+}
+
+/// One request on a connection of its own: status and text.
+///
+/// # Errors
+/// There is no whole answer.
+pub async fn get(url: &str) -> Result<(u16, String), String> {
+    let client: HttpClient<_, Empty<Bytes>> = HttpClient::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http();
+    let request = client.get(url.parse().map_err(|error| format!("{error}"))?);
+    let response = tokio::time::timeout(Duration::from_secs(20), request);
+    let response = response.await.map_err(|_| "no answer".to_owned())?;
+    let response = response.map_err(|error| format!("{error:?}"))?;
+    let status = response.status().as_u16();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    Ok((
+        status,
+        String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+    ))
 }
 
 /// Pushes a component to the cluster's registry and returns its reference by digest.

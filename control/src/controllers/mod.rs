@@ -23,6 +23,7 @@ mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_ttl;
 mod pod_gc;
 mod replica_set;
 mod resource_quota;
@@ -80,6 +81,8 @@ pub struct ControllersConfig {
     pub service_network: (Ipv4Addr, u8),
     /// The cluster authority's certificate in PEM, published in every namespace.
     pub ca_certificate: String,
+    /// Without a sign of life for this long, a node's state is unknown.
+    pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
     pub autoscaling_period: Duration,
     /// Signs certificates of nodes.
@@ -202,6 +205,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "pod-garbage-collector",
         user: "system:serviceaccount:kube-system:node-controller",
         start: pod_gc::start,
+    },
+    Controller {
+        name: "ttl-controller",
+        user: "system:serviceaccount:kube-system:ttl-controller",
+        start: node_ttl::start,
     },
     Controller {
         name: "certificate-controller",

@@ -314,6 +314,10 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
         )],
     ),
     (
+        "system:serviceaccount:kube-system:ttl-controller",
+        &[rule(&["patch", "update"], "", &["nodes"])],
+    ),
+    (
         "system:serviceaccount:kube-system:node-controller",
         &[
             rule(

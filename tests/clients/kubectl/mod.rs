@@ -11,6 +11,7 @@ mod create;
 mod everyday;
 mod pods;
 mod read;
+mod stories;
 mod workloads;
 
 use std::path::{Path, PathBuf};

@@ -4,11 +4,14 @@
 //!   kept by this process's own clock, because clocks of nodes differ; it stands still while the machine
 //!   sleeps, so that waking up looks like no silence. Renewals wake nobody: each node is looked at when
 //!   its silence would be too long.
+//! - How fast nodes are given up is decided by zone (`zones.rs`): the taint by which pods leave comes when it
+//!   is the node's turn, the one that keeps new pods away at once.
 //! - Taints follow the node's conditions. Pods of a node that is not ready are marked not ready, so that
 //!   no Service leads to them; whether they leave is decided by `eviction.rs`.
 
 mod eviction;
 mod plan;
+mod zones;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +35,8 @@ use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone, work};
 
 pub(super) use eviction::start as start_eviction;
+use plan::Plan;
+use zones::{Kept, Zones};
 
 const WORKERS: usize = 4;
 
@@ -45,6 +50,7 @@ async fn run(context: Context) {
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         seen: Mutex::default(),
+        zones: Mutex::default(),
         context,
     });
     let informers = &controller.context.informers;
@@ -70,6 +76,7 @@ struct Controller {
     queue: Arc<WorkQueue<Key>>,
     /// When each node last gave a sign of life.
     seen: Mutex<HashMap<String, Instant>>,
+    zones: Mutex<Zones>,
 }
 
 impl Controller {
@@ -92,6 +99,15 @@ impl Controller {
                 .insert(node.metadata.name().to_owned(), Instant::now());
         }
         self.queue.add(Key::of(&node.metadata));
+        let is_ready = |node: &Node| plan::ready(node) == "True";
+        if change.old.is_none_or(|old| is_ready(old) != is_ready(node)) {
+            // Those that were kept with the others, or are no more.
+            for other in self.context.informers.nodes.all() {
+                if !is_ready(&other) {
+                    self.queue.add(Key::of(&other.metadata));
+                }
+            }
+        }
     }
 
     fn lease_changed(&self, change: Change<'_, Lease>) {
@@ -104,6 +120,33 @@ impl Controller {
         }
     }
 
+    /// The plan for a node, as far as its zone allows.
+    fn plan(&self, node: &Node, left: Duration, now: Timestamp) -> Plan {
+        let nodes = self.context.informers.nodes.all();
+        let all = || nodes.iter().map(|node| &**node);
+        // Looked at before its conditions are written, this node may still count as ready.
+        let others = || all().filter(|other| other.metadata.uid() != node.metadata.uid());
+        let is_lost = left.is_zero() || plan::ready(node) != "True";
+        if is_lost && zones::is_cut_off(others()) {
+            return plan::plan(node, left, false, now);
+        }
+        let plan = plan::plan(node, left, true, now);
+        if !plan.gives_up {
+            return plan;
+        }
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        match zones.give_up(node, all(), Instant::now()) {
+            Ok(()) => plan,
+            Err(kept) => {
+                let mut plan = plan::plan(node, left, false, now);
+                if let Kept::For(turn) = kept {
+                    plan.wake = Some(turn);
+                }
+                plan
+            }
+        }
+    }
+
     async fn reconcile(&self, key: Key) -> Outcome {
         let Some(node) = self.context.informers.nodes.get(&key) else {
             return Ok(None);
@@ -111,7 +154,8 @@ impl Controller {
         let now = Timestamp::now();
         let seen = self.seen().get(&*key.name).copied();
         let silence = seen.map_or(Duration::ZERO, |seen| seen.elapsed());
-        let plan = plan::plan(&node, silence, now);
+        let left = self.context.config.node_grace.saturating_sub(silence);
+        let plan = self.plan(&node, left, now);
         let mut node = Node::clone(&node);
         let api: Api<Node> = Api::all(self.context.client.clone());
         if let Some(conditions) = plan.conditions {

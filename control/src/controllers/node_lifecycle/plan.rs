@@ -9,9 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::controllers::runtime::clock;
 use crate::taints::{NO_EXECUTE, NO_SCHEDULE, tolerates};
 
-/// Without a sign of life for this long, a node's state is unknown.
-pub(super) const GRACE: Duration = Duration::from_secs(40);
-
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -53,19 +50,23 @@ pub(super) struct Plan {
     pub(super) conditions: Option<Vec<NodeCondition>>,
     /// Its taints, if they are to change.
     pub(super) taints: Option<Vec<Taint>>,
+    /// Whether its pods have to leave from now on.
+    pub(super) gives_up: bool,
     /// When its silence will be too long.
     pub(super) wake: Option<Duration>,
 }
 
-/// The plan for a node that has given no sign of life for `silence`.
-pub(super) fn plan(node: &Node, silence: Duration, now: Timestamp) -> Plan {
-    let left = GRACE.saturating_sub(silence);
+/// The plan for a node that may give no sign of life for as long as is `left`. Its pods stay where they are
+/// unless it may be given up.
+pub(super) fn plan(node: &Node, left: Duration, may_give_up: bool, now: Timestamp) -> Plan {
     let silent = left.is_zero();
     let conditions = silent.then(|| unknown(node, now)).flatten();
     let status = if silent { "Unknown" } else { ready(node) };
+    let taints = taints(node, status, may_give_up, now);
     Plan {
         conditions,
-        taints: taints(node, status, now),
+        gives_up: taints.as_deref().is_some_and(is_given_up) && !is_given_up(taints_of(node)),
+        taints,
         wake: (!silent).then_some(left),
     }
 }
@@ -105,18 +106,29 @@ fn unknown(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
     changed.then_some(conditions)
 }
 
-/// The node's taints if they are to change. Others' taints stay as they are.
-fn taints(node: &Node, ready: &str, now: Timestamp) -> Option<Vec<Taint>> {
+fn taints_of(node: &Node) -> &[Taint] {
     let spec = node.spec.as_ref();
-    let known = spec
-        .and_then(|spec| spec.taints.as_deref())
-        .unwrap_or_default();
+    spec.and_then(|spec| spec.taints.as_deref())
+        .unwrap_or_default()
+}
+
+/// Whether pods have to leave because the node is not ready.
+fn is_given_up(taints: &[Taint]) -> bool {
+    let mut taints = taints.iter();
+    taints.any(|taint| taint.effect == NO_EXECUTE && matches!(&*taint.key, NOT_READY | UNREACHABLE))
+}
+
+/// The node's taints if they are to change. Others' taints stay as they are.
+fn taints(node: &Node, ready: &str, may_give_up: bool, now: Timestamp) -> Option<Vec<Taint>> {
+    let spec = node.spec.as_ref();
+    let known = taints_of(node);
     let cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
     let mut wanted: Vec<(&str, &str)> = match ready {
         "True" => Vec::new(),
         "Unknown" => vec![(UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)],
         _ => vec![(NOT_READY, NO_SCHEDULE), (NOT_READY, NO_EXECUTE)],
     };
+    wanted.retain(|(_, effect)| may_give_up || *effect != NO_EXECUTE);
     let pressed = |kind: &str| condition(node, kind).is_some_and(|c| c.status == "True");
     let pressures = PRESSURES.iter().filter(|(kind, _)| pressed(kind));
     wanted.extend(pressures.map(|(_, taint)| (*taint, NO_SCHEDULE)));
@@ -222,7 +234,7 @@ mod tests {
     #[test]
     fn a_silent_node_becomes_unknown_and_unreachable() {
         let healthy = node("True", json!({}));
-        let plan_ = plan(&healthy, Duration::from_secs(10), at(10));
+        let plan_ = plan(&healthy, Duration::from_secs(30), true, at(10));
         assert_eq!(
             plan_,
             Plan {
@@ -230,7 +242,13 @@ mod tests {
                 ..Plan::default()
             }
         );
-        let plan_ = plan(&healthy, Duration::from_secs(40), at(40));
+        let kept = plan(&healthy, Duration::ZERO, false, at(40));
+        assert_eq!(
+            keys(&kept.taints),
+            ["node.kubernetes.io/unreachable:NoSchedule"]
+        );
+        let plan_ = plan(&healthy, Duration::ZERO, true, at(40));
+        assert!(plan_.gives_up && !kept.gives_up);
         let conditions = plan_.conditions.unwrap();
         assert!(
             conditions
@@ -249,10 +267,7 @@ mod tests {
         let mut silent = healthy;
         silent.status.as_mut().unwrap().conditions = Some(conditions);
         silent.spec.as_mut().unwrap().taints = plan_.taints;
-        assert_eq!(
-            plan(&silent, Duration::from_secs(99), at(99)),
-            Plan::default()
-        );
+        assert_eq!(plan(&silent, Duration::ZERO, true, at(99)), Plan::default());
     }
 
     #[test]
@@ -261,7 +276,7 @@ mod tests {
         let stale = json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"});
         let recovered = node("True", json!({"taints": [own, stale]}));
         assert_eq!(
-            keys(&plan(&recovered, Duration::from_secs(1), at(1)).taints),
+            keys(&plan(&recovered, Duration::from_secs(1), true, at(1)).taints),
             ["mine:NoSchedule"]
         );
         let cordoned = node("False", json!({"unschedulable": true}));
@@ -272,7 +287,7 @@ mod tests {
         ];
         let expected = expected.map(|taint| format!("node.kubernetes.io/{taint}"));
         assert_eq!(
-            keys(&plan(&cordoned, Duration::from_secs(1), at(1)).taints),
+            keys(&plan(&cordoned, Duration::from_secs(1), true, at(1)).taints),
             expected
         );
         assert_eq!(
@@ -282,6 +297,7 @@ mod tests {
                     json!({"taints": [{"key": "mine", "effect": "NoSchedule"}]})
                 ),
                 Duration::from_secs(1),
+                true,
                 at(1)
             )
             .taints,

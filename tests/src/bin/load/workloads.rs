@@ -86,6 +86,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         alone = Some(unseen / *count);
     }
     let per_create = alone.context("--pods is empty")?;
+    settle(windlass.id()?).await?;
     nodes.stop();
     let resting = idle(windlass.id()?, window).await?;
     let stored = args.pods.last().copied().unwrap_or(0);
@@ -325,10 +326,23 @@ async fn scaled(client: &Client, replicas: u32) -> anyhow::Result<(Duration, Dur
     Ok((up, begun.elapsed()))
 }
 
+/// Waits until what was begun has ended, such as events, which are written one after the other. Leases go on
+/// meanwhile.
+async fn settle(pid: u32) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < LIMIT {
+        let before = cpu_time(pid)?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if cpu_time(pid)?.saturating_sub(before) < Duration::from_millis(200) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the server does not come to rest")
+}
+
 /// The share of a core that a process takes, over some time.
 async fn idle(pid: u32, window: Duration) -> anyhow::Result<f64> {
-    // What was begun before has to end first.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let (before, begun) = (cpu_time(pid)?, Instant::now());
     tokio::time::sleep(window).await;
     let used = cpu_time(pid)?.saturating_sub(before);

@@ -1,0 +1,396 @@
+//! What people do with workloads on a cluster of wasm nodes, told with kubectl.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use windlass_tests::{Cluster, PATIENCE, get, push};
+
+use super::{Kubectl, programs};
+
+/// The component of `examples/hello`.
+const HELLO: &[u8] = include_bytes!("../../../examples/hello/hello.wasm");
+
+/// A command that ends well unless its last argument is 7 or 23.
+const UNLESS_7_OR_23: &str = r#"(module
+    (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (func (export "_start") (local $text i32)
+        (drop (call $sizes (i32.const 0) (i32.const 4)))
+        (drop (call $args (i32.const 16) (i32.const 1024)))
+        (local.set $text (i32.load (i32.add (i32.const 12) (i32.mul (i32.const 4) (i32.load (i32.const 0))))))
+        (if (i32.eq (i32.load16_u (local.get $text)) (i32.const 0x0037)) (then (call $exit (i32.const 1))))
+        (if (i32.eq (i32.load16_u (local.get $text)) (i32.const 0x3332)) (then (call $exit (i32.const 1))))))"#;
+
+/// A cluster of its own, the newest kubectl, and the image of the web app.
+struct Story {
+    cluster: Cluster,
+    kubectl: Kubectl,
+    image: String,
+}
+
+impl Story {
+    /// `None` without kubectl, which is said.
+    async fn begin(nodes: usize) -> Option<Self> {
+        let program = programs().await.pop()?;
+        println!("using {}", program.path.display());
+        let mut cluster = Cluster::start(|config| {
+            config.in_memory = true;
+            config.node_grace = Duration::from_secs(15);
+        })
+        .await
+        .unwrap();
+        for number in 1..=nodes {
+            cluster.add_node(&format!("node-{number}")).await.unwrap();
+        }
+        let image = push(&cluster, "hello", HELLO).await;
+        let kubectl = Kubectl::new(&program, &cluster);
+        Some(Self {
+            cluster,
+            kubectl,
+            image,
+        })
+    }
+
+    async fn apply(&self, manifest: &str) {
+        self.kubectl.ok_with("apply -f -", manifest).await;
+    }
+
+    /// A web app whose pods are labelled `app: web` and `set: NAME`.
+    async fn deploy(&self, name: &str, replicas: u32, more: &str) {
+        let pod = pod(name, &self.image);
+        self.apply(&format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  \
+             replicas: {replicas}\n  selector: {{matchLabels: {{set: {name}}}}}\n{more}  template:\n{pod}"
+        ))
+        .await;
+        let status = format!("rollout status deployment/{name}");
+        self.kubectl.ok(&status).await;
+    }
+
+    /// A Service over the pods with a label, and the URL of its port on the first node.
+    async fn serve(&self, selector: &str) -> String {
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  type: NodePort\n  \
+             selector: {{{selector}}}\n  ports: [{{port: 80, targetPort: http}}]"
+        ))
+        .await;
+        let port = "get service web -o jsonpath={.spec.ports[0].nodePort}";
+        let port = self.kubectl.ok(port).await;
+        let url = format!("http://{}:{port}/", self.cluster.node_address());
+        let answers = async { while get(&url).await.is_err() {} };
+        tokio::time::timeout(PATIENCE, answers).await.unwrap();
+        url
+    }
+
+    async fn end(self) {
+        self.cluster.shutdown().await;
+    }
+}
+
+/// The template of pods that say their name.
+fn pod(name: &str, image: &str) -> String {
+    format!(
+        "    metadata: {{labels: {{app: web, set: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      tolerations:
+      - {{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}}
+      containers:
+      - name: web
+        image: {image}
+        env: [{{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]
+        ports: [{{name: http, containerPort: 8080}}]
+        readinessProbe: {{httpGet: {{path: /healthz, port: http}}, periodSeconds: 1}}
+"
+    )
+}
+
+/// Which pods answer `count` requests.
+async fn answering(url: &str, count: usize) -> HashSet<String> {
+    let mut pods = HashSet::new();
+    for _ in 0..count {
+        let (status, text) = get(url).await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        let name = text.trim().rsplit(' ').next().unwrap_or_default();
+        pods.insert(name.to_owned());
+    }
+    pods
+}
+
+/// Requests without a pause, until stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<(usize, Vec<String>)>>,
+}
+
+impl Load {
+    fn on(url: &str, clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let one = |_| {
+            let (url, stop) = (url.to_owned(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let (mut answered, mut failed) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match get(&url).await {
+                        Ok((200, _)) => answered += 1,
+                        other => failed.push(format!("{other:?}")),
+                    }
+                }
+                (answered, failed)
+            })
+        };
+        let tasks = (0..clients).map(one).collect();
+        Self { stop, tasks }
+    }
+
+    /// Stops; no request may have failed.
+    async fn none_failed(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            let (answered, failed) = task.await.unwrap();
+            assert!(answered > 0, "nothing was asked");
+            assert!(failed.is_empty(), "beside {answered}: {failed:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_replicas_are_replaced_under_load() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    story.deploy("web", 20, "").await;
+    let url = story.serve("set: web").await;
+    let before = answering(&url, 100).await;
+    let load = Load::on(&url, 4);
+    let steps = [
+        ("set env deployment/web GREETING=new", "env updated"),
+        ("rollout status deployment/web", "successfully rolled out"),
+    ];
+    story.kubectl.each_prints(&steps).await;
+    load.none_failed().await;
+    assert!(before.is_disjoint(&answering(&url, 100).await));
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_image_stalls_and_is_undone() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    story
+        .deploy("web", 3, "  progressDeadlineSeconds: 3\n")
+        .await;
+    let url = story.serve("set: web").await;
+    let load = Load::on(&url, 1);
+    let kubectl = &story.kubectl;
+    kubectl
+        .ok("set image deployment/web web=registry.windlass.local/default/none:1")
+        .await;
+    let said = kubectl.fails("rollout status deployment/web", "").await;
+    assert!(said.contains("exceeded its progress deadline"), "{said}");
+    let pods = kubectl.ok("get pods -l set=web").await;
+    let mut states = ["ErrImagePull", "ImagePullBackOff"].iter();
+    assert!(states.any(|state| pods.contains(state)), "{pods}");
+    let progress =
+        "get deployment web -o jsonpath={.status.conditions[?(@.type==\"Progressing\")].reason}";
+    let steps = [
+        ("describe pods -l set=web", "default/none:1"),
+        (progress, "ProgressDeadlineExceeded"),
+    ];
+    kubectl.each_prints(&steps).await;
+    let steps = [
+        ("rollout undo deployment/web", "rolled back"),
+        ("rollout status deployment/web", "successfully rolled out"),
+    ];
+    kubectl.each_prints(&steps).await;
+    load.none_failed().await;
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_and_then_the_other_colour_get_the_requests() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    story.deploy("blue", 3, "").await;
+    story.deploy("green", 1, "").await;
+    let url = story.serve("app: web").await;
+    let both = answering(&url, 40).await;
+    let of = |set: &str| both.iter().filter(|name| name.starts_with(set)).count();
+    assert_eq!((of("blue"), of("green")), (3, 1), "{both:?}");
+    let load = Load::on(&url, 2);
+    for colour in ["blue", "green"] {
+        let patch = format!(
+            r#"patch service web --type=merge -p '{{"spec":{{"selector":{{"app":null,"set":"{colour}"}}}}}}'"#
+        );
+        story.kubectl.ok(&patch).await;
+        // The switch reaches the node a moment after kubectl has ended.
+        let switched = async {
+            while !answering(&url, 10)
+                .await
+                .iter()
+                .all(|name| name.starts_with(colour))
+            {}
+        };
+        tokio::time::timeout(PATIENCE, switched).await.unwrap();
+    }
+    load.none_failed().await;
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_goes_up_and_down_in_order() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    let mut watch = story
+        .kubectl
+        .start("get pods -w --output-watch-events -l set=db --no-headers");
+    story
+        .apply(&format!(
+            "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: db}}\nspec:\n  replicas: 3\n  \
+             serviceName: db\n  selector: {{matchLabels: {{set: db}}}}\n  template:\n{}",
+            pod("db", &story.image)
+        ))
+        .await;
+    story.kubectl.ok("rollout status statefulset/db").await;
+    for next in ["db-0", "db-1", "db-2"] {
+        let added = watch.says("ADDED").await;
+        assert!(added.contains(next), "{added}");
+        // It is ready before the next one is made.
+        watch.says("1/1").await;
+    }
+    story.kubectl.ok("scale statefulset/db --replicas=0").await;
+    for next in ["db-2", "db-1", "db-0"] {
+        let deleted = watch.says("DELETED").await;
+        assert!(deleted.contains(next), "{deleted}");
+    }
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_set_comes_to_a_joining_node() {
+    let Some(mut story) = Story::begin(1).await else {
+        return;
+    };
+    story
+        .apply(&format!(
+            "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {{name: agent}}\nspec:\n  \
+             selector: {{matchLabels: {{set: agent}}}}\n  template:\n{}",
+            pod("agent", &story.image)
+        ))
+        .await;
+    story.kubectl.ok("rollout status daemonset/agent").await;
+    story.cluster.add_node("node-2").await.unwrap();
+    let wait = "wait --for=jsonpath={.status.numberReady}=2 daemonset/agent --timeout=60s";
+    story.kubectl.ok(wait).await;
+    let nodes = "get pods -l set=agent -o jsonpath={.items[*].spec.nodeName}";
+    let nodes = story.kubectl.ok(nodes).await;
+    let nodes: HashSet<_> = nodes.split(' ').collect();
+    assert_eq!(nodes, ["node-1", "node-2"].into());
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_indexes_two_fail() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    let image = push(
+        &story.cluster,
+        "picky",
+        &wat::parse_str(UNLESS_7_OR_23).unwrap(),
+    )
+    .await;
+    story
+        .apply(&format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: fifty}}\nspec:\n  completions: 50\n  \
+             parallelism: 10\n  completionMode: Indexed\n  backoffLimitPerIndex: 0\n  maxFailedIndexes: 5\n  \
+             template:\n    spec:\n      restartPolicy: Never\n      containers:\n      - name: picky\n        \
+             image: {image}\n        args: [\"$(JOB_COMPLETION_INDEX)\"]"
+        ))
+        .await;
+    let kubectl = &story.kubectl;
+    kubectl
+        .ok("wait --for=condition=Failed job/fifty --timeout=60s")
+        .await;
+    let field = async |path: &str| {
+        let line = format!("get job fifty -o jsonpath={{{path}}}");
+        kubectl.ok(&line).await
+    };
+    assert_eq!(field(".status.succeeded").await, "48");
+    assert_eq!(field(".status.failedIndexes").await, "7,23");
+    assert_eq!(field(".status.completedIndexes").await, "0-6,8-22,24-49");
+    let reason = field(".status.conditions[?(@.type==\"Failed\")].reason").await;
+    assert_eq!(reason, "FailedIndexes");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_nodes_is_drained_within_its_budget() {
+    let Some(story) = Story::begin(3).await else {
+        return;
+    };
+    story.deploy("web", 3, "").await;
+    let url = story.serve("set: web").await;
+    let kubectl = &story.kubectl;
+    kubectl
+        .ok("create pdb web --selector=set=web --min-available=2")
+        .await;
+    kubectl
+        .ok("wait --for=jsonpath={.status.disruptionsAllowed}=1 pdb/web")
+        .await;
+    let load = Load::on(&url, 2);
+    let steps = [
+        ("drain node-2 --ignore-daemonsets", "node/node-2 drained"),
+        ("rollout status deployment/web", "successfully rolled out"),
+    ];
+    kubectl.each_prints(&steps).await;
+    load.none_failed().await;
+    let nodes = "get pods -l set=web -o jsonpath={.items[*].spec.nodeName}";
+    let nodes = kubectl.ok(nodes).await;
+    assert!(!nodes.contains("node-2"), "{nodes}");
+    assert_eq!(nodes.split(' ').count(), 3, "{nodes}");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_killed_node_run_elsewhere() {
+    let Some(mut story) = Story::begin(2).await else {
+        return;
+    };
+    story.deploy("web", 2, "").await;
+    let kubectl = &story.kubectl;
+    let nodes = "get pods -l set=web -o jsonpath={.items[*].spec.nodeName}";
+    let spread: HashSet<_> = kubectl
+        .ok(nodes)
+        .await
+        .split(' ')
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(spread.len(), 2, "{spread:?}");
+    story.cluster.kill_node("node-2");
+    let kubectl = &story.kubectl;
+    kubectl
+        .ok("wait --for=condition=Ready=Unknown node/node-2 --timeout=50s")
+        .await;
+    let replaced = async {
+        loop {
+            let running = "get pods -l set=web -o \
+                jsonpath={range.items[?(@.status.phase==\"Running\")]}{.spec.nodeName}/{.metadata.deletionTimestamp}{.end}";
+            let running = kubectl.ok(running).await;
+            if running.matches("node-1/").count() == 2 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, replaced).await.unwrap();
+    kubectl.ok("rollout status deployment/web").await;
+    story.end().await;
+}
