@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use kube::Client;
 
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
@@ -33,6 +36,36 @@ pub struct Config {
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
     pub in_memory: bool,
+    /// What requests of controllers and schedulers pass through.
+    pub component_clients: ComponentClients,
+}
+
+type Wrap = dyn Fn(Client) -> Client + Send + Sync;
+
+/// Something around the clients of the components of a control plane: a test fails their requests here, an
+/// embedding program may count them. Nothing by default.
+#[derive(Clone, Default)]
+pub struct ComponentClients(Option<Arc<Wrap>>);
+
+impl ComponentClients {
+    /// Has every component use what `wrap` makes of its client.
+    pub fn through(wrap: impl Fn(Client) -> Client + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(wrap)))
+    }
+
+    pub(crate) fn wrap(&self, client: Client) -> Client {
+        match &self.0 {
+            Some(wrap) => wrap(client),
+            None => client,
+        }
+    }
+}
+
+impl std::fmt::Debug for ComponentClients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.0.is_some() { "wrapped" } else { "plain" };
+        f.write_str(what)
+    }
 }
 
 impl Config {
@@ -51,6 +84,7 @@ impl Config {
             autoscaling_period: Duration::from_secs(15),
             retention: Retention::default(),
             in_memory: false,
+            component_clients: ComponentClients::default(),
         }
     }
 

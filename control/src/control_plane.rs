@@ -158,8 +158,11 @@ impl ControlPlane {
             signer: Arc::clone(&self.authority) as Arc<dyn Signer>,
         };
         let server = Arc::clone(&self.server);
-        let clients =
-            move |user: &str| in_process::client(&server, UserInfo::authenticated(user, &[]));
+        let wrap = self.config.component_clients.clone();
+        let clients = move |user: &str| {
+            let user = UserInfo::authenticated(user, &[]);
+            wrap.wrap(in_process::client(&server, user))
+        };
         let scheduler = clients(SCHEDULER);
         self.parts
             .spawn(controllers::run(clients, config, self.stop.clone()));

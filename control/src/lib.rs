@@ -23,7 +23,7 @@ pub mod server;
 pub mod store;
 mod taints;
 
-pub use config::Config;
+pub use config::{ComponentClients, Config};
 pub use control_plane::{ControlPlane, NODE_CLIENT, StartError};
 
 /// The Kubernetes version whose API this is.

@@ -7,7 +7,8 @@ use windlass_tests::{Cluster, eventually};
 
 use crate::push;
 
-fn command(body: &str) -> Vec<u8> {
+/// A command with this body.
+pub(crate) fn command(body: &str) -> Vec<u8> {
     let text = format!(
         r#"(component
             (core module $m

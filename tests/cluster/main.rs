@@ -9,6 +9,7 @@
 )]
 
 mod autoscaling;
+mod conformance;
 mod faults;
 mod images;
 mod pods;

@@ -30,10 +30,16 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With changes to its configuration.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path().join("server"));
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.in_memory = true;
+        change(&mut config);
         let plane = ControlPlane::start(config).await.unwrap();
         let cluster = Self {
             client: plane.client(UserInfo::authenticated("admin", &[MASTERS])),

@@ -12,6 +12,7 @@
 mod cluster;
 mod collection;
 mod conformance;
+mod faults;
 mod jobs;
 mod nodes;
 mod quotas;

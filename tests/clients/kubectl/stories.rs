@@ -394,3 +394,88 @@ async fn pods_of_a_killed_node_run_elsewhere() {
     kubectl.ok("rollout status deployment/web").await;
     story.end().await;
 }
+
+/// Conformance: [sig-cli] Kubectl client Kubectl describe should check if kubectl describe prints relevant information for rc and pods [Conformance]
+/// Conformance: [sig-cli] Kubectl client Kubectl expose should create services for rc [Conformance]
+/// Conformance: [sig-cli] Kubectl client Kubectl label should update the label on a resource [Conformance]
+/// Conformance: [sig-cli] Kubectl client Kubectl patch should add annotations for pods in rc [Conformance]
+/// Conformance: [sig-cli] Kubectl client Kubectl replace should update a single-container pod's image [Conformance]
+/// Conformance: [sig-cli] Kubectl client Kubectl server-side dry-run should check if kubectl can dry-run update Pods [Conformance]
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_controller_are_described_exposed_and_changed() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    story
+        .apply(&format!(
+            "apiVersion: v1\nkind: ReplicationController\nmetadata: {{name: web}}\nspec:\n  replicas: 1\n  \
+             selector: {{set: web}}\n  template:\n{}",
+            pod("web", &story.image)
+        ))
+        .await;
+    let kubectl = &story.kubectl;
+    kubectl
+        .ok("wait --for=jsonpath={.status.readyReplicas}=1 rc/web --timeout=60s")
+        .await;
+    let name = kubectl
+        .ok("get pods -l set=web -o jsonpath={.items[0].metadata.name}")
+        .await;
+    let image = "-o jsonpath={.spec.containers[0].image}";
+    let lines = [
+        (
+            format!("describe pod {name}"),
+            "Controlled By:  ReplicationController/web",
+        ),
+        (
+            "describe rc web".into(),
+            "1 Running / 0 Waiting / 0 Succeeded / 0 Failed",
+        ),
+        ("describe node node-1".into(), "Non-terminated Pods:"),
+        ("describe namespace default".into(), "Status:       Active"),
+        (
+            "expose rc web --name=one --port=1234 --target-port=8080".into(),
+            "service/one exposed",
+        ),
+        (
+            "describe service one".into(),
+            "TargetPort:               8080/TCP",
+        ),
+        (
+            "expose service one --name=two --port=2345 --target-port=8080".into(),
+            "service/two exposed",
+        ),
+        (
+            "get endpoints two -o jsonpath={.subsets[0].ports[0].port}".into(),
+            "8080",
+        ),
+        (format!("label pod {name} testing=value"), "labeled"),
+        (format!("get pod {name} -L testing"), "value"),
+        (format!("label pod {name} testing-"), "unlabeled"),
+        (
+            format!(r#"patch pod {name} -p '{{"metadata":{{"annotations":{{"x":"y"}}}}}}'"#),
+            "patched",
+        ),
+        (
+            format!("get pod {name} -o jsonpath={{.metadata.annotations.x}}"),
+            "y",
+        ),
+        (
+            format!(
+                r#"patch pod {name} --dry-run=server -p '{{"spec":{{"containers":[{{"name":"web","image":"other"}}]}}}}'"#
+            ),
+            "patched",
+        ),
+        (format!("get pod {name} {image}"), &*story.image),
+    ];
+    for (line, expected) in &lines {
+        kubectl.each_prints(&[(line, expected)]).await;
+    }
+    let pod = kubectl.ok(&format!("get pod {name} -o json")).await;
+    let other = push(&story.cluster, "other", HELLO).await;
+    kubectl
+        .ok_with("replace -f -", &pod.replace(&story.image, &other))
+        .await;
+    let replaced = kubectl.ok(&format!("get pod {name} {image}")).await;
+    assert_eq!(replaced, other);
+    story.end().await;
+}
