@@ -145,6 +145,8 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
             ),
             rule(&["get", "update"], "", &["replicationcontrollers/scale"]),
             rule(&["list"], "metrics.k8s.io", &["pods"]),
+            rule(&["get", "list"], "custom.metrics.k8s.io", &["*"]),
+            rule(&["get", "list"], "external.metrics.k8s.io", &["*"]),
             EVENTS,
         ],
     ),

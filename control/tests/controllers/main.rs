@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and json! values read better unborrowed"
 )]
 
+mod autoscaling;
 mod cluster;
 mod collection;
 mod conformance;

@@ -3,16 +3,17 @@
 //! Per autoscaler, once per period (15 seconds), because use tells nobody when it changes:
 //!
 //! 1. the scale of its target, through the API;
-//! 2. what the pods under that scale's selector use, from metrics.k8s.io;
+//! 2. what the pods under that scale's selector use, from metrics.k8s.io, and other metrics from
+//!    custom.metrics.k8s.io and external.metrics.k8s.io ([`sources`]);
 //! 3. [`replicas`] proposes a number per metric, the largest counts, [`behavior`] bounds it;
 //! 4. the scale is written if it changes, and the status.
 //!
-//! Differs from Kubernetes: metrics of pods, objects and the outside (custom.metrics.k8s.io and
-//! external.metrics.k8s.io) need servers that cannot be joined yet; an autoscaler that asks for them says so
-//! in its condition ScalingActive.
+//! Differs from Kubernetes: servers of custom and external metrics cannot be joined yet; until then an
+//! autoscaler that asks for them says in its condition ScalingActive that there are none.
 
 mod behavior;
 mod replicas;
+mod sources;
 mod status;
 
 use std::collections::HashMap;
@@ -24,27 +25,25 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
-    MetricTarget,
+    HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::PostParams;
-use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
 use windlass_api::label_selector::LabelSelector;
-use windlass_api::metrics::PodMetrics;
 use windlass_api::quantity::Quantity;
 
 use super::Context;
 use super::runtime::informer::{Change, Index};
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
-use super::runtime::pod::Pod;
 use super::runtime::recorder::reference;
 use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, message, unless_gone, work};
 use behavior::{History, allow};
-use replicas::{Proposal, Resource, Target, Tolerance, for_resource};
+use replicas::Tolerance;
+use sources::{Answer, Question, Source, get};
 use status::Condition;
 
 const NAME: &str = "horizontal-pod-autoscaler";
@@ -104,13 +103,6 @@ struct Finding {
 
 /// A reason and what is said with it.
 type Refused = (&'static str, String);
-
-/// A metric's answer: the number of replicas, what it is called, and what is shown.
-struct Answer {
-    proposal: Proposal,
-    name: String,
-    shown: MetricStatus,
-}
 
 impl Controller {
     fn autoscaler_changed(&self, change: Change<'_, HorizontalPodAutoscaler>) {
@@ -195,14 +187,8 @@ impl Controller {
         };
         let (namespace, name) = (&key.namespace, &target.name);
         let path = format!("{root}/namespaces/{namespace}/{plural}/{name}/scale");
-        let scale = self.get(&path).await.map_err(|error| message(&error))?;
+        let scale = get(&self.context.client, &path).await?;
         Ok((path, scale))
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, kube::Error> {
-        let request = Request::get(path).body(Vec::new());
-        let request = request.map_err(kube::Error::HttpError)?;
-        self.context.client.request(request).await
     }
 
     /// What the metrics want, and what of it is allowed.
@@ -322,19 +308,21 @@ impl Controller {
         let index = Index::Namespace(key.namespace.to_string());
         let mut pods = self.context.informers.pods.by(&index);
         pods.retain(|pod| selector.matches(pod.metadata.labels()));
-        let namespace = &key.namespace;
-        let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair("labelSelector", text)
-            .finish();
-        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?{query}");
-        let metrics = self.get::<MetricsList>(&path).await;
-        let metrics = metrics.map_err(|error| message(&error));
-        let metrics = metrics.as_ref().map(|list| list.items.as_slice());
-        let tolerance = tolerance(spec);
+        let source = Source {
+            client: self.context.client.clone(),
+            namespace: key.namespace.to_string(),
+            selector: text.to_owned(),
+            pods,
+            resources: OnceCell::new(),
+        };
+        let question = Question {
+            replicas,
+            tolerance: tolerance(spec),
+            now,
+        };
         let (mut answers, mut failed) = (Vec::new(), None);
         for metric in spec.metrics.iter().flatten() {
-            let answer = answer(metric, replicas, tolerance, (&pods, metrics), now);
-            match answer {
+            match source.answer(metric, question).await {
                 Ok(answer) => answers.push(answer),
                 Err(error) if failed.is_none() => failed = Some(error),
                 Err(_) => {}
@@ -440,98 +428,6 @@ impl Controller {
         unless_gone(api.replace_status(name, &params, &written).await)?;
         Ok(())
     }
-}
-
-/// The metrics of a namespace, as the API lists them.
-#[derive(serde::Deserialize)]
-struct MetricsList {
-    items: Vec<PodMetrics>,
-}
-
-/// What one metric asks for.
-///
-/// # Errors
-/// The reason and text of condition ScalingActive.
-fn answer(
-    metric: &MetricSpec,
-    replicas: i64,
-    tolerance: Tolerance,
-    (pods, metrics): (&[Arc<Pod>], Result<&[PodMetrics], &String>),
-    now: Timestamp,
-) -> Result<Answer, Refused> {
-    let (reason, resource, target) = match metric.type_.as_str() {
-        "Resource" => {
-            let source = metric.resource.as_ref();
-            let resource = source.map(|source| Resource {
-                name: &source.name,
-                container: None,
-            });
-            let target = source.map(|source| &source.target);
-            ("FailedGetResourceMetric", resource, target)
-        }
-        "ContainerResource" => {
-            let source = metric.container_resource.as_ref();
-            let resource = source.map(|source| Resource {
-                name: &source.name,
-                container: Some(&source.container),
-            });
-            let target = source.map(|source| &source.target);
-            ("FailedGetContainerResourceMetric", resource, target)
-        }
-        kind => {
-            let reason = match kind {
-                "Pods" => "FailedGetPodsMetric",
-                "Object" => "FailedGetObjectMetric",
-                "External" => "FailedGetExternalMetric",
-                _ => "InvalidMetricSourceType",
-            };
-            let text = format!("metrics of type {kind} are served by nobody in this cluster");
-            return Err((reason, failed(&text)));
-        }
-    };
-    let (Some(resource), Some(target)) = (resource, target) else {
-        let text = format!("a metric of type {} without its source", metric.type_);
-        return Err(("InvalidMetricSourceType", text));
-    };
-    let target = target_of(target).ok_or_else(|| {
-        let text = "invalid resource metric source: neither an average utilization nor an average value is set";
-        (reason, failed(text))
-    })?;
-    let metrics = metrics.map_err(|error| {
-        let name = resource.name;
-        let text = format!(
-            "unable to get metrics for resource {name}: unable to fetch metrics from resource metrics API: {error}"
-        );
-        (reason, failed(&text))
-    })?;
-    let proposal = for_resource(replicas, resource, target, tolerance, (pods, metrics), now)
-        .map_err(|error| (reason, failed(&error)))?;
-    let kind = match target {
-        Target::Utilization(_) => "resource utilization (percentage of request)",
-        Target::AverageValue(_) => "resource",
-    };
-    let name = match resource.container {
-        None => format!("{} {kind}", resource.name),
-        Some(container) => format!("{} container {kind} of {container}", resource.name),
-    };
-    Ok(Answer {
-        name,
-        shown: status::metric(resource, &proposal),
-        proposal,
-    })
-}
-
-fn failed(why: &str) -> String {
-    format!("the HPA was unable to compute the replica count: {why}")
-}
-
-fn target_of(target: &MetricTarget) -> Option<Target> {
-    if let Some(value) = &target.average_value {
-        let amount: Quantity = value.0.parse().ok()?;
-        return Some(Target::AverageValue(amount.millis()));
-    }
-    let percent = target.average_utilization?;
-    Some(Target::Utilization(percent.into()))
 }
 
 fn tolerance(spec: &HorizontalPodAutoscalerSpec) -> Tolerance {

@@ -37,6 +37,15 @@ pub(super) enum Target {
     AverageValue(i64),
 }
 
+/// What one value should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ValueTarget {
+    /// Thousandths.
+    Value(i64),
+    /// Thousandths per pod.
+    AverageValue(i64),
+}
+
 /// How many replicas are wanted, and what the use is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Proposal {
@@ -80,19 +89,96 @@ pub(super) fn for_resource(
     (pods, metrics): (&[Arc<Pod>], &[PodMetrics]),
     now: Timestamp,
 ) -> Result<Proposal, String> {
-    let mut used = usage(metrics, resource);
+    let used = usage(metrics, resource);
     if used.is_empty() {
         let name = resource.name;
         return Err(format!(
             "unable to get metrics for resource {name}: no metrics returned from resource metrics API"
         ));
     }
+    let by_name = metrics.iter().map(|of| (of.metadata.name(), of)).collect();
+    let of = Pods {
+        all: pods,
+        metrics: by_name,
+        resource: Some(resource),
+    };
+    for_usage(current, used, target, tolerance, &of, now)
+}
+
+/// How many replicas a metric asks for that each pod has a value of, in thousandths.
+///
+/// # Errors
+/// Why that cannot be told, in upstream's words.
+pub(super) fn for_pods(
+    current: i64,
+    values: BTreeMap<String, i64>,
+    average: i64,
+    tolerance: Tolerance,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> Result<Proposal, String> {
+    let of = Pods {
+        all: pods,
+        metrics: BTreeMap::new(),
+        resource: None,
+    };
+    let target = Target::AverageValue(average);
+    for_usage(current, values, target, tolerance, &of, now)
+}
+
+/// How many replicas one value asks for that is about all of them, in thousandths.
+pub(super) fn for_value(
+    (current, ready): (i64, usize),
+    value: i64,
+    target: ValueTarget,
+    tolerance: Tolerance,
+) -> Proposal {
+    let (ratio, wanted) = match target {
+        ValueTarget::Value(target) => {
+            let ratio = value as f64 / target.max(1) as f64;
+            (ratio, ceil(ratio * ready as f64))
+        }
+        ValueTarget::AverageValue(average) => {
+            let average = average.max(1) as f64;
+            let ratio = value as f64 / (average * current.max(1) as f64);
+            (ratio, ceil(value as f64 / average))
+        }
+    };
+    Proposal {
+        replicas: if tolerance.covers(ratio) {
+            current
+        } else {
+            wanted
+        },
+        utilization: None,
+        average: match target {
+            ValueTarget::Value(_) => value,
+            ValueTarget::AverageValue(_) => value / current.max(1),
+        },
+    }
+}
+
+/// The pods that use is about.
+struct Pods<'a> {
+    all: &'a [Arc<Pod>],
+    metrics: BTreeMap<&'a str, &'a PodMetrics>,
+    /// `None` for what is no resource.
+    resource: Option<Resource<'a>>,
+}
+
+fn for_usage(
+    current: i64,
+    mut used: BTreeMap<String, i64>,
+    target: Target,
+    tolerance: Tolerance,
+    of: &Pods<'_>,
+    now: Timestamp,
+) -> Result<Proposal, String> {
+    let pods = of.all;
     if pods.is_empty() {
         return Err("no pods returned by selector while calculating replica count".into());
     }
-    let by_name: BTreeMap<&str, &PodMetrics> =
-        metrics.iter().map(|of| (of.metadata.name(), of)).collect();
-    let groups = group(pods, &used, &by_name, resource.name, now);
+    let groups = group(of, &used, now);
     let known: BTreeMap<&str, &Arc<Pod>> =
         pods.iter().map(|pod| (pod.metadata.name(), pod)).collect();
     // Metrics of pods that are not selected, or do not count yet, say nothing.
@@ -103,9 +189,9 @@ pub(super) fn for_resource(
     if used.is_empty() {
         return Err("did not receive metrics for targeted pods (pods might be unready)".into());
     }
-    let requests = match target {
-        Target::Utilization(_) => requests(pods, resource)?,
-        Target::AverageValue(_) => BTreeMap::new(),
+    let requests = match (target, of.resource) {
+        (Target::Utilization(_), Some(resource)) => requests(pods, resource)?,
+        _ => BTreeMap::new(),
     };
     let measure = |used: &BTreeMap<String, i64>| measure(used, &requests, target);
     let (ratio, shown) = measure(&used)?;
@@ -174,15 +260,10 @@ fn usage(metrics: &[PodMetrics], resource: Resource<'_>) -> BTreeMap<String, i64
     metrics.iter().filter_map(of_pod).collect()
 }
 
-fn group<'a>(
-    pods: &'a [Arc<Pod>],
-    used: &BTreeMap<String, i64>,
-    metrics: &BTreeMap<&str, &PodMetrics>,
-    resource: &str,
-    now: Timestamp,
-) -> Groups<'a> {
+fn group<'a>(of: &Pods<'a>, used: &BTreeMap<String, i64>, now: Timestamp) -> Groups<'a> {
+    let is_cpu = of.resource.is_some_and(|resource| resource.name == "cpu");
     let mut groups = Groups::default();
-    for pod in pods {
+    for pod in of.all {
         let name = pod.metadata.name();
         if pod.metadata.is_terminating() || pod.phase == "Failed" {
             continue;
@@ -195,8 +276,8 @@ fn group<'a>(
             groups.missing.push(name);
             continue;
         }
-        let metrics = metrics.get(name);
-        if resource == "cpu" && is_starting(pod, metrics.copied(), now) {
+        let metrics = of.metrics.get(name);
+        if is_cpu && is_starting(pod, metrics.copied(), now) {
             groups.unready.push(name);
             continue;
         }
@@ -391,6 +472,21 @@ mod tests {
         assert_eq!(wanted(target, &pods, &metrics), Ok((3, Some(10))));
         let metrics = [uses("a", "100m"), uses("b", "100m")];
         assert_eq!(wanted(target, &pods, &metrics), Ok((4, Some(100))));
+    }
+
+    #[test]
+    fn one_value_for_all_of_them_is_divided_or_compared() {
+        let wanted = |value, target| for_value((4, 3), value, target, USUAL).replicas;
+        assert_eq!(wanted(10_500, ValueTarget::Value(10_000)), 4);
+        assert_eq!(wanted(20_000, ValueTarget::Value(10_000)), 6);
+        assert_eq!(wanted(2_000, ValueTarget::Value(10_000)), 1);
+        assert_eq!(wanted(41_000, ValueTarget::AverageValue(10_000)), 4);
+        assert_eq!(wanted(61_000, ValueTarget::AverageValue(10_000)), 7);
+        let pods = ["a", "b"].map(running);
+        let values = [("a".to_owned(), 5_000), ("b".to_owned(), 7_000)].into();
+        let now = NOW.parse().unwrap();
+        let found = for_pods(2, values, 2_000, USUAL, &pods, now).unwrap();
+        assert_eq!((found.replicas, found.average), (6, 6_000));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, HorizontalPodAutoscalerCondition, MetricStatus,
-    MetricValueStatus, ResourceMetricStatus,
+    ContainerResourceMetricStatus, ExternalMetricSource, ExternalMetricStatus,
+    HorizontalPodAutoscalerCondition, MetricIdentifier, MetricStatus, MetricTarget,
+    MetricValueStatus, ObjectMetricSource, ObjectMetricStatus, PodsMetricStatus,
+    ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -106,13 +108,15 @@ pub(super) fn merge(
     all
 }
 
-/// What is shown of a metric.
-pub(super) fn metric(resource: Resource<'_>, proposal: &Proposal) -> MetricStatus {
+/// What is shown of a resource.
+pub(super) fn resource(resource: Resource<'_>, proposal: &Proposal) -> MetricStatus {
+    let percent = proposal.utilization;
     let current = MetricValueStatus {
-        average_utilization: proposal
-            .utilization
-            .map(|percent| i32::try_from(percent).unwrap_or(i32::MAX)),
-        average_value: Some(thousandths(resource.name, proposal.average)),
+        average_utilization: percent.map(|percent| i32::try_from(percent).unwrap_or(i32::MAX)),
+        average_value: Some(match resource.name {
+            "cpu" => thousandths(proposal.average),
+            _ => Quantity((proposal.average / 1000).to_string()),
+        }),
         value: None,
     };
     let name = resource.name.to_owned();
@@ -134,9 +138,62 @@ pub(super) fn metric(resource: Resource<'_>, proposal: &Proposal) -> MetricStatu
     }
 }
 
-fn thousandths(resource: &str, amount: i64) -> Quantity {
-    Quantity(match resource {
-        "cpu" => format!("{amount}m"),
-        _ => (amount / 1000).to_string(),
-    })
+/// What is shown of a metric of each pod.
+pub(super) fn pods(metric: &MetricIdentifier, proposal: &Proposal) -> MetricStatus {
+    let current = MetricValueStatus {
+        average_value: Some(thousandths(proposal.average)),
+        ..MetricValueStatus::default()
+    };
+    MetricStatus {
+        type_: "Pods".into(),
+        pods: Some(PodsMetricStatus {
+            current,
+            metric: metric.clone(),
+        }),
+        ..MetricStatus::default()
+    }
+}
+
+/// What is shown of a metric of an object.
+pub(super) fn object(source: &ObjectMetricSource, proposal: &Proposal) -> MetricStatus {
+    MetricStatus {
+        type_: "Object".into(),
+        object: Some(ObjectMetricStatus {
+            current: value(&source.target, proposal),
+            described_object: source.described_object.clone(),
+            metric: source.metric.clone(),
+        }),
+        ..MetricStatus::default()
+    }
+}
+
+/// What is shown of a metric of the outside.
+pub(super) fn external(source: &ExternalMetricSource, proposal: &Proposal) -> MetricStatus {
+    MetricStatus {
+        type_: "External".into(),
+        external: Some(ExternalMetricStatus {
+            current: value(&source.target, proposal),
+            metric: source.metric.clone(),
+        }),
+        ..MetricStatus::default()
+    }
+}
+
+/// Shown in the form of the target.
+fn value(target: &MetricTarget, proposal: &Proposal) -> MetricValueStatus {
+    let amount = Some(thousandths(proposal.average));
+    if target.value.is_some() {
+        return MetricValueStatus {
+            value: amount,
+            ..MetricValueStatus::default()
+        };
+    }
+    MetricValueStatus {
+        average_value: amount,
+        ..MetricValueStatus::default()
+    }
+}
+
+fn thousandths(amount: i64) -> Quantity {
+    Quantity(windlass_api::quantity::Quantity::from_millis(amount).to_string())
 }
