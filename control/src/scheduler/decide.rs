@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cycle::Cycle;
-use super::plugins::{PLUGINS, Refusal, VOLUME_BINDING, position};
+use super::plugins::{PLUGINS, Refusal, VOLUME_BINDING};
 use super::pod_info::PodInfo;
 use super::profile::Profile;
 use super::queue::Filters;
@@ -79,7 +79,7 @@ pub(super) fn decide<'a>(
     match feasible.as_slice() {
         [] => Err(refusals.into_answer(count)),
         [only] => Ok(only.name),
-        _ => Ok(best(&cycle, &feasible)),
+        [first, ..] => Ok(best(&cycle, *first, &feasible)),
     }
 }
 
@@ -94,13 +94,9 @@ fn enough(nodes: usize, percentage: Option<usize>) -> usize {
 }
 
 fn refused_everywhere(why: &str, nodes: usize) -> Unschedulable {
-    let mut refused_by = Filters::default();
-    if let Some(at) = position(VOLUME_BINDING) {
-        refused_by.insert(at);
-    }
     Unschedulable {
         message: format!("0/{nodes} nodes are available: {why}."),
-        refused_by,
+        refused_by: Filters::of(VOLUME_BINDING),
         crowded: Vec::new(),
     }
 }
@@ -136,7 +132,8 @@ fn ask(cycle: &Cycle<'_>, node: Node<'_>) -> Option<Refused> {
     })
 }
 
-fn best<'a>(cycle: &Cycle<'_>, feasible: &[Node<'a>]) -> &'a Arc<str> {
+/// The best of the nodes, of which `first` is the first.
+fn best<'a>(cycle: &Cycle<'_>, first: Node<'a>, feasible: &[Node<'a>]) -> &'a Arc<str> {
     let mut totals = vec![0_i64; feasible.len()];
     let mut scores = vec![0_i64; feasible.len()];
     for (at, weight) in &cycle.profile.scores {
@@ -149,17 +146,10 @@ fn best<'a>(cycle: &Cycle<'_>, feasible: &[Node<'a>]) -> &'a Arc<str> {
             *total += score * weight;
         }
     }
-    let mut best = (i64::MIN, 0);
-    for (at, total) in totals.iter().enumerate() {
-        if *total > best.0 {
-            best = (*total, at);
-        }
-    }
-    // There are at least two.
-    feasible.get(best.1).or(feasible.first()).map_or_else(
-        || unreachable!("only clusters with room are scored"),
-        |node| node.name,
-    )
+    // The last of equals is the first that was asked.
+    let ranked = feasible.iter().zip(&totals).rev();
+    let best = ranked.max_by_key(|(_, total)| **total);
+    best.map_or(first.name, |(node, _)| node.name)
 }
 
 /// Why nodes were refused, by how many each reason holds for.

@@ -11,6 +11,7 @@ use super::preempt::{NoRoom, Preemption, preempt};
 use super::profile::{Profile, Profiles};
 use super::snapshot::{NodeFacts, Snapshot};
 use crate::controllers::runtime::informer::Cached;
+use crate::controllers::runtime::key::Key;
 use crate::controllers::runtime::metadata::Metadata;
 
 fn decide(pod: &PodInfo, snapshot: &Snapshot) -> Result<String, Unschedulable> {
@@ -451,7 +452,7 @@ fn budgets_decide_whom_to_take_if_there_is_a_choice() {
         });
         let budget: k8s_openapi::api::policy::v1::PodDisruptionBudget =
             serde_json::from_value(budget).unwrap();
-        let key = crate::controllers::runtime::key::Key::of(&budget.metadata);
+        let key = Key::of(&budget.metadata);
         snapshot.budgets.insert(key, Arc::new(budget));
     }
     let pod = with_priority("p", 8, "2", "");
@@ -510,7 +511,7 @@ fn store(snapshot: &mut Snapshot, objects: &[Value]) {
                 let name = claim.metadata.name().to_owned();
                 storage
                     .claims
-                    .insert(("default".into(), name), Arc::new(claim));
+                    .insert(Key::new("default", &name), Arc::new(claim));
             }
             "PersistentVolume" => {
                 let volume = super::Volume::project(serde_json::from_value(object).unwrap());

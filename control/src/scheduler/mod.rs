@@ -16,6 +16,7 @@
 
 mod bind;
 mod classes;
+mod counts;
 mod cycle;
 mod decide;
 #[cfg(test)]
@@ -50,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controllers::runtime::informer::{Cached, Change, Informer, Subscription};
 use crate::controllers::runtime::metadata::Metadata;
 use crate::controllers::runtime::recorder::{Recorder, reference};
-use crate::controllers::runtime::worker::{is_not_found, message};
+use crate::controllers::runtime::worker::{is_not_found, message, unless_gone};
 use crate::controllers::supervise;
 use pod_info::PodInfo;
 use preempt::Preemption;
@@ -98,10 +99,7 @@ async fn run_once(client: Client, profiles: Profiles, stop: CancellationToken) {
     let _budgets = watch
         .follow(
             Api::<PodDisruptionBudget>::all(client.clone()),
-            |state, change| {
-                state.budget_changed(change);
-                false
-            },
+            State::budget_changed,
         )
         .await;
     let _classes = watch
@@ -264,15 +262,13 @@ impl Scheduler {
     async fn make_room(&self, pod: &PodInfo, preemption: &Preemption, displaced: &[Arc<PodInfo>]) {
         for other in displaced {
             let told = bind::displace(self.client.clone(), other).await;
-            if let Err(error) = told.or_else(unless_gone) {
+            if let Err(error) = unless_gone(told) {
                 let pod = other.metadata.name();
                 tracing::warn!(pod, %error, "take back the promise of a node");
             }
         }
         let evictions = preemption.victims.iter().map(|victim| async move {
-            bind::evict(self.client.clone(), victim, &pod.scheduler)
-                .await
-                .or_else(unless_gone)?;
+            unless_gone(bind::evict(self.client.clone(), victim, &pod.scheduler).await)?;
             let about = reference("v1", "Pod", &victim.metadata);
             let (uid, node) = (pod.metadata.uid(), &preemption.node);
             let text = format!("Preempted by pod {uid} on node {node}");
@@ -287,13 +283,5 @@ impl Scheduler {
             let text = format!("preemption: {}", message(&error));
             self.recorder.warning(about, "FailedScheduling", text);
         }
-    }
-}
-
-fn unless_gone(error: kube::Error) -> Result<(), kube::Error> {
-    if is_not_found(&error) {
-        Ok(())
-    } else {
-        Err(error)
     }
 }

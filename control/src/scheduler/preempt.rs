@@ -85,10 +85,6 @@ pub(super) fn preempt(
         return Err(NoRoom::yet(why));
     }
     let mut refusals = Refusals::default();
-    let Ok(cycle) = Cycle::begin(pod, snapshot, profile) else {
-        refusals.count(NOT_HELPFUL.into(), count);
-        return Err(NoRoom::anywhere(&refusals, count));
-    };
     let crowded = refused.crowded.len();
     if count > crowded {
         refusals.count(NOT_HELPFUL.into(), count - crowded);
@@ -99,6 +95,10 @@ pub(super) fn preempt(
         }
         return Err(NoRoom::anywhere(&refusals, count));
     }
+    let Ok(cycle) = Cycle::begin(pod, snapshot, profile) else {
+        // What keeps a pod from every node alike leaves none crowded.
+        return Err(NoRoom::anywhere(&refusals, count));
+    };
     let args = profile.preemption;
     let enough = (crowded * args.percentage / 100).max(args.least).max(1);
     let mut candidates = Vec::new();

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::event::Event;
-use super::plugins::{Filter, PLUGINS};
+use super::plugins::{Filter, PLUGINS, position};
 use super::pod_info::PodInfo;
 use crate::controllers::runtime::metadata::Metadata;
 
@@ -35,6 +35,13 @@ pub(super) struct Filters(u32);
 const _: () = assert!(PLUGINS.len() <= 32, "a set of filters is 32 bits wide");
 
 impl Filters {
+    /// The filter of that name alone.
+    pub(super) fn of(name: &str) -> Self {
+        let mut filters = Self::default();
+        position(name).into_iter().for_each(|at| filters.insert(at));
+        filters
+    }
+
     pub(super) fn insert(&mut self, position: usize) {
         self.0 |= 1 << position;
     }
@@ -242,7 +249,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::plugins::position;
     use crate::scheduler::snapshot::NodeFacts;
     use serde_json::json;
 
@@ -278,9 +284,7 @@ mod tests {
         for back_off in [1, 2, 4, 8, 10, 10] {
             let now = queue.next_due().unwrap_or(start);
             assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
-            let mut refused_by = Filters::default();
-            refused_by.insert(position("NodeName").unwrap());
-            queue.unschedulable("a", refused_by);
+            queue.unschedulable("a", Filters::of("NodeName"));
             queue.put(&pod("a", 0), now);
             assert!(!queue.wake(Event::PodGone(&PodInfo::default())));
             assert_eq!(queue.next_due(), None);

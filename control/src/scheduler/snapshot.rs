@@ -13,7 +13,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_api::pod_resources::amounts;
 
-use super::classes::Classes;
+use super::classes::{ByNode, Classes};
+use super::counts::Counts;
 use super::pod_info::{HostPort, PodInfo};
 use super::resources::Resources;
 use super::storage::Storage;
@@ -93,13 +94,13 @@ pub(super) struct Load {
     /// Pods by uid.
     pub(super) pods: HashMap<String, Arc<PodInfo>>,
     /// Number of pods by the uid of what manages them.
-    owners: HashMap<String, u32>,
+    owners: Counts<String>,
 }
 
 impl Load {
     /// How many pods of that owner there are.
-    pub(super) fn pods_of(&self, owner: &str) -> u32 {
-        self.owners.get(owner).copied().unwrap_or(0)
+    pub(super) fn pods_of(&self, owner: &str) -> usize {
+        self.owners.get(owner)
     }
 
     pub(super) fn add(&mut self, pod: &Arc<PodInfo>) {
@@ -112,12 +113,7 @@ impl Load {
         self.assumed = (self.assumed.0 + cpu, self.assumed.1 + memory);
         self.ports.extend(pod.wants.ports.iter().cloned());
         if let Some(owner) = pod.owner() {
-            match self.owners.get_mut(owner) {
-                Some(count) => *count += 1,
-                None => {
-                    self.owners.insert(owner.to_owned(), 1);
-                }
-            }
+            self.owners.add(owner);
         }
     }
 
@@ -133,12 +129,8 @@ impl Load {
                 self.ports.swap_remove(at);
             }
         }
-        let Some(owner) = pod.owner() else { return };
-        if let Some(count) = self.owners.get_mut(owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.owners.remove(owner);
-            }
+        if let Some(owner) = pod.owner() {
+            self.owners.remove(owner);
         }
     }
 }
@@ -191,12 +183,12 @@ pub(super) struct Snapshot {
     pods: HashMap<String, Placed>,
     count: usize,
     /// Number of placed pods by priority.
-    priorities: BTreeMap<i32, usize>,
+    priorities: Counts<i32>,
     /// Pods that others make room for, by node and uid.
     nominated: HashMap<String, BTreeMap<String, Arc<PodInfo>>>,
     nominations: HashMap<String, String>,
     /// How many nodes have an image.
-    image_nodes: HashMap<String, usize>,
+    image_nodes: Counts<String>,
     version: u64,
     pub(super) classes: Classes,
     pub(super) namespaces: Namespaces,
@@ -224,6 +216,12 @@ impl Snapshot {
         self.nodes.get_key_value(name).and_then(view)
     }
 
+    /// Those nodes of a class that are known, with the number of its pods there.
+    pub(super) fn known<'a>(&'a self, nodes: &'a ByNode) -> impl Iterator<Item = (Node<'a>, i64)> {
+        let nodes = nodes.iter();
+        nodes.filter_map(|(name, count)| Some((self.node(name)?, *count)))
+    }
+
     pub(super) fn node_count(&self) -> usize {
         self.count
     }
@@ -240,19 +238,19 @@ impl Snapshot {
 
     /// How many nodes have the image.
     pub(super) fn nodes_with(&self, image: &str) -> usize {
-        self.image_nodes.get(image).copied().unwrap_or(0)
+        self.image_nodes.get(image)
     }
 
     /// Whether any placed pod has a lower priority.
     pub(super) fn has_pods_below(&self, priority: i32) -> bool {
-        let lowest = self.priorities.first_key_value();
-        lowest.is_some_and(|(lowest, _)| *lowest < priority)
+        let lowest = self.priorities.least();
+        lowest.is_some_and(|lowest| *lowest < priority)
     }
 
     pub(super) fn put_node(&mut self, facts: Arc<NodeFacts>) {
         self.touch();
         for image in facts.images.keys() {
-            *self.image_nodes.entry(image.clone()).or_default() += 1;
+            self.image_nodes.add(image.as_str());
         }
         let name: Arc<str> = facts.metadata.name().into();
         let old = self.nodes.entry(name).or_default().facts.replace(facts);
@@ -279,12 +277,7 @@ impl Snapshot {
 
     fn forget_images(&mut self, of: &NodeFacts) {
         for image in of.images.keys() {
-            if let Some(count) = self.image_nodes.get_mut(image) {
-                *count -= 1;
-                if *count == 0 {
-                    self.image_nodes.remove(image);
-                }
-            }
+            self.image_nodes.remove(image.as_str());
         }
     }
 
@@ -313,7 +306,7 @@ impl Snapshot {
             .add(pod);
         self.classes.add(&pod.class, &name);
         self.storage.add_user(pod);
-        *self.priorities.entry(pod.wants.priority).or_default() += 1;
+        self.priorities.add(&pod.wants.priority);
         let placed = Placed {
             pod: Arc::clone(pod),
             node: name,
@@ -329,12 +322,7 @@ impl Snapshot {
         self.touch();
         self.classes.remove(&placed.pod.class, &placed.node);
         self.storage.remove_user(&placed.pod);
-        if let Some(count) = self.priorities.get_mut(&placed.pod.wants.priority) {
-            *count -= 1;
-            if *count == 0 {
-                self.priorities.remove(&placed.pod.wants.priority);
-            }
-        }
+        self.priorities.remove(&placed.pod.wants.priority);
         if let Some(node) = self.nodes.get_mut(&placed.node) {
             node.load.remove(&placed.pod);
             if node.facts.is_none() && node.load.pods.is_empty() {
@@ -439,7 +427,7 @@ mod tests {
         for (uid, was_there) in [("a", true), ("b", true), ("b", false)] {
             assert_eq!(snapshot.remove_pod(uid).is_some(), was_there);
         }
-        assert!(snapshot.nodes.is_empty() && snapshot.priorities.is_empty());
+        assert!(snapshot.nodes.is_empty() && snapshot.priorities.least().is_none());
         assert_eq!(snapshot.classes.namespaces().count(), 0);
     }
 

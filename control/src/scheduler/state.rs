@@ -2,19 +2,22 @@
 //!
 //! Purely in memory: what has to be written is answered as a [`Decision`].
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
-use super::cycle::Cycle;
 use super::decide::{Unschedulable, decide};
 use super::event::Event;
+use super::plugins::VOLUME_BINDING;
+use super::plugins::volumes::Mounts;
 use super::pod_info::PodInfo;
 use super::preempt::{Preemption, preempt};
 use super::profile::Profiles;
-use super::queue::Queue;
+use super::queue::{Filters, Queue};
 use super::snapshot::{NodeFacts, Snapshot};
 use super::storage::{Claim, Class, Volume};
 use crate::controllers::runtime::informer::Change;
@@ -53,7 +56,8 @@ pub(super) struct Explanation {
 struct Remembered {
     version: u64,
     pod: Arc<PodInfo>,
-    refused: Unschedulable,
+    message: String,
+    refused_by: Filters,
 }
 
 /// What the scheduler knows and has decided.
@@ -64,6 +68,18 @@ pub(super) struct State {
     /// The node that was asked last.
     last: Arc<str>,
     remembered: Option<Remembered>,
+}
+
+/// Keeps what is known of a kind as its cache has it.
+fn follow<K: Eq + Hash, C>(known: &mut HashMap<K, Arc<C>>, key: K, change: Change<'_, C>) {
+    match change.new {
+        Some(new) => {
+            known.insert(key, Arc::clone(new));
+        }
+        None => {
+            known.remove(&key);
+        }
+    }
 }
 
 impl State {
@@ -143,64 +159,50 @@ impl State {
     }
 
     pub(super) fn claim_changed(&mut self, change: Change<'_, Claim>) -> bool {
-        self.snapshot.touch();
         let Some(claim) = change.either() else {
             return false;
         };
         let (namespace, name) = (claim.metadata.namespace(), claim.metadata.name());
-        let key = (namespace.to_owned(), name.to_owned());
-        let claims = &mut self.snapshot.storage.claims;
-        if change.new.is_some() {
-            claims.insert(key, Arc::clone(claim));
-        } else {
-            claims.remove(&key);
-        }
+        self.snapshot.touch();
+        follow(
+            &mut self.snapshot.storage.claims,
+            Key::new(namespace, name),
+            change,
+        );
         self.queue.wake(Event::Claim { namespace, name })
     }
 
     pub(super) fn volume_changed(&mut self, change: Change<'_, Volume>) -> bool {
-        self.snapshot.touch();
         let Some(volume) = change.either() else {
             return false;
         };
-        let name = volume.metadata.name();
-        let volumes = &mut self.snapshot.storage.volumes;
-        if change.new.is_some() {
-            volumes.insert(name.to_owned(), Arc::clone(volume));
-        } else {
-            volumes.remove(name);
-        }
+        let name = volume.metadata.name().to_owned();
+        self.snapshot.touch();
+        follow(&mut self.snapshot.storage.volumes, name, change);
         self.queue.wake(Event::Storage)
     }
 
     pub(super) fn class_changed(&mut self, change: Change<'_, Class>) -> bool {
-        self.snapshot.touch();
         let Some(class) = change.either() else {
             return false;
         };
-        let name = class.metadata.name();
-        let classes = &mut self.snapshot.storage.classes;
-        if change.new.is_some() {
-            classes.insert(name.to_owned(), Arc::clone(class));
-        } else {
-            classes.remove(name);
-        }
+        let name = class.metadata.name().to_owned();
+        self.snapshot.touch();
+        follow(&mut self.snapshot.storage.classes, name, change);
         self.queue.wake(Event::Storage)
     }
 
     /// Nobody waits for a budget: it only decides whom to take.
-    pub(super) fn budget_changed(&mut self, change: Change<'_, PodDisruptionBudget>) {
-        self.snapshot.touch();
-        let Some(budget) = change.either() else {
-            return;
-        };
-        let key = Key::of(&budget.metadata);
-        let budgets = &mut self.snapshot.budgets;
-        if change.new.is_some() {
-            budgets.insert(key, Arc::clone(budget));
-        } else {
-            budgets.remove(&key);
+    pub(super) fn budget_changed(&mut self, change: Change<'_, PodDisruptionBudget>) -> bool {
+        if let Some(budget) = change.either() {
+            self.snapshot.touch();
+            follow(
+                &mut self.snapshot.budgets,
+                Key::of(&budget.metadata),
+                change,
+            );
         }
+        false
     }
 
     /// The pod was not bound after all.
@@ -244,8 +246,8 @@ impl State {
             .as_ref()
             .filter(|known| !is_promised && known.version == version && known.pod.is_alike(pod));
         if let Some(known) = known {
-            let refused = known.refused.clone();
-            return Some(self.refuse(pod, refused, None));
+            let (message, refused_by) = (known.message.clone(), known.refused_by);
+            return Some(self.refuse(pod, message, refused_by, None));
         }
         let mut refused = match decide(pod, &self.snapshot, profile, &mut self.last) {
             Ok(node) => {
@@ -255,7 +257,7 @@ impl State {
             Err(refused) => refused,
         };
         if !profile.preempts || self.snapshot.node_count() == 0 {
-            return Some(self.refuse(pod, refused, None));
+            return Some(self.refuse(pod, refused.message, refused.refused_by, None));
         }
         match preempt(pod, &self.snapshot, profile, &refused) {
             Ok(preemption) => Some(self.make_room(pod, refused, preemption)),
@@ -266,11 +268,12 @@ impl State {
                     self.remembered = Some(Remembered {
                         version,
                         pod: Arc::clone(pod),
-                        refused: refused.clone(),
+                        message: refused.message.clone(),
+                        refused_by: refused.refused_by,
                     });
                 }
                 let clear = (is_promised && no_room.ends_promise).then(String::new);
-                Some(self.refuse(pod, refused, clear))
+                Some(self.refuse(pod, refused.message, refused.refused_by, clear))
             }
         }
     }
@@ -278,42 +281,36 @@ impl State {
     fn place(&mut self, pod: &Arc<PodInfo>, node: Arc<str>) -> Decision {
         let waiting = self.to_bind(pod, &node);
         if !waiting.is_empty() {
-            let mut refused_by = super::queue::Filters::default();
-            if let Some(at) = super::plugins::position(super::plugins::VOLUME_BINDING) {
-                refused_by.insert(at);
-            }
-            self.queue.unschedulable(pod.metadata.uid(), refused_by);
+            let uid = pod.metadata.uid();
+            self.queue.unschedulable(uid, Filters::of(VOLUME_BINDING));
             return Decision::Provision(Arc::clone(pod), node, waiting);
         }
         self.snapshot.assume(pod, &node);
         Decision::Bind(Arc::clone(pod), node)
     }
 
+    /// The claims of the pod that have no volume yet.
     fn to_bind(&self, pod: &PodInfo, node: &str) -> Vec<ToBind> {
-        let profile = self.profiles.get(&pod.scheduler);
-        let found = profile
-            .zip(self.snapshot.node(node))
-            .and_then(|(profile, node)| {
-                let cycle = Cycle::begin(pod, &self.snapshot, profile).ok()?;
-                Some(cycle.mounts.to_bind(node, &self.snapshot.storage))
-            });
-        found.unwrap_or_default()
+        let storage = &self.snapshot.storage;
+        let mounts = Mounts::of(pod, storage).ok().zip(self.snapshot.node(node));
+        mounts.map_or_else(Vec::new, |(mounts, node)| mounts.to_bind(node, storage))
     }
 
     fn refuse(
         &mut self,
         pod: &Arc<PodInfo>,
-        refused: Unschedulable,
+        message: String,
+        refused_by: Filters,
         nominated: Option<String>,
     ) -> Decision {
         let uid = pod.metadata.uid();
         if nominated.is_some() {
             self.snapshot.forget_nomination(uid);
         }
-        self.queue.unschedulable(uid, refused.refused_by);
+        self.queue.unschedulable(uid, refused_by);
         Decision::Explain(Explanation {
             pod: Arc::clone(pod),
-            message: refused.message,
+            message,
             nominated,
         })
     }

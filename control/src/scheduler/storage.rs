@@ -8,8 +8,10 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_api::quantity::Quantity;
 
+use super::counts::Counts;
 use super::pod_info::PodInfo;
 use crate::controllers::runtime::informer::{Cached, Index};
+use crate::controllers::runtime::key::Key;
 use crate::controllers::runtime::metadata::Metadata;
 use crate::node_terms::RequiredTerms;
 
@@ -54,11 +56,12 @@ pub(super) struct Volume {
     pub(super) metadata: ObjectMeta,
     /// Nodes that reach it; `None` stands for all.
     pub(super) nodes: Option<RequiredTerms>,
-    /// Namespace and name of the claim it is for.
-    claim: Option<(String, String)>,
+    /// The claim it is for.
+    claim: Option<Key>,
     class: String,
     modes: Vec<String>,
-    size: i64,
+    /// Bytes.
+    pub(super) size: i64,
 }
 
 /// A StorageClass.
@@ -74,11 +77,11 @@ pub(super) struct Class {
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Storage {
-    pub(super) claims: HashMap<(String, String), Arc<Claim>>,
+    pub(super) claims: HashMap<Key, Arc<Claim>>,
     pub(super) volumes: HashMap<String, Arc<Volume>>,
     pub(super) classes: HashMap<String, Arc<Class>>,
     /// How many pods on nodes use a claim.
-    used: HashMap<(String, String), u32>,
+    used: Counts<Key>,
 }
 
 impl Claim {
@@ -88,11 +91,6 @@ impl Claim {
 }
 
 impl Volume {
-    /// Its capacity in bytes.
-    pub(super) fn size(&self) -> i64 {
-        self.size
-    }
-
     /// Whether the labels of a node say that it is where the volume is.
     ///
     /// A value may list several places, separated by `__`.
@@ -109,12 +107,8 @@ impl Volume {
 
     /// Whether the claim can have it.
     pub(super) fn suits(&self, claim: &Claim) -> bool {
-        let asked = (claim.metadata.namespace(), claim.metadata.name());
-        let is_free = match &self.claim {
-            None => true,
-            Some((namespace, name)) => (namespace.as_str(), name.as_str()) == asked,
-        };
-        is_free
+        let own = self.claim.as_ref();
+        own.is_none_or(|own| *own == Key::of(&claim.metadata))
             && self.class == claim.class
             && self.size >= claim.size
             && claim.modes.iter().all(|mode| self.modes.contains(mode))
@@ -137,31 +131,25 @@ impl Class {
 
 impl Storage {
     pub(super) fn claim(&self, namespace: &str, name: &str) -> Option<&Arc<Claim>> {
-        self.claims.get(&(namespace.to_owned(), name.to_owned()))
+        self.claims.get(&Key::new(namespace, name))
     }
 
     /// How many pods on nodes use the claim.
-    pub(super) fn users(&self, namespace: &str, name: &str) -> u32 {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.used.get(&key).copied().unwrap_or(0)
+    pub(super) fn users(&self, namespace: &str, name: &str) -> usize {
+        self.used.get(&Key::new(namespace, name))
     }
 
     pub(super) fn add_user(&mut self, pod: &PodInfo) {
         for claim in &pod.wants.claims {
-            let key = (pod.metadata.namespace().to_owned(), claim.name.clone());
-            *self.used.entry(key).or_default() += 1;
+            let key = Key::new(pod.metadata.namespace(), &claim.name);
+            self.used.add(&key);
         }
     }
 
     pub(super) fn remove_user(&mut self, pod: &PodInfo) {
         for claim in &pod.wants.claims {
-            let key = (pod.metadata.namespace().to_owned(), claim.name.clone());
-            if let Some(count) = self.used.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.used.remove(&key);
-                }
-            }
+            let key = Key::new(pod.metadata.namespace(), &claim.name);
+            self.used.remove(&key);
         }
     }
 }
@@ -211,10 +199,11 @@ impl Cached for Volume {
         let spec = volume.spec.unwrap_or_default();
         let terms = spec.node_affinity.and_then(|affinity| affinity.required);
         let claim = spec.claim_ref.map(|of| {
-            (
+            let (namespace, name) = (
                 of.namespace.unwrap_or_default(),
                 of.name.unwrap_or_default(),
-            )
+            );
+            Key::new(&namespace, &name)
         });
         let capacity = spec.capacity.unwrap_or_default();
         Self {

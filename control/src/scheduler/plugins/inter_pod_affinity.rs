@@ -2,7 +2,7 @@
 //! those say about it.
 
 use super::{Filter, MAX_SCORE, Refusal, Score, Topology, labels};
-use crate::scheduler::classes::Class;
+use crate::scheduler::classes::{ByNode, Class};
 use crate::scheduler::cycle::Cycle;
 use crate::scheduler::event::Event;
 use crate::scheduler::pod_affinity::Term;
@@ -29,10 +29,8 @@ impl Neighbours {
         for (class, nodes) in snapshot.classes.with_affinity() {
             for term in &class.affinity.forbidden {
                 if term.matches(&pod.class, namespaces) {
-                    for (node, count) in nodes {
-                        if let Some(node) = snapshot.node(node) {
-                            found.repelling.add_at(&term.topology_key, node, *count);
-                        }
+                    for (node, count) in snapshot.known(nodes) {
+                        found.repelling.add_at(&term.topology_key, node, count);
                     }
                 }
             }
@@ -41,19 +39,18 @@ impl Neighbours {
         if affinity.required.is_empty() && affinity.forbidden.is_empty() {
             return found;
         }
-        let terms = affinity.required.iter().chain(&affinity.forbidden);
-        let terms: Vec<_> = terms.collect();
-        let covered = |namespace: &str| terms.iter().any(|term| term.covers(namespace, namespaces));
+        let covered = |namespace: &str| {
+            let mut terms = affinity.required.iter().chain(&affinity.forbidden);
+            terms.any(|term| term.covers(namespace, namespaces))
+        };
         for namespace in snapshot.classes.namespaces().filter(|name| covered(name)) {
             for (class, nodes) in snapshot.classes.of(namespace) {
                 let counted = Counted::of(pod, class, namespaces);
                 if counted.is_nothing() {
                     continue;
                 }
-                for (node, count) in nodes {
-                    if let Some(node) = snapshot.node(node) {
-                        found.count(&counted, node, *count);
-                    }
+                for (node, count) in snapshot.known(nodes) {
+                    found.count(&counted, node, count);
                 }
             }
         }
@@ -197,11 +194,9 @@ fn preferences(cycle: &Cycle<'_>) -> Topology {
     let (pod, snapshot) = (cycle.pod, cycle.snapshot);
     let namespaces = &snapshot.namespaces;
     let mut liked = Topology::default();
-    let mut add = |term: &Term, nodes: &super::super::classes::ByNode, weight: i64| {
-        for (node, count) in nodes {
-            if let Some(node) = snapshot.node(node) {
-                liked.add_at(&term.topology_key, node, count.saturating_mul(weight));
-            }
+    let mut add = |term: &Term, nodes: &ByNode, weight: i64| {
+        for (node, count) in snapshot.known(nodes) {
+            liked.add_at(&term.topology_key, node, count.saturating_mul(weight));
         }
     };
     let own = &pod.class.affinity.preferred;

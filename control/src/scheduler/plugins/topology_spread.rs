@@ -35,6 +35,35 @@ struct Domain {
 }
 
 impl Domain {
+    fn of(constraint: &Spread, pod: &PodInfo, snapshot: &Snapshot, all: &[&Spread]) -> Self {
+        let counts = |node: Node<'_>| has_keys(all, node) && is_eligible(constraint, pod, node);
+        let mut values = HashMap::new();
+        for node in snapshot.nodes().filter(|node| counts(*node)) {
+            if let Some(value) = node.label(&constraint.topology_key) {
+                values.insert(value, 0);
+            }
+        }
+        for_counted(constraint, pod, snapshot, |node, count| {
+            let known = node.label(&constraint.topology_key);
+            if let Some(known) = known.and_then(|value| values.get_mut(value))
+                && counts(node)
+            {
+                *known += count;
+            }
+        });
+        let values = values.into_iter();
+        let mut domain = Self {
+            counts_itself: is_counted(constraint, pod, pod),
+            values: values
+                .map(|(value, count)| (value.to_owned(), count))
+                .collect(),
+            least: 0,
+            constraint: constraint.clone(),
+        };
+        domain.find_least();
+        domain
+    }
+
     fn find_least(&mut self) {
         self.least = if self.values.len() < self.constraint.min_domains {
             0
@@ -44,69 +73,27 @@ impl Domain {
     }
 }
 
+/// The constraints of a pod: its own, or the profile's if it has none and something manages it.
+fn constraints<'a>(pod: &'a PodInfo, profile: &'a Profile) -> &'a [Spread] {
+    match pod.owner() {
+        Some(_) if pod.wants.spread.is_empty() => &profile.spread.constraints,
+        _ => &pod.wants.spread,
+    }
+}
+
+/// Whether the node is in every topology; others count for none.
+fn has_keys(constraints: &[&Spread], node: Node<'_>) -> bool {
+    let mut constraints = constraints.iter();
+    constraints.all(|of| node.label(&of.topology_key).is_some())
+}
+
 impl Domains {
     pub(in super::super) fn of(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Self {
-        let own = pod.wants.spread.iter();
-        let mut required: Vec<_> = own.filter(|spread| spread.is_required).cloned().collect();
-        if pod.wants.spread.is_empty() && pod.owner().is_some() {
-            let defaults = profile.spread.constraints.iter();
-            required.extend(defaults.filter(|spread| spread.is_required).cloned());
-        }
-        if required.is_empty() {
-            return Self::default();
-        }
-        let domain = |constraint: Spread| Domain {
-            counts_itself: is_counted(&constraint, pod, pod),
-            values: HashMap::new(),
-            least: 0,
-            constraint,
-        };
-        let mut domains = Self(required.into_iter().map(domain).collect());
-        for node in snapshot.nodes() {
-            if !domains.has_keys(node) {
-                continue;
-            }
-            for domain in &mut domains.0 {
-                let Some(value) = node.label(&domain.constraint.topology_key) else {
-                    continue;
-                };
-                if is_eligible(&domain.constraint, pod, node) && !domain.values.contains_key(value)
-                {
-                    domain.values.insert(value.to_owned(), 0);
-                }
-            }
-        }
-        for domain in 0..domains.0.len() {
-            domains.count(domain, pod, snapshot);
-        }
-        domains
-    }
-
-    fn count(&mut self, at: usize, pod: &PodInfo, snapshot: &Snapshot) {
-        let Some(constraint) = self.0.get(at).map(|domain| domain.constraint.clone()) else {
-            return;
-        };
-        let mut found = Vec::new();
-        for_counted(&constraint, pod, snapshot, |node, count| {
-            if self.has_keys(node) && is_eligible(&constraint, pod, node) {
-                found.push((node.label(&constraint.topology_key), count));
-            }
-        });
-        let Some(domain) = self.0.get_mut(at) else {
-            return;
-        };
-        for (value, count) in found {
-            if let Some(known) = value.and_then(|value| domain.values.get_mut(value)) {
-                *known += count;
-            }
-        }
-        domain.find_least();
-    }
-
-    /// Whether the node is in every topology; others count for none.
-    fn has_keys(&self, node: Node<'_>) -> bool {
-        let mut domains = self.0.iter();
-        domains.all(|domain| node.label(&domain.constraint.topology_key).is_some())
+        let all = constraints(pod, profile).iter();
+        let required: Vec<_> = all.filter(|of| of.is_required).collect();
+        let domains = required.iter();
+        let domains = domains.map(|of| Domain::of(of, pod, snapshot, &required));
+        Self(domains.collect())
     }
 
     /// `by` more pods such as `other` are on the node.
@@ -117,7 +104,8 @@ impl Domains {
         node: Node<'_>,
         by: i64,
     ) {
-        if self.0.is_empty() || !self.has_keys(node) {
+        let mut domains = self.0.iter();
+        if !domains.all(|domain| node.label(&domain.constraint.topology_key).is_some()) {
             return;
         }
         for domain in &mut self.0 {
@@ -162,6 +150,10 @@ fn is_default(constraint: &Spread) -> bool {
     constraint.selector.requirements().is_none()
 }
 
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// Calls `found` with every node that has pods to spread with.
 fn for_counted<'a>(
     constraint: &Spread,
@@ -174,7 +166,7 @@ fn for_counted<'a>(
         for node in snapshot.nodes() {
             let count = node.load.pods_of(owner);
             if count > 0 {
-                found(node, count.into());
+                found(node, number(count));
             }
         }
         return;
@@ -183,10 +175,8 @@ fn for_counted<'a>(
         if !is_selected(constraint, pod, class) {
             continue;
         }
-        for (node, count) in nodes {
-            if let Some(node) = snapshot.node(node) {
-                found(node, *count);
-            }
+        for (node, count) in snapshot.known(nodes) {
+            found(node, count);
         }
     }
 }
@@ -223,29 +213,17 @@ impl Filter for TopologySpread {
 
 impl Score for TopologySpread {
     fn score(&self, cycle: &Cycle<'_>, nodes: &[Node<'_>], scores: &mut [i64]) {
-        let (own, profile) = (&cycle.pod.wants.spread, &cycle.profile.spread);
-        let is_default = own.is_empty();
-        if is_default && cycle.pod.owner().is_none() {
-            return;
-        }
-        let constraints = if is_default {
-            &profile.constraints
-        } else {
-            own
-        };
-        let wishes: Vec<_> = constraints.iter().filter(|of| !of.is_required).collect();
+        let all = constraints(cycle.pod, cycle.profile).iter();
+        let wishes: Vec<_> = all.filter(|of| !of.is_required).collect();
         if wishes.is_empty() {
             return;
         }
         // Nodes without zones shall still be spread over by the constraints that nobody wrote.
-        let needs_keys = !(is_default && profile.is_builtin);
-        let has_keys = |node: &Node<'_>| {
-            !needs_keys
-                || wishes
-                    .iter()
-                    .all(|of| node.label(&of.topology_key).is_some())
-        };
-        let counted: Vec<bool> = nodes.iter().map(has_keys).collect();
+        let is_builtin = cycle.pod.wants.spread.is_empty() && cycle.profile.spread.is_builtin;
+        let counted = nodes
+            .iter()
+            .map(|node| is_builtin || has_keys(&wishes, *node));
+        let counted: Vec<bool> = counted.collect();
         let mut sums = vec![0.0; nodes.len()];
         for wish in wishes {
             add_wish(wish, cycle, nodes, &counted, &mut sums);
@@ -292,10 +270,8 @@ fn add_wish(
             continue;
         };
         let count = if per_node {
-            cycle
-                .pod
-                .owner()
-                .map_or(0, |owner| node.load.pods_of(owner).into())
+            let owner = cycle.pod.owner();
+            owner.map_or(0, |owner| number(node.load.pods_of(owner)))
         } else {
             values.get(value).copied().unwrap_or(0)
         };

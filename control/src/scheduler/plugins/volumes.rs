@@ -50,7 +50,8 @@ impl Mounts {
         for used in &pod.wants.claims {
             let claim = usable(pod, used, storage)?;
             if claim.is_exclusive() {
-                mounts.conflicts += i64::from(storage.users(pod.metadata.namespace(), &used.name));
+                let users = storage.users(pod.metadata.namespace(), &used.name);
+                mounts.conflicts += i64::try_from(users).unwrap_or(i64::MAX);
             }
             if !claim.volume.is_empty() {
                 let volume = storage
@@ -135,13 +136,21 @@ fn usable<'a>(
 fn made(claim: &Claim, node: Node<'_>, storage: &Storage) -> Option<Arc<Volume>> {
     let volumes = storage.volumes.values();
     let fitting = volumes.filter(|volume| volume.suits(claim) && reaches(node, volume));
-    let best = fitting.min_by_key(|volume| (volume.size(), volume.metadata.name().to_owned()));
+    let best = fitting.min_by_key(|volume| (volume.size, volume.metadata.name().to_owned()));
     best.cloned()
 }
 
 fn reaches(node: Node<'_>, volume: &Volume) -> bool {
     let terms = volume.nodes.as_ref();
     terms.is_none_or(|terms| terms.match_node(node.name, node.labels()))
+}
+
+/// Whether it may be about where volumes are.
+fn hears_of_volumes(event: Event<'_>) -> bool {
+    match event {
+        Event::Claim { .. } | Event::Storage => true,
+        event => event.node_with(labels).is_some(),
+    }
 }
 
 impl Filter for Restrictions {
@@ -183,10 +192,7 @@ impl Filter for Binding {
     }
 
     fn hears(&self, event: Event<'_>) -> bool {
-        match event {
-            Event::Claim { .. } | Event::Storage => true,
-            event => event.node_with(labels).is_some(),
-        }
+        hears_of_volumes(event)
     }
 
     fn may_help(&self, pod: &PodInfo, event: Event<'_>) -> bool {
@@ -206,9 +212,6 @@ impl Filter for Zone {
     }
 
     fn hears(&self, event: Event<'_>) -> bool {
-        match event {
-            Event::Claim { .. } | Event::Storage => true,
-            event => event.node_with(labels).is_some(),
-        }
+        hears_of_volumes(event)
     }
 }
