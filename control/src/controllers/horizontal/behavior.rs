@@ -5,9 +5,7 @@
 //! 3. The bounds of the autoscaler.
 
 use jiff::Timestamp;
-use k8s_openapi::api::autoscaling::v2::{
-    HPAScalingRules, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
-};
+use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerSpec};
 
 use super::status::Condition;
 use crate::controllers::runtime::clock;
@@ -90,7 +88,7 @@ pub(super) fn allow(
         let text = "recent recommendations were lower than current one, applying the lowest recent recommendation";
         Condition::able("ScaleUpStabilized", text)
     };
-    let (replicas, limited) = limit(spec, behavior, current, stable, history, now);
+    let (replicas, limited) = limit(spec, (up, down), current, stable, history, now);
     Allowed {
         replicas,
         conditions: vec![ready, limited],
@@ -120,7 +118,7 @@ fn stabilize(
 /// The bound that is met, with its condition.
 fn limit(
     spec: &HorizontalPodAutoscalerSpec,
-    behavior: Option<&HorizontalPodAutoscalerBehavior>,
+    (up, down): Rules<'_>,
     current: i64,
     wanted: i64,
     history: &History,
@@ -128,12 +126,11 @@ fn limit(
 ) -> (i64, Condition) {
     let least = i64::from(spec.min_replicas.unwrap_or(1));
     let most = i64::from(spec.max_replicas);
-    let up = behavior.and_then(|of| of.scale_up.as_ref());
-    let down = behavior.and_then(|of| of.scale_down.as_ref());
+    let behavior = spec.behavior.as_ref();
     if wanted > current || (behavior.is_none() && wanted > most) {
         let fastest = match behavior {
             None => (current * 2).max(4),
-            Some(_) => fastest_up(up, current, history, now).max(current),
+            Some(_) => furthest(up, Direction::Up, current, history, now).max(current),
         };
         if wanted > fastest.min(most) {
             return if most < fastest {
@@ -147,7 +144,7 @@ fn limit(
     } else if wanted < current {
         let fastest = match behavior {
             None => least,
-            Some(_) => fastest_down(down, current, history, now).min(current),
+            Some(_) => furthest(down, Direction::Down, current, history, now).min(current),
         };
         if wanted < fastest.max(least) {
             return if least >= fastest {
@@ -171,10 +168,6 @@ fn limit(
 /// Type, value, period in seconds.
 type Policy<'a> = (&'a str, i32, i32);
 
-/// Upstream's default policies.
-const UP: [Policy<'_>; 2] = [("Pods", 4, 15), ("Percent", 100, 15)];
-const DOWN: [Policy<'_>; 1] = [("Percent", 100, 15)];
-
 /// The rules' policies, and how to choose among them; `None` if they forbid it.
 fn policies<'a>(
     rules: Option<&'a HPAScalingRules>,
@@ -195,47 +188,54 @@ fn policies<'a>(
     Some((policies, select != Some("Min")))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "numbers of replicas")]
-fn fastest_up(
+/// How many replicas the policies of one direction allow at the furthest.
+fn furthest(
     rules: Option<&HPAScalingRules>,
+    direction: Direction,
     current: i64,
     history: &History,
     now: Timestamp,
 ) -> i64 {
-    let Some((policies, most)) = policies(rules, &UP) else {
+    let Some((policies, is_most)) = policies(rules, direction.default_policies()) else {
         return current;
     };
     let limits = policies.into_iter().map(|(kind, value, period)| {
-        let begin = history.at_begin(current, period, now);
-        match kind {
-            "Pods" => begin + i64::from(value),
-            _ => (begin as f64 * (1.0 + f64::from(value) / 100.0)).ceil() as i64,
-        }
+        direction.from(history.at_begin(current, period, now), kind, value)
     });
-    let limit = if most { limits.max() } else { limits.min() };
+    // What changes most leaves most on the way up, and fewest on the way down.
+    let limit = match (direction, is_most) {
+        (Direction::Up, true) | (Direction::Down, false) => limits.max(),
+        (Direction::Up, false) | (Direction::Down, true) => limits.min(),
+    };
     limit.unwrap_or(current)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "numbers of replicas")]
-fn fastest_down(
-    rules: Option<&HPAScalingRules>,
-    current: i64,
-    history: &History,
-    now: Timestamp,
-) -> i64 {
-    let Some((policies, most)) = policies(rules, &DOWN) else {
-        return current;
-    };
-    let limits = policies.into_iter().map(|(kind, value, period)| {
-        let begin = history.at_begin(current, period, now);
-        match kind {
-            "Pods" => begin - i64::from(value),
-            _ => (begin as f64 * (1.0 - f64::from(value) / 100.0)) as i64,
+#[derive(Clone, Copy)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    /// Upstream's.
+    fn default_policies(self) -> &'static [Policy<'static>] {
+        match self {
+            Self::Up => &[("Pods", 4, 15), ("Percent", 100, 15)],
+            Self::Down => &[("Percent", 100, 15)],
         }
-    });
-    // What changes most leaves fewest.
-    let limit = if most { limits.min() } else { limits.max() };
-    limit.unwrap_or(current)
+    }
+
+    /// Where a policy leads from so many replicas.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of replicas")]
+    fn from(self, begin: i64, kind: &str, value: i32) -> i64 {
+        let part = f64::from(value) / 100.0;
+        match (self, kind) {
+            (Self::Up, "Pods") => begin + i64::from(value),
+            (Self::Down, "Pods") => begin - i64::from(value),
+            (Self::Up, _) => (begin as f64 * (1.0 + part)).ceil() as i64,
+            (Self::Down, _) => (begin as f64 * (1.0 - part)) as i64,
+        }
+    }
 }
 
 #[cfg(test)]

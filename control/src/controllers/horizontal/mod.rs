@@ -20,16 +20,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
-use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
     HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricStatus,
 };
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{ApiResource, DynamicObject, PostParams};
 use tokio::sync::OnceCell;
 use windlass_api::label_selector::LabelSelector;
 use windlass_api::quantity::Quantity;
@@ -43,7 +43,7 @@ use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, message, unless_gone, work};
 use behavior::{History, allow};
 use replicas::Tolerance;
-use sources::{Answer, Question, Source, get};
+use sources::{Answer, Question, Source};
 use status::Condition;
 
 const NAME: &str = "horizontal-pod-autoscaler";
@@ -90,7 +90,11 @@ struct Controller {
 
 /// What was found out about an autoscaler, and what is to be done.
 struct Finding {
+    /// Replicas that there are.
     current: i64,
+    /// Replicas that the target asks for.
+    replicas: i64,
+    /// Replicas that it shall ask for.
     desired: i64,
     /// Why the number changes.
     reason: String,
@@ -103,6 +107,17 @@ struct Finding {
 
 /// A reason and what is said with it.
 type Refused = (&'static str, String);
+
+impl Finding {
+    /// It cannot be told whose use counts.
+    fn without_selector(mut self, why: String) -> Self {
+        const REASON: &str = "InvalidSelector";
+        self.conditions
+            .push(Condition::inactive(REASON, why.clone()));
+        self.trouble = Some((REASON, why));
+        self
+    }
+}
 
 impl Controller {
     fn autoscaler_changed(&self, change: Change<'_, HorizontalPodAutoscaler>) {
@@ -142,19 +157,24 @@ impl Controller {
         );
         let recorder = &self.context.recorder;
         let finding = match self.scale_of(&key, &spec.scale_target_ref).await {
-            Ok((path, scale)) => {
-                let finding = self.find(&key, spec, &scale, now).await;
-                self.rescale(&key, &path, scale, finding, about.clone(), now)
-                    .await
+            Ok((api, scale)) => {
+                let mut finding = self.find(&key, spec, &scale, now).await;
+                if finding.desired != finding.replicas {
+                    self.rescale(&key, &api, scale, &mut finding, about.clone(), now)
+                        .await;
+                }
+                finding
             }
             Err(error) => {
                 let known = autoscaler.status.as_ref();
+                let desired = known.map_or(0, |of| of.desired_replicas).into();
                 let text = format!(
                     "the HPA controller was unable to get the target's current scale: {error}"
                 );
                 Finding {
                     current: known.and_then(|of| of.current_replicas).unwrap_or(0).into(),
-                    desired: known.map_or(0, |of| of.desired_replicas).into(),
+                    replicas: desired,
+                    desired,
                     reason: String::new(),
                     conditions: vec![Condition::unable("FailedGetScale", text)],
                     metrics: None,
@@ -169,26 +189,30 @@ impl Controller {
         Ok(Some(self.context.config.autoscaling_period))
     }
 
-    /// The path of the target's scale, and the scale.
+    /// The API of the target, and its scale.
     async fn scale_of(
         &self,
         key: &Key,
         target: &CrossVersionObjectReference,
-    ) -> Result<(String, Scale), String> {
-        let version = target.api_version.as_deref().unwrap_or_default();
-        let (group, version) = version.split_once('/').unwrap_or(("", version));
+    ) -> Result<(Api<DynamicObject>, Scale), String> {
+        let api_version = target.api_version.clone().unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
         let kind = &target.kind;
         let row = SCALABLE.iter().find(|row| (row.0, row.1) == (group, kind));
         let (_, _, plural) =
             row.ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))?;
-        let root = match group {
-            "" => format!("/api/{version}"),
-            group => format!("/apis/{group}/{version}"),
+        let resource = ApiResource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: kind.clone(),
+            plural: (*plural).to_owned(),
+            api_version,
         };
-        let (namespace, name) = (&key.namespace, &target.name);
-        let path = format!("{root}/namespaces/{namespace}/{plural}/{name}/scale");
-        let scale = get(&self.context.client, &path).await?;
-        Ok((path, scale))
+        let client = self.context.client.clone();
+        let api = Api::namespaced_with(client, &key.namespace, &resource);
+        let scale = api.get_scale(&target.name).await;
+        let scale = scale.map_err(|error| message(&error))?;
+        Ok((api, scale))
     }
 
     /// What the metrics want, and what of it is allowed.
@@ -205,6 +229,7 @@ impl Controller {
         let text = "the HPA controller was able to get the target's current scale";
         let mut finding = Finding {
             current: status.map_or(0, |status| status.replicas).into(),
+            replicas,
             desired: replicas,
             reason: String::new(),
             conditions: vec![Condition::able("SucceededGetScale", text)],
@@ -238,30 +263,20 @@ impl Controller {
         }
         let selector = status.and_then(|status| status.selector.as_deref());
         let selector = selector.unwrap_or_default();
-        let answers = match LabelSelector::parse(selector) {
-            Ok(parsed) if !selector.is_empty() => {
-                self.measure(key, spec, replicas, (selector, &parsed), now)
-                    .await
+        let parsed = match LabelSelector::parse(selector) {
+            Ok(parsed) if !selector.is_empty() => parsed,
+            Ok(_) => {
+                let text = "the HPA target's scale is missing a selector";
+                return finding.without_selector(text.into());
             }
-            Ok(_) => Err((
-                "InvalidSelector",
-                "the HPA target's scale is missing a selector".into(),
-            )),
-            Err(error) => Err((
-                "InvalidSelector",
-                format!("the HPA target's scale has an invalid selector: {error}"),
-            )),
-        };
-        let (answers, failed) = match answers {
-            Ok(answers) => answers,
-            Err((reason, text)) => {
-                finding
-                    .conditions
-                    .push(Condition::inactive(reason, text.clone()));
-                finding.trouble = Some((reason, text));
-                return finding;
+            Err(error) => {
+                let text = format!("the HPA target's scale has an invalid selector: {error}");
+                return finding.without_selector(text);
             }
         };
+        let (answers, failed) = self
+            .measure(key, spec, replicas, (selector, &parsed), now)
+            .await;
         finding.metrics = Some(answers.iter().map(|of| of.shown.clone()).collect());
         let best = answers.iter().max_by_key(|of| of.proposal.replicas);
         // Fewer only if every metric agrees: one that is not known may need them.
@@ -271,11 +286,10 @@ impl Controller {
             finding
                 .conditions
                 .push(Condition::inactive(reason, text.clone()));
-            let text = format!(
-                "invalid metrics ({} invalid out of {}), first error is: {text}",
-                spec.metrics.as_ref().map_or(0, Vec::len) - answers.len(),
-                spec.metrics.as_ref().map_or(0, Vec::len),
-            );
+            let all = spec.metrics.as_ref().map_or(0, Vec::len);
+            let invalid = all - answers.len();
+            let text =
+                format!("invalid metrics ({invalid} invalid out of {all}), first error is: {text}");
             finding.trouble = Some(("FailedComputeMetricsReplicas", text));
             return finding;
         };
@@ -304,7 +318,7 @@ impl Controller {
         replicas: i64,
         (text, selector): (&str, &LabelSelector),
         now: Timestamp,
-    ) -> Result<(Vec<Answer>, Option<Refused>), Refused> {
+    ) -> (Vec<Answer>, Option<Refused>) {
         let index = Index::Namespace(key.namespace.to_string());
         let mut pods = self.context.informers.pods.by(&index);
         pods.retain(|pod| selector.matches(pod.metadata.labels()));
@@ -328,36 +342,35 @@ impl Controller {
                 Err(_) => {}
             }
         }
-        Ok((answers, failed))
+        (answers, failed)
     }
 
-    /// Writes the number of replicas if it changes.
+    /// Writes the number of replicas.
     async fn rescale(
         &self,
         key: &Key,
-        path: &str,
+        api: &Api<DynamicObject>,
         mut scale: Scale,
-        mut finding: Finding,
-        about: k8s_openapi::api::core::v1::ObjectReference,
+        finding: &mut Finding,
+        about: ObjectReference,
         now: Timestamp,
-    ) -> Finding {
-        let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas);
-        let replicas = i64::from(replicas.unwrap_or(0));
-        if finding.desired == replicas {
-            return finding;
-        }
+    ) {
         let desired = i32::try_from(finding.desired).unwrap_or(i32::MAX);
         scale.spec.get_or_insert_default().replicas = Some(desired);
         let reason = &finding.reason;
-        match self.put(path, &scale).await {
-            Ok(()) => {
+        let params = PostParams::default();
+        match api
+            .replace_scale(scale.metadata.name(), &params, &scale)
+            .await
+        {
+            Ok(_) => {
                 let text = format!("New size: {desired}; reason: {reason}");
                 self.context
                     .recorder
                     .normal(about, "SuccessfulRescale", text);
                 let mut histories = self.histories();
                 let history = histories.entry(key.clone()).or_default();
-                history.scaled(replicas, finding.desired, now);
+                history.scaled(finding.replicas, finding.desired, now);
                 finding.conditions.push(Condition::able(
                     "SucceededRescale",
                     format!("the HPA controller was able to update the target scale to {desired}"),
@@ -371,23 +384,9 @@ impl Controller {
                     "FailedUpdateScale",
                     format!("the HPA controller was unable to update the target scale: {error}"),
                 ));
-                finding.desired = replicas;
+                finding.desired = finding.replicas;
             }
         }
-        finding
-    }
-
-    async fn put(&self, path: &str, scale: &Scale) -> Result<(), kube::Error> {
-        let body = serde_json::to_vec(scale).map_err(kube::Error::SerdeError)?;
-        let request = Request::put(path)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .map_err(kube::Error::HttpError)?;
-        self.context
-            .client
-            .request::<Scale>(request)
-            .await
-            .map(drop)
     }
 
     async fn write(

@@ -90,7 +90,7 @@ struct Described {
 ///
 /// # Errors
 /// What the API says.
-pub(super) async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, String> {
+async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, String> {
     let request = Request::get(path).body(Vec::new());
     let request = request.map_err(|error| error.to_string())?;
     let answer = client.request(request).await;

@@ -13,7 +13,7 @@ mod eviction;
 mod plan;
 mod zones;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ async fn run(context: Context) {
         queue: Arc::clone(&queue),
         seen: Mutex::default(),
         zones: Mutex::default(),
+        lost: Mutex::default(),
         context,
     });
     let informers = &controller.context.informers;
@@ -77,6 +78,8 @@ struct Controller {
     /// When each node last gave a sign of life.
     seen: Mutex<HashMap<String, Instant>>,
     zones: Mutex<Zones>,
+    /// The nodes that say, or of which is said, that they are not ready.
+    lost: Mutex<HashSet<Key>>,
 }
 
 impl Controller {
@@ -84,10 +87,16 @@ impl Controller {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lost(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn node_changed(&self, change: Change<'_, Node>) {
+        let is_ready = |node: &Node| plan::ready(node) == "True";
         let Some(node) = change.new else {
             if let Some(node) = change.old {
                 self.seen().remove(node.metadata.name());
+                self.lost().remove(&Key::of(&node.metadata));
             }
             return;
         };
@@ -98,15 +107,17 @@ impl Controller {
             self.seen()
                 .insert(node.metadata.name().to_owned(), Instant::now());
         }
-        self.queue.add(Key::of(&node.metadata));
-        let is_ready = |node: &Node| plan::ready(node) == "True";
+        let key = Key::of(&node.metadata);
+        self.queue.add(key.clone());
         if change.old.is_none_or(|old| is_ready(old) != is_ready(node)) {
-            // Those that were kept with the others, or are no more.
-            for other in self.context.informers.nodes.all() {
-                if !is_ready(&other) {
-                    self.queue.add(Key::of(&other.metadata));
-                }
+            let mut lost = self.lost();
+            if is_ready(node) {
+                lost.remove(&key);
+            } else {
+                lost.insert(key);
             }
+            // Those that were kept with the others, or are no more.
+            lost.iter().for_each(|other| self.queue.add(other.clone()));
         }
     }
 
@@ -122,12 +133,14 @@ impl Controller {
 
     /// The plan for a node, as far as its zone allows.
     fn plan(&self, node: &Node, left: Duration, now: Timestamp) -> Plan {
+        if !left.is_zero() && plan::ready(node) == "True" {
+            return plan::plan(node, left, true, now);
+        }
         let nodes = self.context.informers.nodes.all();
         let all = || nodes.iter().map(|node| &**node);
         // Looked at before its conditions are written, this node may still count as ready.
-        let others = || all().filter(|other| other.metadata.uid() != node.metadata.uid());
-        let is_lost = left.is_zero() || plan::ready(node) != "True";
-        if is_lost && zones::is_cut_off(others()) {
+        let others = all().filter(|other| other.metadata.uid() != node.metadata.uid());
+        if zones::is_cut_off(others) {
             return plan::plan(node, left, false, now);
         }
         let plan = plan::plan(node, left, true, now);
