@@ -128,13 +128,15 @@ pub(super) async fn serve(
 }
 
 pub(super) fn has_container(pod: &Pod, name: &str) -> bool {
-    let spec = pod.spec.as_ref();
-    spec.is_some_and(|spec| {
+    container_names(pod).any(|own| own == name)
+}
+
+/// The names of its containers, those that come before the others first.
+pub(super) fn container_names(pod: &Pod) -> impl Iterator<Item = &str> {
+    let spec = pod.spec.iter();
+    spec.flat_map(|spec| {
         let init = spec.init_containers.iter().flatten();
-        spec.containers
-            .iter()
-            .chain(init)
-            .any(|container| container.name == name)
+        init.chain(&spec.containers).map(|of| of.name.as_str())
     })
 }
 

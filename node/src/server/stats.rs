@@ -6,7 +6,7 @@
 //! two is told with the rate (`window`, which kubelet's summary does not have). Nobody looks while nobody
 //! asks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::DaemonState;
+use super::container_logs::container_names;
 use crate::runtime::Usage;
 
 /// A rate over less than this says more about the moment than about the container.
@@ -45,6 +45,15 @@ struct Look {
 struct Rate {
     nanos_per_second: u64,
     window: Duration,
+}
+
+impl Look {
+    fn at(at: Instant, used: Usage) -> Self {
+        Self {
+            at,
+            cpu_nanos: used.cpu_nanos,
+        }
+    }
 }
 
 impl Looks {
@@ -102,21 +111,15 @@ pub(super) async fn serve(State(state): State<DaemonState>) -> Response {
     let known = state.pods.all();
     for pod in &known {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let names = names_of(pod);
+        let names = container_names(pod);
         let containers = names.filter_map(|name| {
             let (container, started) = state.containers.find_with_start(uid, name)?;
             let used = container.usage();
-            let look = Look {
-                at: now,
-                cpu_nanos: used.cpu_nanos,
-            };
             let subject = (uid.to_owned(), name.to_owned());
-            let rate = state.looks.rate(subject, look, Some(started));
-            let mut told = told(time, used, rate);
-            if let Some(told) = told.as_object_mut() {
-                told.insert("name".into(), name.into());
-            }
-            Some(told)
+            let rate = state
+                .looks
+                .rate(subject, Look::at(now, used), Some(started));
+            Some(told(("name", name), time, used, rate))
         });
         let containers: Vec<_> = containers.collect();
         if containers.is_empty() {
@@ -129,32 +132,30 @@ pub(super) async fn serve(State(state): State<DaemonState>) -> Response {
             "containers": containers,
         }));
     }
-    state.looks.keep(|(uid, _)| {
-        let of_pod = |pod: &Arc<Pod>| pod.metadata.uid.as_deref() == Some(uid);
-        uid.is_empty() || known.iter().any(of_pod)
-    });
+    let uids = known.iter().filter_map(|pod| pod.metadata.uid.as_deref());
+    let uids: HashSet<&str> = uids.collect();
+    state
+        .looks
+        .keep(|(uid, _)| uid.is_empty() || uids.contains(uid.as_str()));
     let mut summary = json!({ "pods": pods });
-    if let Some((used, busy)) = machine()
+    if let Some(used) = machine()
         && let Some(summary) = summary.as_object_mut()
     {
-        let look = Look {
-            at: now,
-            cpu_nanos: busy,
-        };
-        let rate = state.looks.rate(Subject::default(), look, None);
-        let mut told = told(time, used, rate);
-        if let Some(told) = told.as_object_mut() {
-            told.insert("nodeName".into(), (*state.node).into());
-        }
-        summary.insert("node".into(), told);
+        let rate = state
+            .looks
+            .rate(Subject::default(), Look::at(now, used), None);
+        let node = ("nodeName", &*state.node);
+        summary.insert("node".into(), told(node, time, used, rate));
     }
     let json = [(header::CONTENT_TYPE, "application/json")];
     (json, summary.to_string()).into_response()
 }
 
-fn told(time: Timestamp, used: Usage, rate: Rate) -> Value {
+/// What is said of a container or of the node, under its name.
+fn told((field, name): (&str, &str), time: Timestamp, used: Usage, rate: Rate) -> Value {
     let time = format!("{time:.3}");
     json!({
+        field: name,
         "cpu": {
             "time": time, "usageCoreNanoSeconds": used.cpu_nanos,
             "usageNanoCores": rate.nanos_per_second,
@@ -166,24 +167,14 @@ fn told(time: Timestamp, used: Usage, rate: Rate) -> Value {
     })
 }
 
-fn names_of(pod: &Pod) -> impl Iterator<Item = &str> {
-    let spec = pod.spec.iter();
-    spec.flat_map(|spec| {
-        let init = spec.init_containers.iter().flatten();
-        init.chain(&spec.containers).map(|of| of.name.as_str())
-    })
-}
-
 /// Processor time and memory of the whole machine; `None` where /proc does not tell.
-fn machine() -> Option<(Usage, u64)> {
+fn machine() -> Option<Usage> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let busy = busy_nanos(&stat)?;
-    let used = Usage {
-        cpu_nanos: busy,
+    Some(Usage {
+        cpu_nanos: busy_nanos(&stat)?,
         memory_bytes: memory_in_use(&memory)?,
-    };
-    Some((used, busy))
+    })
 }
 
 /// All that processors did but wait. The times are in hundredths of a second on every architecture.

@@ -4,7 +4,7 @@
 //! request, and rates are taken by the nodes. A node that does not answer in time is missing from a list, as
 //! upstream's are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,43 +39,23 @@ impl Computed for PodsMetrics {
     async fn list(&self, request: &Request<'_>) -> Result<Vec<Value>, ApiError> {
         let snapshot = snapshot(request).await?;
         let namespace = &request.context.info.namespace;
-        // Only nodes that have pods of the namespace are asked.
-        let mut pods: HashMap<String, HashMap<(String, String), Value>> = HashMap::new();
         let range = match namespace.as_str() {
             "" => KeyRange::resource("", "pods"),
             namespace => KeyRange::namespace("", "pods", namespace),
         };
-        for entry in snapshot.range(&range, None) {
-            let pod = parse(entry)?;
-            let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
-            if let Some(node) = node.filter(|node| !node.is_empty()) {
-                let name = (
-                    meta::namespace(&pod).to_owned(),
-                    meta::name(&pod).to_owned(),
-                );
-                pods.entry(node.to_owned()).or_default().insert(name, pod);
-            }
-        }
-        let nodes = pods.keys().cloned().collect();
-        let mut all = Vec::new();
-        for (node, summary) in ask(request, &snapshot, nodes).await {
-            let here = pods.get(&node);
-            for told in told(&summary) {
-                let name = |field: &str| {
-                    let value = told.pointer(&format!("/podRef/{field}"));
-                    value.and_then(Value::as_str).unwrap_or_default().to_owned()
-                };
-                let pod = here.and_then(|here| here.get(&(name("namespace"), name("name"))));
-                if let Some(pod) = pod.filter(|pod| meta::uid(pod) == name("uid")) {
-                    all.extend(pod_metrics(pod, told));
-                }
-            }
-        }
-        all.sort_by(|a, b| {
-            let key = |of: &Value| (meta::namespace(of).to_owned(), meta::name(of).to_owned());
-            key(a).cmp(&key(b))
+        let pods = snapshot.range(&range, None);
+        let pods: Vec<Value> = pods.map(|pod| parse(pod)).collect::<Result<_, _>>()?;
+        // Only nodes that have some of them are asked.
+        let nodes: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
+        let nodes = nodes.into_iter().map(str::to_owned).collect();
+        let summaries = ask(request, &snapshot, nodes).await;
+        let all = summaries.iter().flat_map(|(_, summary)| told(summary));
+        let by_uid: HashMap<&str, &Value> = all.map(|told| (uid_of(told), told)).collect();
+        let metrics = pods.iter().filter_map(|pod| {
+            let told = by_uid.get(meta::uid(pod))?;
+            pod_metrics(pod, told)
         });
-        Ok(all)
+        Ok(metrics.collect())
     }
 
     async fn get(&self, request: &Request<'_>) -> Result<Value, ApiError> {
@@ -84,15 +64,10 @@ impl Computed for PodsMetrics {
         let missing = || ApiError::NotFound(request.target());
         let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
         let pod = parse(snapshot.get(&key).ok_or_else(missing)?)?;
-        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
-        let node = node.ok_or_else(missing)?;
+        let node = node_of(&pod).ok_or_else(missing)?;
         let summary = request.server.nodes().summary(node, &snapshot).await?;
-        let mut of_node = told(&summary);
-        let uid = |told: &&Value| {
-            let uid = told.pointer("/podRef/uid").and_then(Value::as_str);
-            uid == Some(meta::uid(&pod))
-        };
-        let found = of_node.find(uid).and_then(|told| pod_metrics(&pod, told));
+        let own = told(&summary).find(|told| uid_of(told) == meta::uid(&pod));
+        let found = own.and_then(|told| pod_metrics(&pod, told));
         found.ok_or_else(missing)
     }
 }
@@ -165,6 +140,18 @@ async fn ask(
         .await
 }
 
+/// The node of a pod that has one.
+fn node_of(pod: &Value) -> Option<&str> {
+    let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
+    node.filter(|node| !node.is_empty())
+}
+
+fn uid_of(told: &Value) -> &str {
+    let uid = told.pointer("/podRef/uid").and_then(Value::as_str);
+    uid.unwrap_or_default()
+}
+
+/// What a node says of its pods.
 fn told(summary: &Value) -> impl Iterator<Item = &Value> {
     let pods = summary.get("pods").and_then(Value::as_array);
     pods.into_iter().flatten()
