@@ -1,7 +1,5 @@
 //! What pods use, and autoscaling by it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -9,9 +7,10 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
+use windlass_tests::load::Load;
 use windlass_tests::{Cluster, eventually};
 
-use crate::{HELLO, apply, get, hello, node_port, push, rolled_out, url};
+use crate::{HELLO, apply, hello, node_port, push, rolled_out, url};
 
 /// A cluster whose autoscalers look often, and a web app with one replica.
 async fn running() -> (Cluster, String) {
@@ -100,17 +99,7 @@ async fn an_autoscaler_follows_the_load_up_and_down() {
         .patch("hello", &params, &Patch::Apply(autoscaler()))
         .await
         .unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let load: Vec<_> = (0..4)
-        .map(|_| {
-            let (url, stop) = (url.clone(), Arc::clone(&stop));
-            tokio::spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    let _answered_or_not = get(&url).await;
-                }
-            })
-        })
-        .collect();
+    let load = Load::on(&url, 4);
     let deployments: Api<Deployment> = Api::namespaced(cluster.client(), "default");
     let has = |replicas: i32| {
         move |of: Option<&Deployment>| {
@@ -119,10 +108,7 @@ async fn an_autoscaler_follows_the_load_up_and_down() {
         }
     };
     eventually(deployments.clone(), "hello", "three replicas", has(3)).await;
-    stop.store(true, Ordering::Relaxed);
-    for task in load {
-        task.await.unwrap();
-    }
+    load.stop().await;
     eventually(deployments, "hello", "one replica", has(1)).await;
     let wants_one = |of: Option<&HorizontalPodAutoscaler>| {
         let status = of.and_then(|of| of.status.as_ref());

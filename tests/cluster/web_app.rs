@@ -1,13 +1,12 @@
 //! The main job: a web app from a Deployment and a Service.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, ListParams, LogParams, Patch, PatchParams};
 use serde_json::json;
+use windlass_tests::load::Load;
 use windlass_tests::{Cluster, PATIENCE};
 
 use crate::{HELLO, apply, get, hello, node_port, push, rolled_out, url};
@@ -105,32 +104,12 @@ async fn logs_of_a_pod_come_through_the_api_server() {
 async fn a_rolling_update_fails_no_request() {
     let (cluster, url) = running(2).await;
     let before = answering(&url, 2).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn({
-        let (url, stop) = (url.clone(), Arc::clone(&stop));
-        async move {
-            let (mut answered, mut failed) = (0, Vec::new());
-            while !stop.load(Ordering::Relaxed) {
-                match get(&url).await {
-                    Ok((200, _)) => answered += 1,
-                    other => failed.push(format!("{other:?}")),
-                }
-            }
-            (answered, failed)
-        }
-    });
+    let load = Load::on(&url, 1);
     let image = push(&cluster, "hello", HELLO).await;
     apply::<Deployment>(&cluster, &hello(&image, 2, "two")).await;
     rolled_out(&cluster).await;
     let after = answering(&url, 2).await;
-    stop.store(true, Ordering::Relaxed);
-    let (answered, failed) = load.await.unwrap();
-    assert!(
-        failed.is_empty(),
-        "{} of {} requests failed: {failed:?}",
-        failed.len(),
-        answered
-    );
+    load.none_failed().await;
     assert!(before.is_disjoint(&after), "{before:?} {after:?}");
     cluster.shutdown().await;
 }

@@ -4,6 +4,8 @@
 //! plane alone; [`Cluster::with_node`] has a node that runs wasm. Nothing here sleeps: [`eventually`]
 //! waits on a watch, with a bound, and says what it last saw when it gives up.
 
+pub mod load;
+
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -3,64 +3,40 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use http::{Request, Response};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use windlass_control::ComponentClients;
+use windlass_control::Config;
 
 use crate::cluster::{Cluster, create, eventually};
 
-/// Answers for the servers of custom and external metrics: everything has one value.
-#[derive(Clone)]
-struct Metrics {
-    client: Client,
-    value: Arc<AtomicI64>,
-}
+/// Where the servers of custom and external metrics would answer.
+const METRICS: [&str; 2] = [
+    "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue",
+    "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/web/requests",
+];
 
-impl tower::Service<Request<Body>> for Metrics {
-    type Response = Response<Body>;
-    type Error = tower::BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, tower::BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let client = self.client.clone();
-        let value = self.value.load(Ordering::Relaxed);
-        Box::pin(async move {
-            let path = request.uri().path();
-            let expected = [
-                "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue",
-                "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/web/requests",
-            ];
-            if !expected.contains(&path) {
-                return Ok(client.send(request).await?);
-            }
-            let values = json!({"items": [{"metricName": "m", "timestamp": null, "value": value.to_string()}]});
-            Ok(Response::new(Body::from(values.to_string().into_bytes())))
-        })
-    }
-}
-
+/// A cluster in which all custom and external metrics have one value.
 async fn cluster(value: &Arc<AtomicI64>) -> Cluster {
     let value = Arc::clone(value);
-    let mut cluster = Cluster::start_with(|config| {
-        config.autoscaling_period = Duration::from_millis(100);
-        config.component_clients = ComponentClients::through(move |client| {
-            let value = Arc::clone(&value);
-            Client::new(Metrics { client, value }, "default")
-        });
-    })
-    .await;
+    let handle = move |client: Client, request: Request<Body>| {
+        let value = value.load(Ordering::Relaxed);
+        async move {
+            if !METRICS.contains(&request.uri().path()) {
+                return client.send(request).await;
+            }
+            let values = json!({"items": [
+                {"metricName": "m", "timestamp": null, "value": value.to_string()}]});
+            Ok(Response::new(Body::from(values.to_string().into_bytes())))
+        }
+    };
+    let often = |config: &mut Config| config.autoscaling_period = Duration::from_millis(100);
+    let mut cluster = Cluster::start_through(often, handle).await;
     cluster.node("n1").await;
     let deployment = json!({"metadata": {"name": "web"}, "spec": {
         "replicas": 1, "selector": {"matchLabels": {"app": "web"}},

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use http::{Request, Response};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde::Serialize;
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use windlass_control::identity::{MASTERS, UserInfo};
-use windlass_control::{Config, ControlPlane};
+use windlass_control::{ComponentClients, Config, ControlPlane};
 
 /// A bound for broken code, not a measure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,6 +51,23 @@ impl Cluster {
         };
         cluster.account("default").await;
         cluster
+    }
+
+    /// With requests of controllers and schedulers passing through `handle`, which has their client.
+    pub(crate) async fn start_through<F, A>(change: impl FnOnce(&mut Config), handle: F) -> Self
+    where
+        F: Fn(Client, Request<Body>) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Result<Response<Body>, kube::Error>> + Send + 'static,
+    {
+        Self::start_with(|config| {
+            change(config);
+            config.component_clients = ComponentClients::through(move |client| {
+                let handle = handle.clone();
+                let service = tower::service_fn(move |request| handle(client.clone(), request));
+                Client::new(service, "default")
+            });
+        })
+        .await
     }
 
     /// Waits until pods can be made in the namespace.

@@ -5,9 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -16,46 +14,8 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::client::Body;
 use serde_json::{Value, json};
-use windlass_control::ComponentClients;
 
 use crate::cluster::{Cluster, create, eventually, merge};
-
-/// Fails every fifth write before it happens, and of the others every seventh after it has.
-#[derive(Clone)]
-struct Unreliable {
-    client: Client,
-    requests: Arc<AtomicUsize>,
-}
-
-impl tower::Service<Request<Body>> for Unreliable {
-    type Response = Response<Body>;
-    type Error = tower::BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, tower::BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let client = self.client.clone();
-        let is_write = request.method() != Method::GET;
-        let turn = match is_write {
-            true => self.requests.fetch_add(1, Ordering::Relaxed),
-            false => 0,
-        };
-        Box::pin(async move {
-            if is_write && turn % 5 == 3 {
-                return Ok(lost());
-            }
-            let response = client.send(request).await?;
-            Ok(if is_write && turn % 7 == 5 {
-                lost()
-            } else {
-                response
-            })
-        })
-    }
-}
 
 fn lost() -> Response<Body> {
     let status = json!({
@@ -75,15 +35,28 @@ async fn cluster() -> Cluster {
     cluster
 }
 
+/// Every fifth write fails before it happens, and of the others every seventh after it has.
 async fn unreliable() -> Cluster {
-    let requests = Arc::new(AtomicUsize::new(0));
-    Cluster::start_with(|config| {
-        config.component_clients = ComponentClients::through(move |client| {
-            let requests = Arc::clone(&requests);
-            Client::new(Unreliable { client, requests }, "default")
-        });
-    })
-    .await
+    let writes = Arc::new(AtomicUsize::new(0));
+    let handle = move |client: Client, request: Request<Body>| {
+        let is_write = request.method() != Method::GET;
+        let turn = match is_write {
+            true => writes.fetch_add(1, Ordering::Relaxed),
+            false => 0,
+        };
+        async move {
+            if is_write && turn % 5 == 3 {
+                return Ok(lost());
+            }
+            let response = client.send(request).await?;
+            Ok(if is_write && turn % 7 == 5 {
+                lost()
+            } else {
+                response
+            })
+        }
+    };
+    Cluster::start_through(|_| {}, handle).await
 }
 
 fn workload(image: &str, more: &Value) -> Value {

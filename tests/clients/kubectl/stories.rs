@@ -1,11 +1,9 @@
 //! What people do with workloads on a cluster of wasm nodes, told with kubectl.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use windlass_tests::load::Load;
 use windlass_tests::{Cluster, PATIENCE, get, push};
 
 use super::{Kubectl, programs};
@@ -120,43 +118,6 @@ async fn answering(url: &str, count: usize) -> HashSet<String> {
         pods.insert(name.to_owned());
     }
     pods
-}
-
-/// Requests without a pause, until stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<(usize, Vec<String>)>>,
-}
-
-impl Load {
-    fn on(url: &str, clients: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let one = |_| {
-            let (url, stop) = (url.to_owned(), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let (mut answered, mut failed) = (0, Vec::new());
-                while !stop.load(Ordering::Relaxed) {
-                    match get(&url).await {
-                        Ok((200, _)) => answered += 1,
-                        other => failed.push(format!("{other:?}")),
-                    }
-                }
-                (answered, failed)
-            })
-        };
-        let tasks = (0..clients).map(one).collect();
-        Self { stop, tasks }
-    }
-
-    /// Stops; no request may have failed.
-    async fn none_failed(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            let (answered, failed) = task.await.unwrap();
-            assert!(answered > 0, "nothing was asked");
-            assert!(failed.is_empty(), "beside {answered}: {failed:?}");
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,11 @@ fn controller(name: &str, replicas: i32) -> Value {
         "replicas": replicas, "selector": {"app": name}, "template": template(name)}})
 }
 
+/// The node of the pod of that name.
+fn node_of<'a>(all: &'a BTreeMap<String, Pod>, name: &str) -> Option<&'a str> {
+    all.get(name)?.spec.as_ref()?.node_name.as_deref()
+}
+
 /// How many of the pods are owned by an object of that kind.
 fn owned_by(all: &BTreeMap<String, Pod>, kind: &str) -> usize {
     let owners = all

@@ -9,6 +9,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
 
+use super::node_of;
 use crate::cluster::{Cluster, create, eventually, merge};
 
 /// A pod of that priority that takes so much of a node of four cores.
@@ -37,10 +38,6 @@ async fn cluster(nodes: &[&str]) -> Cluster {
         .await;
     }
     cluster
-}
-
-fn node_of<'a>(all: &'a BTreeMap<String, Pod>, name: &str) -> Option<&'a str> {
-    all.get(name)?.spec.as_ref()?.node_name.as_deref()
 }
 
 fn disruption(pod: &Pod) -> Option<(&str, &str)> {

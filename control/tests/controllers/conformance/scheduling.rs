@@ -7,6 +7,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
 
+use super::node_of;
 use crate::cluster::{Cluster, create, eventually, merge};
 
 fn pod(name: &str, more: &Value) -> Value {
@@ -25,10 +26,6 @@ fn container(more: &Value) -> Value {
         .unwrap()
         .extend(more.as_object().unwrap().clone());
     json!({ "containers": [container] })
-}
-
-fn node_of<'a>(all: &'a BTreeMap<String, Pod>, name: &str) -> Option<&'a str> {
-    all.get(name)?.spec.as_ref()?.node_name.as_deref()
 }
 
 /// Whether the pod has been told that no node can have it.
