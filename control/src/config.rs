@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube::Client;
 
+use crate::controllers::runtime::clock::Clock;
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
 use crate::store::Retention;
@@ -32,6 +33,8 @@ pub struct Config {
     pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
     pub autoscaling_period: Duration,
+    /// What controllers do by the time is done by this clock; the API stamps with the machine's.
+    pub clock: Clock,
     /// How much history is kept.
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
@@ -82,6 +85,7 @@ impl Config {
             schedulers: Profiles::default(),
             node_grace: Duration::from_secs(40),
             autoscaling_period: Duration::from_secs(15),
+            clock: Clock::default(),
             retention: Retention::default(),
             in_memory: false,
             component_clients: ComponentClients::default(),

@@ -155,6 +155,7 @@ impl ControlPlane {
             ca_certificate: self.authority.certificate().to_owned(),
             node_grace: self.config.node_grace,
             autoscaling_period: self.config.autoscaling_period,
+            clock: self.config.clock.clone(),
             signer: Arc::clone(&self.authority) as Arc<dyn Signer>,
         };
         let server = Arc::clone(&self.server);

@@ -25,6 +25,7 @@ mod taints;
 
 pub use config::{ComponentClients, Config};
 pub use control_plane::{ControlPlane, NODE_CLIENT, StartError};
+pub use controllers::runtime::clock::Clock;
 
 /// The Kubernetes version whose API this is.
 pub const VERSION: &str = "v1.35.0";

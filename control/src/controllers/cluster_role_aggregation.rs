@@ -12,7 +12,6 @@ use super::Context;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
 use super::runtime::pod_owners::selector_of;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone, work};
 
 const NAME: &str = "clusterrole-aggregation-controller";
@@ -24,7 +23,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let roles = Arc::clone(&context.informers.cluster_roles);
     roles.synced().await;
     let (known, changed) = (Arc::clone(&roles), Arc::clone(&queue));

@@ -33,17 +33,21 @@ mod service_account;
 mod stateful_set;
 mod ttl_after_finished;
 
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use runtime::clock::Clock;
 use runtime::informers::Informers;
 use runtime::recorder::Recorder;
+use runtime::work_queue::WorkQueue;
 
 /// The user that shared informers read as.
 pub const INFORMER_USER: &str = "system:kube-controller-manager";
@@ -85,6 +89,8 @@ pub struct ControllersConfig {
     pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
     pub autoscaling_period: Duration,
+    /// What is done by the time is done by this clock.
+    pub clock: Clock,
     /// Signs certificates of nodes.
     pub signer: Arc<dyn Signer>,
 }
@@ -97,6 +103,18 @@ struct Context {
     recorder: Recorder,
     config: Arc<ControllersConfig>,
     stop: CancellationToken,
+}
+
+impl Context {
+    /// The time.
+    fn now(&self) -> Timestamp {
+        self.config.clock.now()
+    }
+
+    /// A queue for the controller's keys.
+    fn queue<K: Clone + Eq + Hash + Ord>(&self) -> Arc<WorkQueue<K>> {
+        Arc::new(WorkQueue::by(self.config.clock.clone()))
+    }
 }
 
 type Start = fn(Context) -> BoxFuture<'static, ()>;
@@ -243,6 +261,7 @@ pub async fn run(
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();
     informers.start(&mut tasks, &stop);
+    tasks.spawn(config.clock.clone().follow_machine(stop.clone()));
     for controller in CONTROLLERS {
         let client = clients(controller.user);
         let recorder = Recorder::start(client.clone(), controller.name, &mut tasks, stop.clone());

@@ -19,7 +19,6 @@ use super::Context;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
 use super::runtime::resources::{Resource, discover};
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone, work};
 
 const WORKERS: usize = 4;
@@ -33,7 +32,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let informers = &context.informers;
     informers.namespaces.synced().await;
     let (of_namespaces, of_pods) = (Arc::clone(&queue), Arc::clone(&queue));

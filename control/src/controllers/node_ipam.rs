@@ -29,7 +29,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let (network, length) = context.config.pod_network;
     let pool = Pool::new(network, length, context.config.node_cidr_bits);
     let controller = Arc::new(Controller {

@@ -14,7 +14,6 @@ use super::Context;
 use super::runtime::informer::Index;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, unless_gone, work};
 
 const WORKERS: usize = 8;
@@ -25,7 +24,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let informers = Arc::clone(&context.informers);
     informers.nodes.synced().await;
     informers.pods.synced().await;

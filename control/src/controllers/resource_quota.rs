@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use super::Context;
 use super::runtime::key::Key;
 use super::runtime::resources::discover;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone, work};
 use crate::quota::{Counted, amounts, counted_resources, total, written};
 
@@ -31,7 +30,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let quotas = &context.informers.resource_quotas;
     quotas.synced().await;
     let changed = Arc::clone(&queue);

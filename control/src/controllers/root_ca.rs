@@ -13,7 +13,6 @@ use super::Context;
 use super::runtime::informers::ROOT_CA;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, is_already_exists, is_namespace_terminating, work};
 use super::service_account::is_active;
 
@@ -30,7 +29,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let informers = &context.informers;
     informers.namespaces.synced().await;
     informers.root_cas.synced().await;

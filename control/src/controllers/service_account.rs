@@ -11,7 +11,6 @@ use kube::api::PostParams;
 use super::Context;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, is_already_exists, is_namespace_terminating, work};
 
 const DEFAULT: &str = "default";
@@ -23,7 +22,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let informers = &context.informers;
     informers.namespaces.synced().await;
     informers.default_accounts.synced().await;

@@ -13,7 +13,6 @@ use super::Context;
 use super::runtime::clock;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, unless_gone, work};
 
 const NAME: &str = "ttl-after-finished-controller";
@@ -25,7 +24,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let jobs = &context.informers.jobs;
     jobs.synced().await;
     let changed = Arc::clone(&queue);
@@ -45,7 +44,7 @@ async fn expire(context: &Context, key: Key) -> Outcome {
     let Some(due) = due(&job) else {
         return Ok(None);
     };
-    let left = clock::until(due, Timestamp::now());
+    let left = clock::until(due, context.now());
     if left > Duration::ZERO {
         return Ok(Some(left));
     }

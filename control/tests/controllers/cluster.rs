@@ -218,3 +218,12 @@ where
     }
     all
 }
+
+/// Waits until the pod runs. Every cache has it then, and of a controller's pods it is the last to be given up.
+pub(crate) async fn runs(pods: &Api<Pod>, name: &str) {
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    eventually(pods, |all| {
+        all.get(name).and_then(phase).as_deref() == Some("Running")
+    })
+    .await;
+}

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, create, eventually, merge};
+use crate::cluster::{Cluster, create, eventually, merge, runs};
 
 pub(crate) fn deployment(replicas: i32, image: &str) -> Value {
     json!({
@@ -54,6 +54,7 @@ async fn a_replication_controller_keeps_adopts_and_gives_up_pods() {
     let orphan = json!({"metadata": {"name": "orphan", "labels": {"app": "old"}},
         "spec": {"containers": [{"name": "c", "image": "a"}]}});
     create(&pods, orphan).await;
+    runs(&pods, "orphan").await;
     let object = json!({"metadata": {"name": "old"}, "spec": {"replicas": 3,
         "selector": {"app": "old"}, "template": {"metadata": {"labels": {"app": "old"}},
             "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
@@ -195,6 +196,7 @@ async fn a_lost_pod_is_replaced_and_an_orphan_adopted() {
         "spec": {"containers": [{"name": "c", "image": "a"}]}}),
     )
     .await;
+    runs(&pods, "orphan").await;
     create(&cluster.api::<ReplicaSet>(), deployment(2, "a")).await;
     let owned = |all: &BTreeMap<String, Pod>| {
         all.values()

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use windlass_control::Clock;
 use windlass_tests::load::Load;
 use windlass_tests::{Cluster, PATIENCE, get, push};
 
@@ -24,9 +25,10 @@ const UNLESS_7_OR_23: &str = r#"(module
         (if (i32.eq (i32.load16_u (local.get $text)) (i32.const 0x0037)) (then (call $exit (i32.const 1))))
         (if (i32.eq (i32.load16_u (local.get $text)) (i32.const 0x3332)) (then (call $exit (i32.const 1))))))"#;
 
-/// A cluster of its own, the newest kubectl, and the image of the web app.
+/// A cluster of its own with its clock, the newest kubectl, and the image of the web app.
 struct Story {
     cluster: Cluster,
+    clock: Clock,
     kubectl: Kubectl,
     image: String,
 }
@@ -36,8 +38,10 @@ impl Story {
     async fn begin(nodes: usize) -> Option<Self> {
         let program = programs().await.pop()?;
         println!("using {}", program.path.display());
+        let clock = Clock::default();
         let mut cluster = Cluster::start(|config| {
             config.in_memory = true;
+            config.clock = clock.clone();
             config.node_grace = Duration::from_secs(15);
         })
         .await
@@ -49,6 +53,7 @@ impl Story {
         let kubectl = Kubectl::new(&program, &cluster);
         Some(Self {
             cluster,
+            clock,
             kubectl,
             image,
         })
@@ -290,6 +295,133 @@ async fn of_fifty_indexes_two_fail() {
     assert_eq!(field(".status.completedIndexes").await, "0-6,8-22,24-49");
     let reason = field(".status.conditions[?(@.type==\"Failed\")].reason").await;
     assert_eq!(reason, "FailedIndexes");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cron_job_goes_by_the_clock() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    let done = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#);
+    let image = push(&story.cluster, "done", &done.unwrap()).await;
+    story
+        .apply(&format!(
+            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {{name: hourly}}\nspec:\n  \
+             schedule: \"30 * * * *\"\n  timeZone: Asia/Kolkata\n  successfulJobsHistoryLimit: 2\n  \
+             jobTemplate:\n    spec:\n      template:\n        spec:\n          restartPolicy: Never\n          \
+             containers: [{{name: done, image: {image}}}]"
+        ))
+        .await;
+    let (kubectl, hour) = (&story.kubectl, jiff::SignedDuration::from_hours(1));
+    let field = async |path: &str| {
+        let line = format!("get cronjob hourly -o jsonpath={{{path}}}");
+        kubectl.ok(&line).await
+    };
+    assert_eq!(field(".status.lastScheduleTime").await, "");
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        story.clock.turn(hour);
+        let run = async {
+            loop {
+                let last = field(".status.lastSuccessfulTime").await;
+                if !last.is_empty() && runs.last() != Some(&last) {
+                    return last;
+                }
+            }
+        };
+        runs.push(tokio::time::timeout(PATIENCE, run).await.unwrap());
+    }
+    // Half past of a zone that is half an hour off.
+    let due = field(".status.lastScheduleTime").await;
+    assert!(due.ends_with(":00:00Z"), "{due}");
+    let names = "get jobs -o jsonpath={.items[*].metadata.name}";
+    let kept = async { while kubectl.ok(names).await.split(' ').count() != 2 {} };
+    tokio::time::timeout(PATIENCE, kept).await.unwrap();
+    // While it is suspended nothing is due, and with the clock turned back nothing is due twice.
+    kubectl
+        .ok(r#"patch cronjob hourly -p '{"spec":{"suspend":true}}'"#)
+        .await;
+    story.clock.turn(hour);
+    let by_hand = [
+        ("create job by-hand --from=cronjob/hourly", "created"),
+        (
+            "wait --for=condition=Complete job/by-hand --timeout=60s",
+            "met",
+        ),
+    ];
+    kubectl.each_prints(&by_hand).await;
+    story.clock.turn(-hour * 5);
+    let again = [
+        (
+            r#"patch cronjob hourly -p '{"spec":{"suspend":false}}'"#,
+            "patched",
+        ),
+        (&format!("create job other --image={image}"), "created"),
+        (
+            "wait --for=condition=Complete job/other --timeout=60s",
+            "met",
+        ),
+    ];
+    kubectl.each_prints(&again).await;
+    assert_eq!(field(".status.lastScheduleTime").await, due);
+    assert_eq!(field(".status.active").await, "");
+    story.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_important_pod_takes_the_place_of_another() {
+    let Some(story) = Story::begin(1).await else {
+        return;
+    };
+    let kubectl = &story.kubectl;
+    for (name, value) in [("low", 1), ("high", 1000)] {
+        kubectl
+            .ok(&format!("create priorityclass {name} --value={value}"))
+            .await;
+    }
+    let all = kubectl
+        .ok("get node node-1 -o jsonpath={.status.allocatable.cpu}")
+        .await;
+    let wants = |name: &str| {
+        pod(name, &story.image)
+            + &format!(
+                "        resources: {{requests: {{cpu: \"{all}\"}}}}\n      priorityClassName: {name}\n"
+            )
+    };
+    story
+        .apply(&format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: low}}\nspec:\n  replicas: 1\n  \
+             selector: {{matchLabels: {{set: low}}}}\n  template:\n{}",
+            wants("low")
+        ))
+        .await;
+    kubectl.ok("rollout status deployment/low").await;
+    let first = kubectl
+        .ok("get pods -l set=low -o jsonpath={.items[0].metadata.name}")
+        .await;
+    story
+        .apply(&format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: high}}\nspec:\n  replicas: 1\n  \
+             selector: {{matchLabels: {{set: high}}}}\n  template:\n{}",
+            wants("high")
+        ))
+        .await;
+    let waiting = "get pods -l set=low -o \
+        jsonpath={.items[0].status.conditions[?(@.type==\"PodScheduled\")].message}";
+    let steps = [
+        ("rollout status deployment/high", "successfully rolled out"),
+        ("get events", "Preempted by pod"),
+        (waiting, "0/1 nodes are available: 1 Insufficient cpu."),
+    ];
+    kubectl.each_prints(&steps).await;
+    let left = kubectl
+        .ok("get pods -l set=low -o jsonpath={.items[*].metadata.name}")
+        .await;
+    assert!(!left.contains(&first), "{left}");
+    // With the important one gone its place is free again.
+    kubectl.ok("delete deployment high").await;
+    kubectl.ok("rollout status deployment/low").await;
     story.end().await;
 }
 

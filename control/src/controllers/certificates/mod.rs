@@ -25,7 +25,6 @@ use super::Context;
 use super::runtime::clock;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone, work};
 use request::Kind;
 
@@ -42,7 +41,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let informers = &context.informers;
     informers.signing_requests.synced().await;
     let of_requests = Arc::clone(&queue);
@@ -62,7 +61,7 @@ async fn reconcile(context: &Context, key: Key) -> Outcome {
     let Some(csr) = context.informers.signing_requests.get(&key) else {
         return Ok(None);
     };
-    let now = Timestamp::now();
+    let now = context.now();
     let due = expiry(&csr);
     if due <= now {
         let api: Api<CertificateSigningRequest> = Api::all(context.client.clone());

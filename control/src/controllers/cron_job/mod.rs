@@ -19,7 +19,6 @@ use super::runtime::informer::Index;
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
 use super::runtime::recorder::{Severity, reference};
-use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{
     Outcome, ReconcileError, is_already_exists, is_namespace_terminating, message, unless_gone,
     work,
@@ -35,7 +34,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Controller {
         context: &context,
         written: Written::default(),
@@ -79,7 +78,7 @@ impl Controller<'_> {
             return Ok(None);
         }
         let jobs = self.jobs(&cron_job).await?;
-        let mut plan = plan::plan(&cron_job, &jobs, Timestamp::now());
+        let mut plan = plan::plan(&cron_job, &jobs, self.context.now());
         for name in &plan.delete {
             self.delete(&cron_job, name).await?;
         }

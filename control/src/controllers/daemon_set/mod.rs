@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     self as core, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
@@ -123,7 +122,7 @@ impl Controller<'_> {
         let labels = history.current.metadata.labels();
         let hash = labels.get(HASH).map(String::as_str).unwrap_or_default();
         let nodes = self.context.informers.nodes.all();
-        let mut plan = plan(&set, &nodes, &pods, hash, Timestamp::now());
+        let mut plan = plan(&set, &nodes, &pods, hash, self.context.now());
         plan.status.collision_count = history.collisions;
         let mut wait = None;
         let changed = if settled.is_ok() {

@@ -18,7 +18,6 @@ mod status;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -48,7 +47,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         context,
@@ -120,7 +119,7 @@ impl Controller {
         let observed = Observed {
             deployment: &deployment,
             sets,
-            now: Timestamp::now(),
+            now: self.context.now(),
         };
         let plan = plan::plan(observed, |old| self.pods_run(old));
         let mut current = Deployment::clone(&deployment);
@@ -231,7 +230,7 @@ impl Controller {
                 self.settle_collision(key, deployment, &known).await
             }
             Err(error) => {
-                let mut draft = status::Draft::new(deployment, Timestamp::now());
+                let mut draft = status::Draft::new(deployment, self.context.now());
                 draft.not_created(set.metadata.name(), &message(&error));
                 if let Some(status) = draft.finish() {
                     self.write_status(key, deployment.clone(), status).await?;
@@ -263,7 +262,7 @@ impl Controller {
         if ours && plan::is_of_template(deployment, known) {
             return Ok(());
         }
-        let mut draft = status::Draft::new(deployment, Timestamp::now());
+        let mut draft = status::Draft::new(deployment, self.context.now());
         draft.count_collision();
         if let Some(status) = draft.finish() {
             self.write_status(key, deployment.clone(), status).await?;

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
@@ -38,7 +37,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         context,
@@ -87,7 +86,7 @@ impl Controller {
         let Some(budget) = informers.disruption_budgets.get(&key) else {
             return Ok(None);
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let selector = selector_of(&budget)?;
         let mut pods = informers
             .pods

@@ -16,7 +16,6 @@ use crate::controllers::Context;
 use crate::controllers::runtime::informers::SERVICE_NAME;
 use crate::controllers::runtime::key::Key;
 use crate::controllers::runtime::metadata::{Metadata, controller_reference};
-use crate::controllers::runtime::work_queue::WorkQueue;
 use crate::controllers::runtime::worker::{Outcome, is_namespace_terminating, work};
 
 const NAME: &str = "endpointslicemirroring-controller";
@@ -35,7 +34,7 @@ pub(in crate::controllers) fn start(context: Context) -> BoxFuture<'static, ()> 
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let informers = &context.informers;
     informers.services.synced().await;
     informers.endpoints.synced().await;

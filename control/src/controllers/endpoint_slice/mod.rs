@@ -43,7 +43,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         context,

@@ -53,7 +53,7 @@ async fn run(context: Context) {
             }
         }
     };
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let collector = Arc::new(Collector::new(context, resources, Arc::clone(&queue)));
     let mut watches = JoinSet::new();
     let mut informers = Vec::new();

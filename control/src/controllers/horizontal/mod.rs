@@ -65,7 +65,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         histories: Mutex::default(),
@@ -149,7 +149,7 @@ impl Controller {
         let Some(spec) = &autoscaler.spec else {
             return Ok(None);
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let about = reference(
             "autoscaling/v2",
             "HorizontalPodAutoscaler",

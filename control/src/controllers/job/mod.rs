@@ -12,7 +12,6 @@ mod pod;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -91,7 +90,7 @@ impl Controller<'_> {
         }
         let settled = self.owners.settled(&key);
         let pods = self.owners.claim(&job, |_| true).await?;
-        let plan = plan::plan(&job, &pods, settled.is_ok(), Timestamp::now());
+        let plan = plan::plan(&job, &pods, settled.is_ok(), self.context.now());
         if plan.releases {
             for pod in &plan.delete {
                 self.free(&key, pod).await?;

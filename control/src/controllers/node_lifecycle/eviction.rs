@@ -32,7 +32,7 @@ pub(in crate::controllers) fn start(context: Context) -> BoxFuture<'static, ()> 
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         first_seen: Mutex::default(),
@@ -79,7 +79,7 @@ impl Controller {
         {
             let mut all = self.first_seen();
             let known = all.remove(name).unwrap_or_default();
-            let now = Timestamp::now();
+            let now = self.context.now();
             let since = |taint: &Taint| {
                 known
                     .iter()
@@ -122,7 +122,7 @@ impl Controller {
         let Some(node) = informers.nodes.get(&Key::cluster(&pod.node)) else {
             return Ok(None);
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let taints = node
             .spec
             .as_ref()

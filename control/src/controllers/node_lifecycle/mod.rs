@@ -46,7 +46,7 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 }
 
 async fn run(context: Context) {
-    let queue = Arc::new(WorkQueue::default());
+    let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         seen: Mutex::default(),
@@ -164,7 +164,7 @@ impl Controller {
         let Some(node) = self.context.informers.nodes.get(&key) else {
             return Ok(None);
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let seen = self.seen().get(&*key.name).copied();
         let silence = seen.map_or(Duration::ZERO, |seen| seen.elapsed());
         let left = self.context.config.node_grace.saturating_sub(silence);
@@ -212,7 +212,7 @@ impl Controller {
             if !pod.ready {
                 continue;
             }
-            let now = windlass_api::time::format_seconds(Timestamp::now());
+            let now = windlass_api::time::format_seconds(self.context.now());
             let patch = json!({
                 "metadata": {"uid": pod.metadata.uid()},
                 "status": {"conditions": [

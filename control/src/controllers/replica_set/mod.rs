@@ -11,7 +11,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 use kube::api::PostParams;
@@ -115,7 +114,7 @@ impl<K: Replicas> Controller<'_, K> {
         } else {
             Ok(())
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let (status, wake) = plan::status(&set, &pods, scaled.as_ref().err(), now);
         if set.status.as_ref() != Some(&status) {
             let changed = owner.with_status(status);

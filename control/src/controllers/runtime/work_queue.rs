@@ -3,6 +3,7 @@
 //! A key is queued at most once; one that is added while a worker has it runs again afterwards, never
 //! at the same time. A key may be put off until a due time, and a key that failed waits longer each
 //! time until it is forgiven. Workers sleep until there is a key or the next one is due: nothing polls.
+//! When the wall clock jumps, every key that was put off runs at once, as its due time has to be found anew.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -13,6 +14,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::clock::Clock;
+
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
@@ -21,6 +24,7 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 pub struct WorkQueue<K: Ord> {
     inner: Mutex<Inner<K>>,
     changed: Notify,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -33,10 +37,20 @@ struct Inner<K: Ord> {
     /// Keys put off, earliest first; of several due times of a key the earliest counts.
     later: BinaryHeap<Reverse<(Instant, K)>>,
     due: HashMap<K, Instant>,
+    /// The jumps of the clock that were accounted for.
+    jumps: u64,
 }
 
 impl<K: Clone + Eq + Hash + Ord> Default for WorkQueue<K> {
     fn default() -> Self {
+        Self::by(Clock::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
+    /// A queue whose due times are those of `clock`.
+    #[must_use]
+    pub fn by(clock: Clock) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 ready: VecDeque::new(),
@@ -45,13 +59,13 @@ impl<K: Clone + Eq + Hash + Ord> Default for WorkQueue<K> {
                 failures: HashMap::new(),
                 later: BinaryHeap::new(),
                 due: HashMap::new(),
+                jumps: clock.jumps(),
             }),
             changed: Notify::new(),
+            clock,
         }
     }
-}
 
-impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     /// Asks for work on `key`.
     pub fn add(&self, key: K) {
         if self.lock().add(key) {
@@ -89,10 +103,11 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
 
     /// The next key; whoever takes it says [`Self::done`]. Dropping the future loses nothing.
     pub async fn take(&self) -> K {
+        let mut jumps = self.clock.next_jump();
         loop {
             let next_due = {
                 let mut inner = self.lock();
-                inner.release(Instant::now());
+                inner.release(Instant::now(), self.clock.jumps());
                 if let Some(key) = inner.take() {
                     // There may be more than the one wake-up that came.
                     if !inner.ready.is_empty() {
@@ -106,6 +121,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
                 Some(due) => tokio::select! {
                     () = self.changed.notified() => {}
                     () = tokio::time::sleep_until(due) => {}
+                    () = jumps.next() => {}
                 },
                 None => self.changed.notified().await,
             }
@@ -145,10 +161,11 @@ impl<K: Clone + Eq + Hash + Ord> Inner<K> {
         true
     }
 
-    /// Moves what is due by now to the ready keys.
-    fn release(&mut self, now: Instant) {
+    /// Moves what is due by now to the ready keys; after a jump of the clock all.
+    fn release(&mut self, now: Instant, jumps: u64) {
+        let jumped = std::mem::replace(&mut self.jumps, jumps) != jumps;
         while let Some(Reverse((due, _))) = self.later.peek()
-            && *due <= now
+            && (jumped || *due <= now)
         {
             let Some(Reverse((due, key))) = self.later.pop() else {
                 return;
@@ -220,5 +237,20 @@ mod tests {
         );
         queue.done(&"early");
         assert_eq!((queue.take().await, start.elapsed().as_secs()), ("late", 9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_jump_of_the_clock_makes_everything_due() {
+        let clock = Clock::default();
+        let (queue, start) = (WorkQueue::by(clock.clone()), Instant::now());
+        queue.add_after("hourly", Duration::from_secs(3600));
+        let (taken, ()) = tokio::join!(queue.take(), async {
+            tokio::task::yield_now().await;
+            clock.turn(jiff::SignedDuration::from_hours(1));
+        });
+        assert_eq!((taken, start.elapsed()), ("hourly", Duration::ZERO));
+        queue.done(&"hourly");
+        queue.add_after("hourly", Duration::from_secs(3600));
+        assert_eq!(queue.take().now_or_never(), None, "no second time");
     }
 }

@@ -10,7 +10,6 @@ mod pod;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{self as core, PodTemplateSpec};
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -102,7 +101,7 @@ impl Controller<'_> {
             update: &update,
             collisions: history.collisions,
         };
-        let plan = plan(&set, &pods, revisions, Timestamp::now());
+        let plan = plan(&set, &pods, revisions, self.context.now());
         let templates = Templates {
             current: before.unwrap_or_else(|| template.clone()),
             update: template.clone(),

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::{controller, owned_by, patch_status, pod_spec, workload};
-use crate::cluster::{Cluster, create, eventually, merge};
+use crate::cluster::{Cluster, create, eventually, merge, runs};
 
 fn is_available(all: &BTreeMap<String, Deployment>, name: &str, replicas: i32) -> bool {
     let status = all.get(name).and_then(|of| of.status.as_ref());
@@ -268,6 +268,7 @@ async fn matching_pods_are_adopted_and_strangers_released() {
         let orphan =
             json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": pod_spec()});
         create(&pods, orphan).await;
+        runs(&pods, name).await;
         if kind == "ReplicaSet" {
             create(&cluster.api::<ReplicaSet>(), workload(name, 1)).await;
         } else {
