@@ -76,6 +76,7 @@ pub enum StartError {
 pub struct ControlPlane {
     config: Config,
     server: Arc<ApiServer>,
+    store: Arc<dyn Store>,
     authority: Arc<Authority>,
     address: SocketAddr,
     stop: CancellationToken,
@@ -122,6 +123,7 @@ impl ControlPlane {
         let mut plane = Self {
             config,
             server,
+            store: Arc::clone(&store),
             authority,
             address,
             stop: CancellationToken::new(),
@@ -222,7 +224,8 @@ impl ControlPlane {
         ))
     }
 
-    /// Stops everything in order and returns once the data file is closed.
+    /// Stops everything in order and returns once the data file is closed, whoever still holds a client: its writes
+    /// are refused from then on.
     pub async fn shutdown(mut self) {
         self.server.set_stopping();
         self.stop.cancel();
@@ -231,6 +234,7 @@ impl ControlPlane {
                 tracing::error!(%error, "a part of the control plane failed");
             }
         }
+        self.store.close().await;
     }
 }
 

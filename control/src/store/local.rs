@@ -100,6 +100,13 @@ impl LocalStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    fn take_thread(&self) -> Option<std::thread::JoinHandle<()>> {
+        self.thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
     fn current(&self) -> Snapshot {
         Snapshot::clone(&self.shared.published.load())
     }
@@ -110,16 +117,15 @@ impl Drop for LocalStore {
     fn drop(&mut self) {
         let (closed, _) = mpsc::channel(1);
         self.requests = closed;
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the store's writer thread panicked");
+        if let Some(thread) = self.take_thread() {
+            join(thread);
         }
+    }
+}
+
+fn join(thread: std::thread::JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("the store's writer thread panicked");
     }
 }
 
@@ -183,5 +189,17 @@ impl Store for LocalStore {
     async fn compact(&self, retention: Retention) -> Result<Revision, StoreError> {
         self.request(|reply| Request::Compact(retention, reply))
             .await
+    }
+
+    async fn close(&self) {
+        let Some(thread) = self.take_thread() else {
+            return;
+        };
+        // A writer that is gone already takes no requests either.
+        let _ = self.requests.send(Request::Close).await;
+        let joined = tokio::task::spawn_blocking(move || join(thread)).await;
+        if let Err(error) = joined {
+            tracing::error!(%error, "wait for the store's writer thread");
+        }
     }
 }

@@ -271,4 +271,8 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When the backend fails.
     async fn compact(&self, retention: Retention) -> Result<Revision, StoreError>;
+
+    /// Carries out what was asked for and closes the data. Commits from then on are [`StoreError::Closed`]; reads
+    /// go on.
+    async fn close(&self);
 }

@@ -33,6 +33,7 @@ promises! {
     a_commit_takes_effect_whole_or_not_at_all
     revisions_count_commits_and_survive_restart_and_compaction
     acknowledged_objects_are_there_after_a_restart
+    a_closed_store_is_read_and_no_longer_written
     a_failed_precondition_answers_with_the_current_object
     concurrent_creates_of_one_key_have_one_winner
     a_snapshot_never_changes
@@ -171,6 +172,29 @@ async fn acknowledged_objects_are_there_after_a_restart(open: Opener<'_>) {
     let object: Value = serde_json::from_slice(&a.bytes).unwrap();
     assert_eq!(object["metadata"]["resourceVersion"], "2");
     assert_eq!(a.labels.get("v"), Some("2"));
+}
+
+async fn a_closed_store_is_read_and_no_longer_written(open: Opener<'_>) {
+    let store = Arc::new(open());
+    let commits: Vec<_> = (0..20)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            let put = put_at(key(&n.to_string()), Precondition::Any, "v");
+            tokio::spawn(async move { store.commit(vec![put]).await.is_ok() })
+        })
+        .collect();
+    store.close().await;
+    store.close().await;
+    let committed = futures::future::join_all(commits).await;
+    let committed = committed.into_iter().filter(|ok| *ok.as_ref().unwrap());
+    let count = committed.count();
+    let late = store
+        .commit(vec![put_at(key("late"), Precondition::Any, "v")])
+        .await;
+    assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    assert_eq!(names(&store).await.len(), count);
+    // The old one still lives.
+    assert_eq!(names(&open()).await.len(), count);
 }
 
 async fn a_failed_precondition_answers_with_the_current_object(open: Opener<'_>) {

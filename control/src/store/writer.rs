@@ -34,6 +34,8 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Request {
     Commit(Vec<Operation>, Reply<Committed>),
     Compact(Retention, Reply<Revision>),
+    /// Take no more requests than those that wait already.
+    Close,
 }
 
 /// What the writer shares with readers.
@@ -59,10 +61,11 @@ struct Batch {
     events: Vec<Arc<WatchEvent>>,
     answers: Vec<(Reply<Committed>, Result<Committed, StoreError>)>,
     compactions: Vec<(Retention, Reply<Revision>)>,
+    closes: bool,
 }
 
 impl Writer {
-    /// Serves requests until every sender is gone.
+    /// Serves requests until it is closed or every sender is gone.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
             let mut batch = Batch::default();
@@ -70,6 +73,9 @@ impl Writer {
             while batch.answers.len() < MAX_BATCH {
                 let Ok(next) = requests.try_recv() else { break };
                 self.stage(next, &mut batch);
+            }
+            if batch.closes {
+                requests.close();
             }
             self.finish(batch);
         }
@@ -82,6 +88,7 @@ impl Writer {
                 batch.answers.push((reply, answer));
             }
             Request::Compact(retention, reply) => batch.compactions.push((retention, reply)),
+            Request::Close => batch.closes = true,
         }
     }
 
@@ -135,6 +142,7 @@ impl Writer {
             events,
             answers,
             compactions,
+            ..
         } = batch;
         let written = if log.is_empty() {
             Ok(())

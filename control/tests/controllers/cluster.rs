@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     plane: Option<ControlPlane>,
-    agents: Vec<JoinHandle<()>>,
+    config: Config,
+    agents: Vec<(String, JoinHandle<()>)>,
     _dir: TempDir,
 }
 
@@ -42,10 +43,11 @@ impl Cluster {
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.in_memory = true;
         change(&mut config);
-        let plane = ControlPlane::start(config).await.unwrap();
+        let plane = ControlPlane::start(config.clone()).await.unwrap();
         let cluster = Self {
             client: plane.client(UserInfo::authenticated("admin", &[MASTERS])),
             plane: Some(plane),
+            config,
             agents: Vec::new(),
             _dir: dir,
         };
@@ -101,8 +103,12 @@ impl Cluster {
     /// A node whose agent says that every pod runs and is ready, and lets go of those that are deleted.
     pub(crate) async fn node(&mut self, name: &str) {
         self.idle_node(name, 110).await;
-        let agent = pretend(self.client.clone(), name.to_owned());
-        self.agents.push(tokio::spawn(agent));
+        self.agent(name);
+    }
+
+    fn agent(&mut self, node: &str) {
+        let agent = tokio::spawn(pretend(self.client.clone(), node.to_owned()));
+        self.agents.push((node.to_owned(), agent));
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -113,14 +119,33 @@ impl Cluster {
         Api::namespaced(self.client.clone(), "default")
     }
 
+    /// Another control plane over the same data; the agents are back with it.
+    pub(crate) async fn restart(&mut self) {
+        let agents = self.halt().await;
+        let plane = ControlPlane::start(self.config.clone()).await.unwrap();
+        self.client = plane.client(UserInfo::authenticated("admin", &[MASTERS]));
+        self.plane = Some(plane);
+        agents.iter().for_each(|node| self.agent(node));
+    }
+
     /// Also proves that everything stops when it is told to.
     pub(crate) async fn stop(mut self) {
-        self.agents.iter().for_each(JoinHandle::abort);
+        self.halt().await;
+    }
+
+    /// Answers which nodes had an agent.
+    async fn halt(&mut self) -> Vec<String> {
+        let stopped = self.agents.drain(..).map(|(node, agent)| {
+            agent.abort();
+            node
+        });
+        let nodes = stopped.collect();
         if let Some(plane) = self.plane.take() {
             tokio::time::timeout(PATIENCE, plane.shutdown())
                 .await
                 .expect("everything stops");
         }
+        nodes
     }
 }
 

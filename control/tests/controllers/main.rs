@@ -15,6 +15,7 @@ mod collection;
 mod conformance;
 mod faults;
 mod jobs;
+mod kills;
 mod nodes;
 mod quotas;
 mod scheduling;
