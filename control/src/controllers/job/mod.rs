@@ -8,6 +8,7 @@ mod failure_policy;
 mod indexes;
 mod plan;
 mod pod;
+mod status;
 
 use std::sync::Arc;
 
@@ -27,8 +28,8 @@ use super::runtime::pod_owners::{PodOwner, PodOwners, selector_of};
 use super::runtime::recorder::Severity;
 use super::runtime::worker::{Outcome, ReconcileError, unless_gone};
 use super::runtime::written::Written;
-pub(super) use plan::is_finished;
 use pod::{JOB_NAME, TRACKING};
+pub(super) use status::is_finished;
 
 const NAME: &str = "job-controller";
 const WORKERS: usize = 8;

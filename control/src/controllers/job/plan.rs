@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::failure_policy::{Verdict, judge};
 use super::indexes::Indexes;
 use super::pod::{self, TRACKING, counts_by_index};
+use super::status::{End, condition, is_finished};
 use crate::controllers::runtime::clock;
 use crate::controllers::runtime::metadata::Metadata;
 use crate::controllers::runtime::pod::Pod;
@@ -46,63 +46,25 @@ pub(super) struct Plan {
     pub(super) wake: Option<Duration>,
 }
 
-/// How a Job ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct End {
-    succeeds: bool,
-    reason: String,
-    message: String,
-}
-
-impl End {
-    fn failure(reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            succeeds: false,
-            reason: reason.into(),
-            message: message.into(),
-        }
-    }
-
-    fn success(reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            succeeds: true,
-            reason: reason.into(),
-            message: message.into(),
-        }
-    }
-}
-
-/// Whether the Job has ended for good.
-pub(in crate::controllers) fn is_finished(job: &Job) -> bool {
-    ["Complete", "Failed"].iter().any(|kind| holds(job, kind))
-}
-
-fn holds(job: &Job, kind: &str) -> bool {
-    condition(job, kind).is_some_and(|condition| condition.status == "True")
-}
-
-fn condition<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == kind)
-}
-
 /// A Job with what its pods have come to.
-struct View<'a> {
-    job: &'a Job,
-    spec: &'a JobSpec,
-    now: Timestamp,
-    pods: &'a [Arc<Pod>],
-    active: Vec<&'a Arc<Pod>>,
-    terminating: usize,
+pub(super) struct View<'a> {
+    pub(super) job: &'a Job,
+    pub(super) spec: &'a JobSpec,
+    pub(super) now: Timestamp,
+    pub(super) pods: &'a [Arc<Pod>],
+    pub(super) active: Vec<&'a Arc<Pod>>,
+    pub(super) terminating: usize,
     /// Counted for good.
-    succeeded: i32,
-    failed: i32,
-    uncounted: UncountedTerminatedPods,
-    completed: Indexes,
-    failed_indexes: Indexes,
+    pub(super) succeeded: i32,
+    pub(super) failed: i32,
+    pub(super) uncounted: UncountedTerminatedPods,
+    pub(super) completed: Indexes,
+    pub(super) failed_indexes: Indexes,
     /// Why the pod failure policy ends the Job, if it does.
-    fatal: Option<String>,
-    strip: Vec<Arc<Pod>>,
+    pub(super) fatal: Option<String>,
+    pub(super) strip: Vec<Arc<Pod>>,
+    /// Failed pods that alone know how often their index has failed: counted when another one knows too.
+    held: Vec<&'a Arc<Pod>>,
 }
 
 /// What the Job needs. `settled`: whether the pods that were last made and deleted are seen.
@@ -158,10 +120,11 @@ impl<'a> View<'a> {
             uncounted: status.uncounted_terminated_pods.unwrap_or_default(),
             fatal: None,
             strip: Vec::new(),
+            held: Vec::new(),
         }
     }
 
-    fn is_indexed(&self) -> bool {
+    pub(super) fn is_indexed(&self) -> bool {
         self.spec.completion_mode.as_deref() == Some("Indexed")
     }
 
@@ -205,7 +168,10 @@ impl<'a> View<'a> {
             } else if pod.phase == "Succeeded" {
                 self.count_success(uid, pod);
             } else if self.has_failed(pod) {
-                self.count_failure(uid, pod);
+                match self.is_remembered(pod) {
+                    true => self.count_failure(pod),
+                    false => self.held.push(pod),
+                }
             }
         }
         if self.is_indexed() {
@@ -225,16 +191,54 @@ impl<'a> View<'a> {
         }
     }
 
-    fn count_failure(&mut self, uid: &str, pod: &Arc<Pod>) {
-        self.strip.push(Arc::clone(pod));
-        let verdict = judge(self.spec.pod_failure_policy.as_ref(), pod);
+    /// Whether the failures of the pod's index are known without it: the next pod of the index carries them on, or
+    /// there will be none.
+    fn is_remembered(&self, pod: &Pod) -> bool {
+        let Some(index) = self.index(pod).filter(|_| counts_by_index(self.job)) else {
+            return true;
+        };
+        let verdict = self.verdict(pod);
+        if matches!(verdict, Verdict::FailJob(_)) || self.fails_index(pod, &verdict) {
+            return true;
+        }
+        let (before, after) = (pod::index_failures(pod), self.failures_after(pod));
+        let mut others = self
+            .pods
+            .iter()
+            .filter(|other| pod::index(other) == Some(index));
+        self.completed.contains(index)
+            || self.failed_indexes.contains(index)
+            || others.any(|other| {
+                let known = pod::index_failures(other);
+                known > before || (known >= after && !other.has_ended() && !self.has_failed(other))
+            })
+    }
+
+    fn verdict(&self, pod: &Pod) -> Verdict {
+        judge(self.spec.pod_failure_policy.as_ref(), pod)
+    }
+
+    /// Whether the failure of the pod is the last that its index may have.
+    fn fails_index(&self, pod: &Pod, verdict: &Verdict) -> bool {
         let limit = self.spec.backoff_limit_per_index;
         let spent = limit.is_some_and(|limit| pod::index_failures(pod) >= limit);
+        *verdict == Verdict::FailIndex || (spent && *verdict == Verdict::Count)
+    }
+
+    /// How often the index of a failed pod has failed with it.
+    fn failures_after(&self, pod: &Pod) -> i32 {
+        pod::index_failures(pod) + i32::from(self.verdict(pod) != Verdict::Ignore)
+    }
+
+    fn count_failure(&mut self, pod: &Arc<Pod>) {
+        self.strip.push(Arc::clone(pod));
+        let verdict = self.verdict(pod);
+        let fails_index = self.fails_index(pod, &verdict);
         match verdict {
             Verdict::Ignore => return,
             Verdict::FailJob(why) => self.fatal = Some(why),
             Verdict::FailIndex | Verdict::Count => {
-                if (verdict == Verdict::FailIndex || spent)
+                if fails_index
                     && let Some(index) = self.index(pod)
                     && !self.completed.contains(index)
                 {
@@ -245,7 +249,7 @@ impl<'a> View<'a> {
         self.uncounted
             .failed
             .get_or_insert_default()
-            .push(uid.to_owned());
+            .push(pod.metadata.uid().to_owned());
     }
 
     /// The index of a pod, if the Job has it.
@@ -261,7 +265,8 @@ impl<'a> View<'a> {
     }
 
     fn all_failed(&self) -> i32 {
-        self.failed + length(self.uncounted.failed.as_ref())
+        let held = i32::try_from(self.held.len()).unwrap_or(i32::MAX);
+        self.failed + length(self.uncounted.failed.as_ref()) + held
     }
 
     fn fill(&mut self, mut plan: Plan, settled: bool) -> Plan {
@@ -269,6 +274,12 @@ impl<'a> View<'a> {
         let goes = self.job.metadata.is_terminating();
         let end = self.end(&mut plan.wake);
         plan.releases = end.is_none();
+        if end.is_some() || goes {
+            // No pod will carry on.
+            for pod in std::mem::take(&mut self.held) {
+                self.count_failure(pod);
+            }
+        }
         if end.is_some() || suspended {
             if settled {
                 plan.delete = self.active.iter().map(|pod| Arc::clone(pod)).collect();
@@ -452,15 +463,11 @@ impl<'a> View<'a> {
                 plan.wake = plan.wake.into_iter().chain([left]).min();
                 continue;
             }
-            let failures = own.filter(|pod| self.has_failed(pod) && !self.is_ignored(pod));
-            let failures = failures.map(|pod| pod::index_failures(pod) + 1).max();
+            let failed = own.filter(|pod| self.has_failed(pod));
+            let failures = failed.map(|pod| self.failures_after(pod)).max();
             plan.create
                 .push(pod::pod(self.job, Some((index, failures.unwrap_or(0)))));
         }
-    }
-
-    fn is_ignored(&self, pod: &Pod) -> bool {
-        judge(self.spec.pod_failure_policy.as_ref(), pod) == Verdict::Ignore
     }
 
     /// The pods that are missed least, and all but the oldest of an index.
@@ -495,7 +502,7 @@ impl<'a> View<'a> {
 
     /// How long to wait after the last failures in a row among `pods`.
     fn back_off(&self, pods: impl Iterator<Item = &'a Arc<Pod>>) -> Option<Duration> {
-        let ended = pods.filter(|pod| pod.has_ended() && !self.is_ignored(pod));
+        let ended = pods.filter(|pod| pod.has_ended() && self.verdict(pod) != Verdict::Ignore);
         let mut ended: Vec<_> = ended
             .map(|pod| (end_of(pod), pod.phase == "Failed"))
             .collect();
@@ -507,151 +514,9 @@ impl<'a> View<'a> {
         let due = clock::after(*last, wait);
         (due > self.now).then(|| clock::until(due, self.now))
     }
-
-    fn write_status(&self, plan: &mut Plan, end: Option<End>, suspended: bool) {
-        let status = &mut plan.status;
-        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        let ready = self.active.iter().filter(|pod| pod.ready).count();
-        status.active = Some(count(self.active.len())).filter(|count| *count > 0);
-        status.ready = Some(count(ready));
-        status.terminating = Some(count(self.terminating));
-        status.succeeded = Some(self.succeeded).filter(|count| *count > 0);
-        status.failed = Some(self.failed).filter(|count| *count > 0);
-        status.uncounted_terminated_pods = Some(self.uncounted.clone());
-        if self.is_indexed() {
-            status.completed_indexes =
-                Some(self.completed.to_string()).filter(|text| !text.is_empty());
-            if counts_by_index(self.job) {
-                status.failed_indexes = Some(self.failed_indexes.to_string());
-            }
-        }
-        let open = !self.active.is_empty()
-            || self.terminating > 0
-            || !plan.strip.is_empty()
-            || length(self.uncounted.succeeded.as_ref()) + length(self.uncounted.failed.as_ref())
-                > 0;
-        let was_suspended = holds(self.job, "Suspended");
-        match end {
-            Some(end) => finish(status, &mut plan.events, &end, open, self.now),
-            None if suspended => {
-                if !was_suspended {
-                    set(
-                        status,
-                        "Suspended",
-                        "True",
-                        "JobSuspended",
-                        "Job suspended",
-                        self.now,
-                    );
-                    plan.events
-                        .push((Severity::Normal, "Suspended", "Job suspended".into()));
-                }
-                status.start_time = None;
-            }
-            None => {
-                if was_suspended {
-                    set(
-                        status,
-                        "Suspended",
-                        "False",
-                        "JobResumed",
-                        "Job resumed",
-                        self.now,
-                    );
-                    plan.events
-                        .push((Severity::Normal, "Resumed", "Job resumed".into()));
-                }
-                if status.start_time.is_none() {
-                    status.start_time = Some(time(self.now));
-                    // Only now is it known when the deadline is.
-                    let deadline = self.spec.active_deadline_seconds;
-                    let deadline = deadline.and_then(|seconds| u64::try_from(seconds).ok());
-                    plan.wake = plan
-                        .wake
-                        .into_iter()
-                        .chain(deadline.map(Duration::from_secs))
-                        .min();
-                }
-            }
-        }
-    }
 }
 
-/// Says that the Job will end, and once nothing of it is left, that it has.
-fn finish(
-    status: &mut JobStatus,
-    events: &mut Vec<(Severity, &'static str, String)>,
-    end: &End,
-    open: bool,
-    now: Timestamp,
-) {
-    let (target, last) = if end.succeeds {
-        ("SuccessCriteriaMet", "Complete")
-    } else {
-        ("FailureTarget", "Failed")
-    };
-    set(status, target, "True", &end.reason, &end.message, now);
-    if open {
-        return;
-    }
-    set(status, last, "True", &end.reason, &end.message, now);
-    if end.succeeds {
-        status.completion_time = Some(time(now));
-        events.push((Severity::Normal, "Completed", "Job completed".into()));
-        return;
-    }
-    const REASONS: [&str; 5] = [
-        "BackoffLimitExceeded",
-        "DeadlineExceeded",
-        "PodFailurePolicy",
-        "MaxFailedIndexesExceeded",
-        "FailedIndexes",
-    ];
-    let reason = REASONS.into_iter().find(|reason| *reason == end.reason);
-    events.push((
-        Severity::Warning,
-        reason.unwrap_or("Failed"),
-        end.message.clone(),
-    ));
-}
-
-fn set(
-    status: &mut JobStatus,
-    kind: &str,
-    value: &str,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    let conditions = status.conditions.get_or_insert_default();
-    let known = conditions
-        .iter()
-        .position(|condition| condition.type_ == kind);
-    if known
-        .and_then(|at| conditions.get(at))
-        .is_some_and(|of| of.status == value)
-    {
-        return;
-    }
-    let condition = JobCondition {
-        last_probe_time: Some(time(now)),
-        last_transition_time: Some(time(now)),
-        message: Some(message.to_owned()),
-        reason: Some(reason.to_owned()),
-        status: value.to_owned(),
-        type_: kind.to_owned(),
-    };
-    match known.and_then(|at| conditions.get_mut(at)) {
-        Some(known) => *known = condition,
-        None => conditions.push(condition),
-    }
-}
-
-fn time(now: Timestamp) -> Time {
-    Time(windlass_api::time::to_seconds(now))
-}
-
-fn length(list: Option<&Vec<String>>) -> i32 {
+pub(super) fn length(list: Option<&Vec<String>>) -> i32 {
     list.map_or(0, |list| i32::try_from(list.len()).unwrap_or(i32::MAX))
 }
 

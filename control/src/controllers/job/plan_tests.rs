@@ -1,6 +1,9 @@
 //! Tables of Jobs, and a Job that runs to its end with the controller stopped at every step.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
+use crate::controllers::job::pod::INDEX_FAILURES;
 use serde_json::{Value, json};
 
 fn at(seconds: i64) -> Timestamp {
@@ -221,6 +224,50 @@ fn indexes_are_made_completed_and_failed_one_by_one() {
         at(1000),
     );
     assert_eq!(told(&plan), "-1");
+}
+
+#[test]
+fn failures_of_an_index_outlive_the_pod_that_failed() {
+    let spec = json!({"completions": 1, "parallelism": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 2});
+    let after = |failures: i32, state: char| {
+        let mut pod = pod(&format!("p{failures}{state}"), state, Some(0));
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(INDEX_FAILURES.into(), failures.to_string());
+        Arc::new(pod)
+    };
+    let run = |spec: &Value, pods: &[Arc<Pod>], now: i64| {
+        let plan = plan(&job(spec, &json!({})), pods, true, at(now));
+        let made = plan.create.first();
+        let made = made.map(|pod| pod.metadata.annotation(INDEX_FAILURES).to_owned());
+        (told(&plan), made)
+    };
+    let failed = after(0, 'f');
+    // While it is waited for its replacement, and until that is seen, the failed pod stays.
+    assert_eq!(run(&spec, &[failed.clone()], 5), (String::new(), None));
+    let next = ("+1".to_owned(), Some("1".to_owned()));
+    assert_eq!(run(&spec, &[failed.clone()], 1000), next);
+    let seen = [failed, after(1, 'r')];
+    assert_eq!(run(&spec, &seen, 1000), ("strip 1".into(), None));
+    // The last failure fails the index, and with it everything is over.
+    let ended = ("strip 1 FailureTarget:FailedIndexes".to_owned(), None);
+    assert_eq!(run(&spec, &[after(2, 'f')], 1000), ended);
+    // A failure that is ignored carries on those before it.
+    let mut lenient = spec.clone();
+    lenient["podFailurePolicy"] = json!({"rules": [{"action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]});
+    let mut ignored = Pod::clone(&after(1, 'f'));
+    ignored.conditions = vec![("DisruptionTarget".into(), "True".into())];
+    let ignored = Arc::new(ignored);
+    let next = ("+1".to_owned(), Some("1".to_owned()));
+    assert_eq!(run(&lenient, &[ignored.clone()], 1000), next);
+    let seen = [ignored, after(1, 'r')];
+    assert_eq!(run(&lenient, &seen, 1000), ("strip 1".into(), None));
+    // Too late for another pod, nothing is held back.
+    let mut late = spec;
+    late["activeDeadlineSeconds"] = json!(10);
+    let late = job(&late, &json!({"startTime": "1970-01-01T00:00:00Z"}));
+    let plan = plan(&late, &[after(0, 'f')], true, at(1000));
+    assert_eq!(told(&plan), "strip 1 FailureTarget:DeadlineExceeded");
 }
 
 /// Whatever is cut off, each of the pods is counted once in the end.
