@@ -35,6 +35,8 @@ mod queue;
 mod resources;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod state_tests;
 mod storage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -63,6 +63,7 @@ const COMPONENTS: &[(&str, &[Rule])] = &[
                     "configmaps",
                     "replicationcontrollers",
                     "resourcequotas",
+                    "persistentvolumeclaims",
                 ],
             ),
             rule(

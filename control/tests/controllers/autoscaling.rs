@@ -145,3 +145,34 @@ async fn what_cannot_be_done_is_said_and_the_least_holds_all_the_same() {
     .await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_count_the_same_pods_say_so_until_one_is_gone() {
+    let value = Arc::new(AtomicI64::new(30));
+    let cluster = cluster(&value).await;
+    let target = json!({"type": "AverageValue", "averageValue": "10"});
+    let metric =
+        json!({"type": "External", "external": {"metric": {"name": "queue"}, "target": target}});
+    let autoscalers = cluster.api::<HorizontalPodAutoscaler>();
+    create(&autoscalers, autoscaler("Deployment", 1, &metric)).await;
+    let active = |all: &_, expected: &str| says(all, "ScalingActive").as_deref() == Some(expected);
+    eventually(&autoscalers, |all| active(all, "True ValidMetricFound")).await;
+    let mut other = autoscaler("Deployment", 1, &metric);
+    other["metadata"]["name"] = json!("other");
+    create(&autoscalers, other).await;
+    let all = eventually(&autoscalers, |all| active(all, "False AmbiguousSelector")).await;
+    let conditions = all["web"].status.as_ref().unwrap().conditions.as_ref();
+    let text = conditions
+        .unwrap()
+        .iter()
+        .find_map(|of| of.message.as_deref().filter(|of| of.contains("multiple")));
+    let expected =
+        "pods by selector app=web are controlled by multiple HPAs: [default/other default/web]";
+    assert_eq!(text, Some(expected));
+    autoscalers
+        .delete("other", &Default::default())
+        .await
+        .unwrap();
+    eventually(&autoscalers, |all| active(all, "True ValidMetricFound")).await;
+    cluster.stop().await;
+}

@@ -3,16 +3,19 @@
 //! is the same.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Method, Request, Response, StatusCode};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::client::Body;
+use kube::core::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, create, eventually, merge};
@@ -217,4 +220,73 @@ async fn no_result_of_a_job_is_lost_or_counted_twice() {
     })
     .await;
     cluster.stop().await;
+}
+
+/// Everything that is involved in a rollout is written by others all the time, so that writes at a version are
+/// refused; and another set wants the same pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_other_writers_and_a_rival_change_nothing() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let deployments = cluster.api::<Deployment>();
+    create(&deployments, workload("a", &json!({"replicas": 4}))).await;
+    let rival = json!({"metadata": {"name": "rival"}, "spec": workload("a", &json!({"replicas": 2}))["spec"]});
+    create(&cluster.api::<ReplicaSet>(), rival).await;
+    let client = cluster.client.clone();
+    let storm = tokio::spawn(async move {
+        let mut at = 0_u64;
+        loop {
+            storm_over::<Deployment>(&client, at).await;
+            storm_over::<ReplicaSet>(&client, at).await;
+            storm_over::<Pod>(&client, at).await;
+            at += 1;
+        }
+    });
+    let sets = cluster.api::<ReplicaSet>();
+    for image in ["b", "c", "d"] {
+        merge(&deployments, "web", change(image)).await;
+        eventually(&deployments, |all| {
+            let status = all["web"].status.clone().unwrap_or_default();
+            status.observed_generation == all["web"].metadata.generation
+                && (status.replicas, status.available_replicas) == (Some(4), Some(4))
+                && status.updated_replicas == Some(4)
+        })
+        .await;
+    }
+    let owners = |all: &BTreeMap<String, Pod>| {
+        let mut counts = BTreeMap::new();
+        for pod in all.values() {
+            let owners = pod.metadata.owner_references.as_deref().unwrap_or(&[]);
+            assert_eq!(owners.len(), 1, "{:?} has one owner", pod.metadata.name);
+            *counts.entry(owners[0].name.clone()).or_insert(0) += 1;
+        }
+        counts
+    };
+    let pods = cluster.api::<Pod>();
+    let all = eventually(&pods, |all| owners(all).values().copied().eq([2, 4])).await;
+    assert_eq!(owners(&all)["rival"], 2, "{:?}", owners(&all));
+    eventually(&sets, |all| {
+        let of = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
+        all.values().map(of).sum::<i32>() == 6
+    })
+    .await;
+    storm.abort();
+    cluster.stop().await;
+}
+
+/// Writes every object of a kind once.
+async fn storm_over<K>(client: &Client, at: u64)
+where
+    K: kube::Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), "default");
+    let note = json!({"metadata": {"annotations": {"storm": at.to_string()}}});
+    for object in api.list(&ListParams::default()).await.unwrap() {
+        let name = object.meta().name.as_deref().unwrap();
+        // It may be gone by now.
+        let _ = api
+            .patch(name, &PatchParams::default(), &Patch::Merge(&note))
+            .await;
+    }
 }

@@ -42,11 +42,14 @@ impl Fuse {
         request: Request<Body>,
     ) -> Result<Response<Body>, kube::Error> {
         let counts = request.method() != Method::GET && !request.uri().path().ends_with("/events");
-        let left = match self.left.load(Ordering::SeqCst) {
-            NEVER => NEVER,
-            0 => return pending().await,
-            _ if counts => self.left.fetch_sub(1, Ordering::SeqCst),
-            left => left,
+        let less = |left| match left {
+            NEVER => Some(NEVER),
+            0 => None,
+            left => Some(left - usize::from(counts)),
+        };
+        let order = Ordering::SeqCst;
+        let Ok(left) = self.left.fetch_update(order, order, less) else {
+            return pending().await;
         };
         let response = client.send(request).await;
         if counts && left == 1 {

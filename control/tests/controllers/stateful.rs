@@ -133,6 +133,48 @@ async fn a_stateful_set_comes_up_in_order_is_replaced_from_the_end_and_keeps_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn claims_go_with_whom_the_policy_says_when_it_says_so() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let volumes = Api::all(cluster.client.clone());
+    let provisioner = tokio::spawn(provision(cluster.api(), volumes));
+    let (sets, claims) = (
+        cluster.api::<StatefulSet>(),
+        cluster.api::<PersistentVolumeClaim>(),
+    );
+    create(&sets, stateful_set(3)).await;
+    eventually(&sets, |all| is_up(all, 3)).await;
+    let both = json!({"spec": {"persistentVolumeClaimRetentionPolicy":
+        {"whenScaled": "Delete", "whenDeleted": "Delete"}}});
+    merge(&sets, "web", both).await;
+    let owned_by = |all: &BTreeMap<String, PersistentVolumeClaim>, kinds: &[&str]| {
+        let mut owners = all
+            .values()
+            .map(|claim| claim.metadata.owner_references.as_deref().unwrap_or(&[]));
+        owners.all(|of| {
+            of.iter()
+                .map(|of| of.kind.as_str())
+                .eq(kinds.iter().copied())
+        })
+    };
+    eventually(&claims, |all| owned_by(all, &["StatefulSet"])).await;
+    merge(&sets, "web", json!({"spec": {"replicas": 2}})).await;
+    eventually(&claims, |all| all.keys().eq(["data-web-0", "data-web-1"])).await;
+    let kept = json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain"}}});
+    merge(&sets, "web", kept).await;
+    eventually(&claims, |all| owned_by(all, &[])).await;
+    merge(&sets, "web", json!({"spec": {"replicas": 1}})).await;
+    eventually(&claims, |all| all.keys().eq(["data-web-0"])).await;
+    sets.delete("web", &DeleteParams::foreground())
+        .await
+        .unwrap();
+    eventually(&sets, BTreeMap::is_empty).await;
+    assert_eq!(eventually(&claims, |_| true).await.len(), 1);
+    provisioner.abort();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_waits_for_a_pod_that_is_not_ready_unless_it_is_parallel() {
     let cluster = Cluster::start().await;
     // The node is there, and nobody runs anything on it.

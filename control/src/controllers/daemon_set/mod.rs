@@ -54,6 +54,7 @@ async fn run(context: Context) {
         context.recorder.clone(),
         &informers.daemon_sets,
         &informers.pods,
+        context.queue(),
     );
     let (sets, queue) = (
         Arc::clone(&informers.daemon_sets),

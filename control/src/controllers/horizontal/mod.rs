@@ -38,6 +38,7 @@ use super::Context;
 use super::runtime::informer::{Change, Index};
 use super::runtime::key::Key;
 use super::runtime::metadata::Metadata;
+use super::runtime::pod::Pod;
 use super::runtime::recorder::reference;
 use super::runtime::work_queue::WorkQueue;
 use super::runtime::worker::{Outcome, ReconcileError, message, unless_gone, work};
@@ -69,6 +70,7 @@ async fn run(context: Context) {
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
         histories: Mutex::default(),
+        selectors: Mutex::default(),
         context,
     });
     let informers = &controller.context.informers;
@@ -86,6 +88,8 @@ struct Controller {
     context: Context,
     queue: Arc<WorkQueue<Key>>,
     histories: Mutex<HashMap<Key, History>>,
+    /// Whose use counts for each autoscaler.
+    selectors: Mutex<HashMap<Key, LabelSelector>>,
 }
 
 /// What was found out about an autoscaler, and what is to be done.
@@ -110,11 +114,10 @@ type Refused = (&'static str, String);
 
 impl Finding {
     /// It cannot be told whose use counts.
-    fn without_selector(mut self, why: String) -> Self {
-        const REASON: &str = "InvalidSelector";
+    fn without_selector(mut self, (reason, why): Refused) -> Self {
         self.conditions
-            .push(Condition::inactive(REASON, why.clone()));
-        self.trouble = Some((REASON, why));
+            .push(Condition::inactive(reason, why.clone()));
+        self.trouble = Some((reason, why));
         self
     }
 }
@@ -124,15 +127,10 @@ impl Controller {
         let Some(autoscaler) = change.either() else {
             return;
         };
-        let key = Key::of(&autoscaler.metadata);
-        if change.new.is_none() {
-            self.histories().remove(&key);
-            return;
-        }
         // Its own status is no news; the next look is due already.
         let old = change.old.map(|old| &old.spec);
-        if old != Some(&autoscaler.spec) {
-            self.queue.add(key);
+        if change.new.is_none() || old != Some(&autoscaler.spec) {
+            self.queue.add(Key::of(&autoscaler.metadata));
         }
     }
 
@@ -142,8 +140,17 @@ impl Controller {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn selectors(&self) -> MutexGuard<'_, HashMap<Key, LabelSelector>> {
+        self.selectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn reconcile(&self, key: Key) -> Outcome {
         let Some(autoscaler) = self.context.informers.autoscalers.get(&key) else {
+            // Not when it goes: a look that had begun would bring them back.
+            self.histories().remove(&key);
+            self.selectors().remove(&key);
             return Ok(None);
         };
         let Some(spec) = &autoscaler.spec else {
@@ -263,19 +270,12 @@ impl Controller {
         }
         let selector = status.and_then(|status| status.selector.as_deref());
         let selector = selector.unwrap_or_default();
-        let parsed = match LabelSelector::parse(selector) {
-            Ok(parsed) if !selector.is_empty() => parsed,
-            Ok(_) => {
-                let text = "the HPA target's scale is missing a selector";
-                return finding.without_selector(text.into());
-            }
-            Err(error) => {
-                let text = format!("the HPA target's scale has an invalid selector: {error}");
-                return finding.without_selector(text);
-            }
+        let pods = match self.pods_of(key, selector) {
+            Ok(pods) => pods,
+            Err(refused) => return finding.without_selector(refused),
         };
         let (answers, failed) = self
-            .measure(key, spec, replicas, (selector, &parsed), now)
+            .measure(key, spec, replicas, (selector, pods), now)
             .await;
         finding.metrics = Some(answers.iter().map(|of| of.shown.clone()).collect());
         let best = answers.iter().max_by_key(|of| of.proposal.replicas);
@@ -310,22 +310,57 @@ impl Controller {
         finding
     }
 
+    /// The pods whose use counts; if another autoscaler counts one of them too, neither can know what it does.
+    fn pods_of(&self, key: &Key, text: &str) -> Result<Vec<Arc<Pod>>, Refused> {
+        let invalid = |text: String| ("InvalidSelector", text);
+        if text.is_empty() {
+            return Err(invalid(
+                "the HPA target's scale is missing a selector".into(),
+            ));
+        }
+        let selector = LabelSelector::parse(text).map_err(|error| {
+            invalid(format!(
+                "the HPA target's scale has an invalid selector: {error}"
+            ))
+        })?;
+        let index = Index::Namespace(key.namespace.to_string());
+        let mut pods = self.context.informers.pods.by(&index);
+        pods.retain(|pod| selector.matches(pod.metadata.labels()));
+        let mut selectors = self.selectors();
+        selectors.insert(key.clone(), selector);
+        let counts = |selector: &LabelSelector| {
+            pods.iter()
+                .any(|pod| selector.matches(pod.metadata.labels()))
+        };
+        let counting = selectors.iter().filter(|(other, selector)| {
+            *other != key && other.namespace == key.namespace && counts(selector)
+        });
+        let mut counting: Vec<_> = counting.map(|(other, _)| other.to_string()).collect();
+        if counting.is_empty() {
+            return Ok(pods);
+        }
+        counting.push(key.to_string());
+        counting.sort_unstable();
+        let text = format!(
+            "pods by selector {text} are controlled by multiple HPAs: [{}]",
+            counting.join(" ")
+        );
+        Err(("AmbiguousSelector", text))
+    }
+
     /// What each metric answers, and what the first that does not says.
     async fn measure(
         &self,
         key: &Key,
         spec: &HorizontalPodAutoscalerSpec,
         replicas: i64,
-        (text, selector): (&str, &LabelSelector),
+        (selector, pods): (&str, Vec<Arc<Pod>>),
         now: Timestamp,
     ) -> (Vec<Answer>, Option<Refused>) {
-        let index = Index::Namespace(key.namespace.to_string());
-        let mut pods = self.context.informers.pods.by(&index);
-        pods.retain(|pod| selector.matches(pod.metadata.labels()));
         let source = Source {
             client: self.context.client.clone(),
             namespace: key.namespace.to_string(),
-            selector: text.to_owned(),
+            selector: selector.to_owned(),
             pods,
             resources: OnceCell::new(),
         };

@@ -56,6 +56,7 @@ async fn run(context: Context) {
         context.recorder.clone(),
         &informers.jobs,
         &informers.pods,
+        context.queue(),
     );
     let controller = Controller {
         context: &context,

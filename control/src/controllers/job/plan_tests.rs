@@ -227,6 +227,17 @@ fn indexes_are_made_completed_and_failed_one_by_one() {
 }
 
 #[test]
+fn a_job_that_ended_before_anybody_looked_has_a_start_all_the_same() {
+    let one = json!({"completions": 1});
+    let first = plan(&job(&one, &json!({})), &pods("s", false), true, at(1000));
+    assert_eq!(first.status.start_time, Some(Time(at(1000))));
+    let counted = json!({"succeeded": 1});
+    let last = plan(&job(&one, &counted), &[], true, at(1001));
+    let times = (last.status.start_time, last.status.completion_time);
+    assert_eq!(times, (Some(Time(at(1001))), Some(Time(at(1001)))));
+}
+
+#[test]
 fn failures_of_an_index_outlive_the_pod_that_failed() {
     let spec = json!({"completions": 1, "parallelism": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 2});
     let after = |failures: i32, state: char| {
@@ -243,9 +254,12 @@ fn failures_of_an_index_outlive_the_pod_that_failed() {
     };
     let failed = after(0, 'f');
     // While it is waited for its replacement, and until that is seen, the failed pod stays.
-    assert_eq!(run(&spec, &[failed.clone()], 5), (String::new(), None));
+    assert_eq!(
+        run(&spec, std::slice::from_ref(&failed), 5),
+        (String::new(), None)
+    );
     let next = ("+1".to_owned(), Some("1".to_owned()));
-    assert_eq!(run(&spec, &[failed.clone()], 1000), next);
+    assert_eq!(run(&spec, std::slice::from_ref(&failed), 1000), next);
     let seen = [failed, after(1, 'r')];
     assert_eq!(run(&spec, &seen, 1000), ("strip 1".into(), None));
     // The last failure fails the index, and with it everything is over.
@@ -259,7 +273,7 @@ fn failures_of_an_index_outlive_the_pod_that_failed() {
     ignored.conditions = vec![("DisruptionTarget".into(), "True".into())];
     let ignored = Arc::new(ignored);
     let next = ("+1".to_owned(), Some("1".to_owned()));
-    assert_eq!(run(&lenient, &[ignored.clone()], 1000), next);
+    assert_eq!(run(&lenient, std::slice::from_ref(&ignored), 1000), next);
     let seen = [ignored, after(1, 'r')];
     assert_eq!(run(&lenient, &seen, 1000), ("strip 1".into(), None));
     // Too late for another pod, nothing is held back.

@@ -73,49 +73,32 @@ impl View<'_> {
             || !plan.strip.is_empty()
             || length(self.uncounted.succeeded.as_ref()) + length(self.uncounted.failed.as_ref())
                 > 0;
-        let was_suspended = holds(self.job, "Suspended");
-        match end {
-            Some(end) => finish(status, &mut plan.events, &end, open, self.now),
-            None if suspended => {
-                if !was_suspended {
-                    set(
-                        status,
-                        "Suspended",
-                        "True",
-                        "JobSuspended",
-                        "Job suspended",
-                        self.now,
-                    );
-                    plan.events
-                        .push((Severity::Normal, "Suspended", "Job suspended".into()));
-                }
-                status.start_time = None;
+        let (time, was_suspended) = (self.now, holds(self.job, "Suspended"));
+        let mut says = |value, reason, message: &'static str, event| {
+            set(status, "Suspended", value, reason, message, time);
+            plan.events.push((Severity::Normal, event, message.into()));
+        };
+        if end.is_none() && suspended {
+            if !was_suspended {
+                says("True", "JobSuspended", "Job suspended", "Suspended");
             }
-            None => {
-                if was_suspended {
-                    set(
-                        status,
-                        "Suspended",
-                        "False",
-                        "JobResumed",
-                        "Job resumed",
-                        self.now,
-                    );
-                    plan.events
-                        .push((Severity::Normal, "Resumed", "Job resumed".into()));
-                }
-                if status.start_time.is_none() {
-                    status.start_time = Some(time(self.now));
-                    // Only now is it known when the deadline is.
-                    let deadline = self.spec.active_deadline_seconds;
-                    let deadline = deadline.and_then(|seconds| u64::try_from(seconds).ok());
-                    plan.wake = plan
-                        .wake
-                        .into_iter()
-                        .chain(deadline.map(Duration::from_secs))
-                        .min();
-                }
-            }
+            status.start_time = None;
+            return;
+        }
+        if end.is_none() && was_suspended {
+            says("False", "JobResumed", "Job resumed", "Resumed");
+        }
+        if status.start_time.is_none() {
+            // Also of a Job that has ended before anybody looked at it: what has no start has no end.
+            status.start_time = Some(seconds(self.now));
+            // Only now is it known when the deadline is.
+            let deadline = self.spec.active_deadline_seconds;
+            let deadline = deadline.and_then(|seconds| u64::try_from(seconds).ok());
+            let deadline = deadline.map(Duration::from_secs);
+            plan.wake = plan.wake.into_iter().chain(deadline).min();
+        }
+        if let Some(end) = end {
+            finish(status, &mut plan.events, &end, open, self.now);
         }
     }
 }
@@ -139,7 +122,7 @@ fn finish(
     }
     set(status, last, "True", &end.reason, &end.message, now);
     if end.succeeds {
-        status.completion_time = Some(time(now));
+        status.completion_time = Some(seconds(now));
         events.push((Severity::Normal, "Completed", "Job completed".into()));
         return;
     }
@@ -177,8 +160,8 @@ fn set(
         return;
     }
     let condition = JobCondition {
-        last_probe_time: Some(time(now)),
-        last_transition_time: Some(time(now)),
+        last_probe_time: Some(seconds(now)),
+        last_transition_time: Some(seconds(now)),
         message: Some(message.to_owned()),
         reason: Some(reason.to_owned()),
         status: value.to_owned(),
@@ -190,6 +173,6 @@ fn set(
     }
 }
 
-fn time(now: Timestamp) -> Time {
+fn seconds(now: Timestamp) -> Time {
     Time(windlass_api::time::to_seconds(now))
 }

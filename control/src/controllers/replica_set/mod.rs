@@ -85,6 +85,7 @@ async fn run<K: Replicas>(context: Context) {
         context.recorder.clone(),
         K::informer(informers),
         &informers.pods,
+        context.queue(),
     );
     let controller = Controller {
         context: &context,

@@ -126,7 +126,7 @@ impl Jumps {
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             // The clock is gone, and so is everything that could turn it.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

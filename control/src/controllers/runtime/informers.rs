@@ -10,8 +10,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, ReplicationController, ResourceQuota, Service,
-    ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -46,6 +46,8 @@ pub struct Informers {
     pub cron_jobs: Arc<Informer<CronJob>>,
     /// StatefulSets.
     pub stateful_sets: Arc<Informer<StatefulSet>>,
+    /// PersistentVolumeClaims.
+    pub claims: Arc<Informer<PersistentVolumeClaim>>,
     /// DaemonSets.
     pub daemon_sets: Arc<Informer<DaemonSet>>,
     /// ControllerRevisions.
@@ -93,6 +95,7 @@ impl Informers {
             jobs: Informer::new(Api::all(client.clone()), all()),
             cron_jobs: Informer::new(Api::all(client.clone()), all()),
             stateful_sets: Informer::new(Api::all(client.clone()), all()),
+            claims: Informer::new(Api::all(client.clone()), all()),
             daemon_sets: Informer::new(Api::all(client.clone()), all()),
             controller_revisions: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
@@ -120,6 +123,7 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.jobs).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.cron_jobs).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.stateful_sets).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.claims).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.daemon_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.controller_revisions).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
@@ -167,6 +171,7 @@ whole!(
     Job,
     CronJob,
     StatefulSet,
+    PersistentVolumeClaim,
     DaemonSet,
     ControllerRevision,
     ReplicaSet,

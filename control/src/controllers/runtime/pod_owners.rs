@@ -97,20 +97,21 @@ pub struct PodOwners<K: PodOwner> {
 }
 
 impl<K: PodOwner> PodOwners<K> {
-    /// The owners in one cache, and those of `pods` that are theirs.
+    /// The owners in one cache, and those of `pods` that are theirs; `queue` is to be theirs alone.
     #[must_use]
     pub fn new(
         client: Client,
         recorder: Recorder,
         owners: &Arc<Informer<K>>,
         pods: &Arc<Informer<Pod>>,
+        queue: Arc<WorkQueue<Key>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
             recorder,
             owners: Arc::clone(owners),
             pods: Arc::clone(pods),
-            queue: Arc::default(),
+            queue,
             expectations: Expectations::default(),
         })
     }

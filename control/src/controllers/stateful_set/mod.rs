@@ -1,9 +1,10 @@
 //! StatefulSet: pods with names that stay, made and replaced in order, each with claims of its own.
 //!
-//! Per key: claim pods, find the two revisions that pods may be of (`history.rs`), then carry out
-//! [`plan::plan`] and write the status if it changed. A pod's name follows from its ordinal, so a cache that is
+//! Per key: claim pods, find the two revisions that pods may be of (`history.rs`), have claims go with whom the
+//! set's policy says, then carry out [`plan::plan`] and write the status if it changed. A pod's name follows from its ordinal, so a cache that is
 //! behind leads to "already exists" and never to one pod too many.
 
+mod claims;
 mod plan;
 mod pod;
 
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{self as core, PodTemplateSpec};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
 use windlass_api::label_selector::LabelSelector;
 
 use super::Context;
@@ -43,11 +45,13 @@ pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
 async fn run(context: Context) {
     let informers = &context.informers;
     informers.controller_revisions.synced().await;
+    informers.claims.synced().await;
     let owners = PodOwners::new(
         context.client.clone(),
         context.recorder.clone(),
         &informers.stateful_sets,
         &informers.pods,
+        context.queue(),
     );
     let controller = Controller {
         context: &context,
@@ -107,7 +111,13 @@ impl Controller<'_> {
             update: template.clone(),
             names: (current.clone(), update.clone()),
         };
-        let done = self.carry_out(&key, &set, &templates, plan.actions).await;
+        let mut done = match set.metadata.is_terminating() {
+            true => Ok(()),
+            false => self.own_claims(&key, &set, &pods).await,
+        };
+        if done.is_ok() {
+            done = self.carry_out(&key, &set, &templates, plan.actions).await;
+        }
         if set.status.as_ref() != Some(&plan.status) {
             let mut changed = StatefulSet::clone(&set);
             changed.status = Some(plan.status);
@@ -150,10 +160,6 @@ impl Controller<'_> {
                     self.create(key, set, ordinal, &pod).await
                 }
                 Action::Delete(pod) => self.delete(key, set, &pod).await,
-                Action::Retire(pod) => {
-                    self.release_claims(key, set, &pod).await?;
-                    self.delete(key, set, &pod).await
-                }
             }
         });
         let results = futures::future::join_all(actions).await;
@@ -170,7 +176,7 @@ impl Controller<'_> {
     ) -> Result<(), ReconcileError> {
         let (name, of) = (pod.metadata.name(), set.metadata.name());
         let claims = self.owners.api::<core::PersistentVolumeClaim>(key);
-        for claim in pod::claims(set, ordinal) {
+        for claim in claims::claims(set, ordinal) {
             let made = claims.create(&PostParams::default(), &claim).await;
             match made {
                 Err(error) if !is_already_exists(&error) => {
@@ -236,24 +242,43 @@ impl Controller<'_> {
         }
     }
 
-    /// Lets the claims of a pod that is not wanted any more go with it, if the set says so.
-    async fn release_claims(
+    /// Has the claims of each pod go with whom the set's policy says now.
+    async fn own_claims(
         &self,
         key: &Key,
         set: &StatefulSet,
-        pod: &Pod,
+        pods: &[Arc<Pod>],
     ) -> Result<(), ReconcileError> {
-        let Some(patch) = pod::scaled_down_patch(set, pod) else {
-            return Ok(());
-        };
-        let Some(ordinal) = ordinal(set.metadata.name(), pod.metadata.name()) else {
-            return Ok(());
-        };
         let api = self.owners.api::<core::PersistentVolumeClaim>(key);
-        for claim in pod::claims(set, ordinal) {
-            let params = kube::api::PatchParams::default();
-            let patch = kube::api::Patch::Strategic(&patch);
-            unless_gone(api.patch(claim.metadata.name(), &params, &patch).await)?;
+        for pod in pods {
+            let Some(ordinal) = ordinal(set.metadata.name(), pod.metadata.name()) else {
+                continue;
+            };
+            let is_surplus = !plan::ordinals(set).contains(&ordinal);
+            for claim in claims::claims(set, ordinal) {
+                let name = claim.metadata.name();
+                let known = self
+                    .context
+                    .informers
+                    .claims
+                    .get(&Key::new(&key.namespace, name));
+                let known = match known {
+                    Some(known) => known.metadata.clone(),
+                    // One that was made just now has its owners; but this is the last chance before the pod goes.
+                    None if is_surplus => match api.get_opt(name).await? {
+                        Some(found) => found.metadata,
+                        None => continue,
+                    },
+                    None => continue,
+                };
+                let Some(owners) = claims::owners(set, pod, is_surplus, known.owners()) else {
+                    continue;
+                };
+                let patch = json!({"metadata": {
+                    "uid": known.uid, "resourceVersion": known.resource_version, "ownerReferences": owners}});
+                let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+                unless_gone(api.patch(name, &params, &patch).await)?;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a StatefulSet needs: pure decisions. Source: upstream's `defaultStatefulSetControl`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,6 @@ pub(super) enum Action {
     Create { ordinal: i32, updated: bool },
     /// Delete a pod; another may take its place.
     Delete(Arc<Pod>),
-    /// Delete a pod beyond the wanted number, and what only it used.
-    Retire(Arc<Pod>),
 }
 
 /// What is to be done, and the status.
@@ -55,6 +54,14 @@ struct View<'a> {
     now: Timestamp,
 }
 
+/// The ordinals that pods are wanted for.
+pub(super) fn ordinals(set: &StatefulSet) -> Range<i32> {
+    let spec = set.spec.as_ref();
+    let start = spec.and_then(|spec| spec.ordinals.as_ref()?.start);
+    let (start, count) = (start.unwrap_or(0), spec.and_then(|spec| spec.replicas));
+    start..start.saturating_add(count.unwrap_or(1))
+}
+
 /// What the set needs.
 pub(super) fn plan(
     set: &StatefulSet,
@@ -64,21 +71,21 @@ pub(super) fn plan(
 ) -> Plan {
     let default = StatefulSetSpec::default();
     let spec = set.spec.as_ref().unwrap_or(&default);
-    let start = spec.ordinals.as_ref().and_then(|of| of.start).unwrap_or(0);
-    let end = start.saturating_add(spec.replicas.unwrap_or(1));
+    let wanted = ordinals(set);
     let mut by_ordinal: BTreeMap<i32, &Arc<Pod>> = BTreeMap::new();
     for pod in pods {
         if let Some(ordinal) = ordinal(set.metadata.name(), pod.metadata.name()) {
             by_ordinal.insert(ordinal, pod);
         }
     }
-    let replicas = (start..end)
+    let replicas = wanted
+        .clone()
         .map(|at| (at, by_ordinal.get(&at).copied()))
         .collect();
     let condemned = by_ordinal
         .iter()
         .rev()
-        .filter(|(at, _)| !(start..end).contains(*at));
+        .filter(|(at, _)| !wanted.contains(at));
     let view = View {
         set,
         spec,
@@ -166,12 +173,7 @@ impl<'a> View<'a> {
         if kind != "RollingUpdate" {
             return false;
         }
-        let start = self
-            .spec
-            .ordinals
-            .as_ref()
-            .and_then(|of| of.start)
-            .unwrap_or(0);
+        let start = ordinals(self.set).start;
         let rolling = strategy.and_then(|of| of.rolling_update.as_ref());
         let below = match rolling.and_then(|of| of.partition) {
             Some(partition) => partition,
@@ -202,7 +204,7 @@ impl<'a> View<'a> {
             if !self.is_parallel() && !is_first && !Self::is_healthy(pod) {
                 return true;
             }
-            actions.push(Action::Retire(Arc::clone(pod)));
+            actions.push(Action::Delete(Arc::clone(pod)));
             if !self.is_parallel() {
                 return true;
             }
@@ -216,12 +218,7 @@ impl<'a> View<'a> {
         if strategy.and_then(|of| of.type_.as_deref()) == Some("OnDelete") {
             return;
         }
-        let start = self
-            .spec
-            .ordinals
-            .as_ref()
-            .and_then(|of| of.start)
-            .unwrap_or(0);
+        let start = ordinals(self.set).start;
         let rolling = strategy.and_then(|of| of.rolling_update.as_ref());
         let partition = rolling.and_then(|of| of.partition).unwrap_or(0);
         let max = rolling.and_then(|of| of.max_unavailable.as_ref());
@@ -351,7 +348,7 @@ mod tests {
         })
     }
 
-    /// `+1` creates, `-1` replaces, `x1` retires; an apostrophe marks the old revision.
+    /// `+1` creates, `-1` replaces, `-1` retires; an apostrophe marks the old revision.
     fn actions(spec: Value, states: &str) -> String {
         let set = json!({"metadata": {"name": "web"}, "spec": spec, "status": {"replicas": 0, "currentReplicas": 0}});
         let set: StatefulSet = serde_json::from_value(set).unwrap();
@@ -376,7 +373,6 @@ mod tests {
                 updated: false,
             } => format!("+{ordinal}'"),
             Action::Delete(pod) => pod.metadata.name().replace("web", ""),
-            Action::Retire(pod) => pod.metadata.name().replace("web-", "x"),
         };
         plan.actions.iter().map(show).collect::<Vec<_>>().join(" ")
     }
@@ -394,15 +390,15 @@ mod tests {
             (ordered(3), "r.r", "+1"),
             (ordered(3), "rfr", "-1"),
             (ordered(3), "rtr", ""),
-            (ordered(1), "rrr", "x2"),
+            (ordered(1), "rrr", "-2"),
             (ordered(1), "rrt", ""),
-            (ordered(1), "rnr", "x2"),
-            (ordered(1), "rrn", "x2"),
+            (ordered(1), "rnr", "-2"),
+            (ordered(1), "rrn", "-2"),
             (ordered(1), "rnn", ""),
-            (ordered(0), "r", "x0"),
+            (ordered(0), "r", "-0"),
             (parallel(3), "", "+0 +1 +2"),
             (parallel(3), "n.n", "+1"),
-            (parallel(1), "nrn", "x2 x1"),
+            (parallel(1), "nrn", "-2 -1"),
             (parallel(2), "fr", "-0"),
         ];
         for (spec, states, expected) in cases {
@@ -444,7 +440,7 @@ mod tests {
         let spec = json!({"replicas": 2, "ordinals": {"start": 1}});
         assert_eq!(actions(spec.clone(), "r"), "+1");
         assert_eq!(actions(spec.clone(), ".rr"), "");
-        assert_eq!(actions(spec, "rrr"), "x0");
+        assert_eq!(actions(spec, "rrr"), "-0");
     }
 
     #[test]
