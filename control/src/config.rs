@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube::Client;
 
+use crate::admission::PodSecurityConfiguration;
 use crate::controllers::runtime::clock::Clock;
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
@@ -27,6 +28,8 @@ pub struct Config {
     pub pod_network: (Ipv4Addr, u8),
     /// Size of a node's pod network.
     pub node_bits: u8,
+    /// What is asked of pods in namespaces that say nothing.
+    pub pod_security: PodSecurityConfiguration,
     /// What the schedulers of this control plane do.
     pub schedulers: Profiles,
     /// Without a sign of life for this long, a node's state is unknown.
@@ -82,6 +85,7 @@ impl Config {
             pools: Pools::default(),
             pod_network: (Ipv4Addr::new(10, 128, 0, 0), 10),
             node_bits: 18,
+            pod_security: PodSecurityConfiguration::default(),
             schedulers: Profiles::default(),
             node_grace: Duration::from_secs(40),
             autoscaling_period: Duration::from_secs(15),

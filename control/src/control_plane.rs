@@ -104,6 +104,7 @@ impl ControlPlane {
             Arc::clone(&store),
             kinds,
             config.pools.clone(),
+            config.pod_security.clone(),
         )?);
         let client_identity = authority.client(NODE_CLIENT, &[MASTERS])?;
         let server = ApiServer::new(Parts {

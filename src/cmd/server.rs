@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use windlass_control::admission::PodSecurityConfiguration;
 use windlass_control::scheduler::Profiles;
 use windlass_control::{Config, ControlPlane};
 
@@ -32,17 +33,42 @@ pub(crate) struct ControlPlaneOptions {
     /// that pods choose by `schedulerName`.
     #[arg(long, value_name = "FILE")]
     scheduler_config: Option<PathBuf>,
+    /// What pods may ask of their nodes in namespaces that say nothing, and who is exempt: a file of kind
+    /// `AdmissionConfiguration` with the configuration of the plugin `PodSecurity`.
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
 }
 
 impl ControlPlaneOptions {
     fn schedulers(&self) -> anyhow::Result<Profiles> {
-        let Some(path) = &self.scheduler_config else {
-            return Ok(Profiles::default());
-        };
-        let place = || format!("--scheduler-config {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(place)?;
-        Profiles::parse(&text).with_context(place)
+        read(
+            "scheduler-config",
+            self.scheduler_config.as_ref(),
+            Profiles::parse,
+        )
     }
+
+    fn pod_security(&self) -> anyhow::Result<PodSecurityConfiguration> {
+        read(
+            "admission-control-config-file",
+            self.admission_control_config_file.as_ref(),
+            PodSecurityConfiguration::parse,
+        )
+    }
+}
+
+/// What the file of an option says; the default without one.
+fn read<T: Default, E: std::error::Error + Send + Sync + 'static>(
+    option: &str,
+    path: Option<&PathBuf>,
+    parse: fn(&str) -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let Some(path) = path else {
+        return Ok(T::default());
+    };
+    let place = || format!("--{option} {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    parse(&text).with_context(place)
 }
 
 /// Runs until interrupted.
@@ -66,6 +92,7 @@ pub(crate) async fn start(
     config.listen = options.listen;
     config.names.clone_from(&options.names);
     config.schedulers = options.schedulers()?;
+    config.pod_security = options.pod_security()?;
     let plane = ControlPlane::start(config).await?;
     let kubeconfig = plane.admin_kubeconfig()?;
     windlass_control::pki::files::write(&kubeconfig_in(&directory), &kubeconfig)?;

@@ -16,6 +16,7 @@ mod discovery;
 mod identity;
 mod list;
 mod patch;
+mod pod_security;
 mod rbac;
 mod streams;
 mod update;

@@ -10,6 +10,7 @@
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod runtime_class;
@@ -22,6 +23,7 @@ use crate::registry::Call;
 use crate::registry::error::ApiError;
 use crate::registry::strategy::Endpoint;
 use crate::store::Snapshot;
+pub use pod_security::{PodSecurityConfiguration, PodSecurityError};
 
 /// What a plugin is told.
 pub struct Attributes<'a> {
@@ -35,12 +37,19 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Value>,
     /// Who may do what by roles; `None` before the first request.
     pub rbac: Option<&'a Rbac>,
+    /// What is asked of pods where a namespace says nothing.
+    pub pod_security: &'a PodSecurityConfiguration,
 }
 
 impl Attributes<'_> {
+    /// The kind of the object.
+    fn kind(&self) -> &str {
+        &self.call.served.kind.info.gvk.kind
+    }
+
     /// Whether this is the creation of an object of `kind`.
     fn creates(&self, kind: &str) -> bool {
-        self.old.is_none() && self.call.served.kind.info.gvk.kind == kind
+        self.old.is_none() && self.kind() == kind
     }
 }
 
@@ -51,6 +60,11 @@ pub trait Admission: Sync {
     /// # Errors
     /// The refusal.
     fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError>;
+
+    /// What the writer is told about an object that every plugin has admitted.
+    fn warn(&self, _attributes: &Attributes<'_>, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Every plugin, in the order they run.
@@ -59,6 +73,7 @@ pub const ADMISSION: &[&dyn Admission] = &[
     &rbac_escalation::RbacEscalation,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
+    &pod_security::PodSecurity,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &runtime_class::RuntimeClass,

@@ -32,8 +32,7 @@ impl Admission for NamespaceLifecycle {
         if namespace.fields.get("status.phase") != Some("Terminating") {
             return Ok(());
         }
-        let mut target = call.target();
-        target.name = crate::registry::object_meta::name(object).into();
+        let target = call.target_of(crate::registry::object_meta::name(object));
         Err(ApiError::Forbidden {
             target,
             reason: format!(

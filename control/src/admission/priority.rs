@@ -48,8 +48,7 @@ fn keep(old: &Value, pod: &mut Value) {
 
 fn pod(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
     let refused = |reason: String| {
-        let mut target = attributes.call.target();
-        target.name = meta::name(pod).into();
+        let target = attributes.call.target_of(meta::name(pod));
         ApiError::Forbidden {
             target,
             reason,
@@ -119,8 +118,7 @@ fn class(attributes: &Attributes<'_>, class: &Value) -> Result<(), ApiError> {
     }
     match default_class(attributes)? {
         Some(other) if meta::name(&other) != meta::name(class) => {
-            let mut target = attributes.call.target();
-            target.name = meta::name(class).into();
+            let target = attributes.call.target_of(meta::name(class));
             let name = meta::name(&other);
             Err(ApiError::Forbidden {
                 target,

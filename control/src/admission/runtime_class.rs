@@ -18,8 +18,7 @@ impl Admission for RuntimeClass {
         if !attributes.creates("Pod") {
             return Ok(());
         }
-        let mut target = attributes.call.target();
-        target.name = meta::name(object).into();
+        let target = attributes.call.target_of(meta::name(object));
         let spec = meta::member_mut(object, "spec");
         let class = match spec.get("runtimeClassName").and_then(Value::as_str) {
             Some(name) => class(attributes, name)?,

@@ -37,8 +37,7 @@ impl Admission for ServiceAccount {
         if attributes.snapshot.get(&key).is_some() {
             return Ok(());
         }
-        let mut target = attributes.call.target();
-        target.name = meta::name(object).into();
+        let target = attributes.call.target_of(meta::name(object));
         Err(ApiError::Forbidden {
             target,
             reason: format!(

@@ -96,7 +96,7 @@ impl Registry {
                 .collect();
             meta::set(&mut object, "name", format!("{prefix}{}", suffix()));
         }
-        self.admit(call, Endpoint::Main, snapshot, None, &mut object)?;
+        let mut warnings = self.admit(call, Endpoint::Main, snapshot, None, &mut object)?;
         // After the name is made, which a Job's pods carry, and after admission gave a pod the requests
         // that its class of service follows from.
         strategy.prepare_for_create(&mut object, &call.options.user);
@@ -122,7 +122,7 @@ impl Registry {
         if !manages_fields {
             managers::record(self.schema, call, Endpoint::Main, None, &mut object);
         }
-        let warnings = call.served.kind.warnings(&object);
+        warnings.extend(call.served.kind.warnings(&object));
         Ok((object, warnings))
     }
 }

@@ -37,7 +37,7 @@ use serde_json::Value;
 use windlass_api::resource::{GroupVersionKind, ResourceInfo};
 use windlass_api::schema::{Schema, TypeRef};
 
-use crate::admission::{ADMISSION, Attributes};
+use crate::admission::{ADMISSION, Attributes, PodSecurityConfiguration};
 use crate::identity::UserInfo;
 use crate::rbac::Rbac;
 use crate::store::{
@@ -94,6 +94,7 @@ pub struct Registry {
     pools: Pools,
     turns: quota::Turns,
     rbac: tokio::sync::OnceCell<Rbac>,
+    pod_security: PodSecurityConfiguration,
 }
 
 /// Who asks, and how the write is to be treated.
@@ -147,6 +148,7 @@ impl Registry {
         store: Arc<dyn Store>,
         kinds: impl IntoIterator<Item = Kind>,
         pools: Pools,
+        pod_security: PodSecurityConfiguration,
     ) -> Result<Self, NotInSchema> {
         let schema = Schema::builtin();
         let mut served: Vec<Served> = Vec::new();
@@ -172,6 +174,7 @@ impl Registry {
             pools,
             turns: quota::Turns::default(),
             rbac: tokio::sync::OnceCell::new(),
+            pod_security,
         })
     }
 
@@ -231,17 +234,22 @@ impl Registry {
         snapshot: &Snapshot,
         old: Option<&Value>,
         object: &mut Value,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Vec<String>, ApiError> {
         let attributes = Attributes {
             call,
             endpoint,
             snapshot,
             old,
             rbac: self.rbac.get(),
+            pod_security: &self.pod_security,
         };
-        ADMISSION
-            .iter()
-            .try_for_each(|plugin| plugin.admit(&attributes, object))
+        for plugin in ADMISSION {
+            plugin.admit(&attributes, object)?;
+        }
+        let warnings = ADMISSION.iter();
+        Ok(warnings
+            .flat_map(|plugin| plugin.warn(&attributes, object))
+            .collect())
     }
 
     fn encode(&self, call: &Call<'_>, object: &Value) -> Result<Record, ApiError> {
@@ -316,7 +324,7 @@ impl<'a> Call<'a> {
         self.target_of(self.name)
     }
 
-    fn target_of(&self, name: &str) -> Target {
+    pub(crate) fn target_of(&self, name: &str) -> Target {
         let info = &self.served.kind.info;
         Target {
             group: info.gvk.group.to_string(),

@@ -146,7 +146,7 @@ impl Registry {
         if counts && spec_changed(old, new) {
             meta::set(new, "generation", meta::generation(old) + 1);
         }
-        self.admit(call, endpoint, snapshot, Some(old), new)?;
+        let mut warnings = self.admit(call, endpoint, snapshot, Some(old), new)?;
         let taken = |claim: &str| snapshot.get(&super::claim_key(claim)).is_some();
         let mut errors = validation::metadata_update(call, old, new);
         if let Err(more) = strategy.allocate(Some(old), new, &self.pools, &taken) {
@@ -173,10 +173,10 @@ impl Registry {
             managers::record(self.schema, call, endpoint, Some(old), new);
         }
         // Who writes a status follows the object and did not ask for it.
-        Ok(match endpoint {
-            Endpoint::Status => Vec::new(),
-            _ => call.served.kind.warnings(new),
-        })
+        if endpoint != Endpoint::Status {
+            warnings.extend(call.served.kind.warnings(new));
+        }
+        Ok(warnings)
     }
 
     /// The commit of a changed object: a write, or the removal that its last finalizer held up.

@@ -49,8 +49,7 @@ impl Admission for LimitRanger {
         let Some(broken) = broken.find(|broken| !broken.is_empty()) else {
             return Ok(());
         };
-        let mut target = attributes.call.target();
-        target.name = meta::name(object).into();
+        let target = attributes.call.target_of(meta::name(object));
         Err(ApiError::Forbidden {
             target,
             reason: aggregate(broken),
