@@ -18,26 +18,24 @@ pub(super) async fn ensure(client: &Client) -> Result<(), kube::Error> {
     let roles = defaults::roles();
     let bindings = defaults::bindings();
     // A rule or a subject that is missing is added.
-    let roles = roles
-        .iter()
-        .map(|role| ensure_one(client, "ClusterRole", role, "rules"));
+    let roles = roles.iter().map(|role| ensure_one(client, role, "rules"));
     try_join_all(roles).await?;
     let bindings = bindings
         .iter()
-        .map(|binding| ensure_one(client, "ClusterRoleBinding", binding, "subjects"));
+        .map(|binding| ensure_one(client, binding, "subjects"));
     try_join_all(bindings).await.map(drop)
 }
 
-async fn ensure_one(
-    client: &Client,
-    kind: &str,
-    wanted: &Value,
-    list: &str,
-) -> Result<(), kube::Error> {
+async fn ensure_one(client: &Client, wanted: &Value, list: &str) -> Result<(), kube::Error> {
+    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str);
+    let kind = text("/kind").unwrap_or_default();
     let gvk = GroupVersionKind::gvk(GROUP, "v1", kind);
     let plural = format!("{}s", kind.to_lowercase());
     let resource = ApiResource::from_gvk_with_plural(&gvk, &plural);
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
     let name = wanted.pointer("/metadata/name").and_then(Value::as_str);
     let name = name.unwrap_or_default();
     let Some(found) = api.get_opt(name).await? else {
