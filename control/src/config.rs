@@ -12,6 +12,7 @@ use crate::controllers::runtime::clock::Clock;
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
 use crate::store::Retention;
+use crate::store::encryption::Encryption;
 
 /// What a control plane is started with.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Config {
     pub autoscaling_period: Duration,
     /// What controllers do by the time is done by this clock; the API stamps with the machine's.
     pub clock: Clock,
+    /// What is encrypted in the data file.
+    pub encryption: Encryption,
     /// How much history is kept.
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
@@ -90,6 +93,7 @@ impl Config {
             node_grace: Duration::from_secs(40),
             autoscaling_period: Duration::from_secs(15),
             clock: Clock::default(),
+            encryption: Encryption::default(),
             retention: Retention::default(),
             in_memory: false,
             component_clients: ComponentClients::default(),

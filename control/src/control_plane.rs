@@ -1,7 +1,7 @@
 //! The composition root: every long-running part of the control plane, each named once.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,6 @@ use crate::store::backend::{Backend, BackendError};
 use crate::store::local::LocalStore;
 use crate::store::memory::MemoryBackend;
 use crate::store::redb::RedbBackend;
-use crate::store::transform::Plain;
 use crate::store::{Retention, Store};
 use crate::{bootstrap, images, kubeconfig, scheduler};
 
@@ -255,15 +254,22 @@ impl Signer for Authority {
     }
 }
 
+/// The file in which a control plane keeps its objects.
+#[must_use]
+pub fn data_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("store.redb")
+}
+
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let (path, in_memory) = (config.data_dir.join("store.redb"), config.in_memory);
+    let (path, in_memory) = (data_file(&config.data_dir), config.in_memory);
+    let encryption = config.encryption.clone();
     let open = move || {
         let backend: Box<dyn Backend> = if in_memory {
             Box::new(MemoryBackend::default())
         } else {
             Box::new(RedbBackend::open(&path)?)
         };
-        LocalStore::open(backend, Box::new(Plain))
+        LocalStore::open(backend, Box::new(encryption))
     };
     let opened = tokio::task::spawn_blocking(open).await;
     let store = opened.map_err(|error| BackendError::Io(error.to_string()))??;

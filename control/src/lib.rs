@@ -24,7 +24,7 @@ pub mod store;
 mod taints;
 
 pub use config::{ComponentClients, Config};
-pub use control_plane::{ControlPlane, NODE_CLIENT, StartError};
+pub use control_plane::{ControlPlane, NODE_CLIENT, StartError, data_file};
 pub use controllers::runtime::clock::Clock;
 
 /// The Kubernetes version whose API this is.

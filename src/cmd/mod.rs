@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod kubeconfig;
 pub(crate) mod push;
+pub(crate) mod reencrypt;
 pub(crate) mod server;
 pub(crate) mod token;
 pub(crate) mod up;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use windlass_control::admission::PodSecurityConfiguration;
 use windlass_control::scheduler::Profiles;
+use windlass_control::store::encryption::Encryption;
 use windlass_control::{Config, ControlPlane};
 
 use crate::data_dir::{DataDir, kubeconfig_in};
@@ -37,6 +38,27 @@ pub(crate) struct ControlPlaneOptions {
     /// `AdmissionConfiguration` with the configuration of the plugin `PodSecurity`.
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    encryption: EncryptionOptions,
+}
+
+/// What is encrypted in the data file.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EncryptionOptions {
+    /// What is encrypted in the data file and with which keys: a file of kind `EncryptionConfiguration` with the
+    /// providers `aesgcm` and `identity`.
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+}
+
+impl EncryptionOptions {
+    pub(crate) fn read(&self) -> anyhow::Result<Encryption> {
+        read(
+            "encryption-provider-config",
+            self.encryption_provider_config.as_ref(),
+            Encryption::parse,
+        )
+    }
 }
 
 impl ControlPlaneOptions {
@@ -93,6 +115,7 @@ pub(crate) async fn start(
     config.names.clone_from(&options.names);
     config.schedulers = options.schedulers()?;
     config.pod_security = options.pod_security()?;
+    config.encryption = options.encryption.read()?;
     let plane = ControlPlane::start(config).await?;
     let kubeconfig = plane.admin_kubeconfig()?;
     windlass_control::pki::files::write(&kubeconfig_in(&directory), &kubeconfig)?;

@@ -7,6 +7,7 @@
 //! table [`ADMISSION`] is in upstream's order; plugins run in that order on every create, update and
 //! delete (a delete shows no object). A plugin is pure but for reading the snapshot it is given.
 
+mod certificates;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -18,7 +19,8 @@ mod service_account;
 
 use serde_json::Value;
 
-use crate::rbac::Rbac;
+use crate::identity::MASTERS;
+use crate::rbac::{Action, Rbac};
 use crate::registry::Call;
 use crate::registry::error::ApiError;
 use crate::registry::strategy::Endpoint;
@@ -45,6 +47,13 @@ impl Attributes<'_> {
     /// The kind of the object.
     fn kind(&self) -> &str {
         &self.call.served.kind.info.gvk.kind
+    }
+
+    /// Whether the user may also do this, cluster-wide.
+    fn may(&self, action: &Action<'_>) -> bool {
+        let user = &self.call.options.user;
+        let by_role = |rbac: &Rbac| rbac.allows(self.snapshot, user, "", action);
+        user.is_in(MASTERS) || self.rbac.is_some_and(by_role)
     }
 
     /// Whether this is the creation of an object of `kind`.
@@ -77,4 +86,7 @@ pub const ADMISSION: &[&dyn Admission] = &[
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &runtime_class::RuntimeClass,
+    &certificates::Approval,
+    &certificates::Signing,
+    &certificates::SubjectRestriction,
 ];

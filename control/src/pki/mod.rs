@@ -5,6 +5,7 @@
 //! be kept.
 
 pub mod files;
+pub(crate) mod request;
 pub mod service_account;
 
 use std::path::Path;

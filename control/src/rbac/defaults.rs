@@ -178,13 +178,27 @@ pub(crate) fn bindings() -> Vec<Value> {
     let stated = BINDINGS
         .iter()
         .map(|(role, subjects)| cluster_binding(role, subjects));
+    // Differs from Kubernetes: nodes get their serving certificates without anybody approving them.
+    let mut approver = named(
+        "ClusterRoleBinding",
+        "windlass:kubelet-serving-approver",
+        None,
+    );
+    let role = "system:certificates.k8s.io:kubelet-serving-approver";
+    approver = bound(
+        approver,
+        "ClusterRole",
+        role,
+        &[Account("certificate-controller")],
+    );
     let in_namespaces = IN_NAMESPACES
         .iter()
         .map(|(namespace, name, role, subjects)| {
             let binding = in_namespace(namespace, named("RoleBinding", name, None));
             bound(binding, "Role", role, subjects)
         });
-    stated.chain(of_controllers).chain(in_namespaces).collect()
+    let everywhere = stated.chain(of_controllers).chain([approver]);
+    everywhere.chain(in_namespaces).collect()
 }
 
 fn cluster_binding(role: &str, subjects: &[Subject<'_>]) -> Value {

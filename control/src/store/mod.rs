@@ -28,6 +28,7 @@
 //! `redb.rs` and `memory.rs` are the backends; `local.rs` is the index over either.
 
 pub mod backend;
+pub mod encryption;
 pub mod history;
 pub mod index;
 pub mod key;
@@ -35,6 +36,7 @@ pub mod local;
 pub mod memory;
 pub mod record;
 pub mod redb;
+pub mod rewrite;
 pub mod snapshots;
 #[cfg(test)]
 mod suite;

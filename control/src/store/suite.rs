@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::backend::{Backend, BackendError, LogEntry, LogHead};
+use super::encryption::Encryption;
 use super::local::LocalStore;
 use super::memory::MemoryBackend;
 use super::redb::RedbBackend;
@@ -25,6 +26,9 @@ macro_rules! promises {
         }
         mod redb {
             $(#[tokio::test] async fn $name() { super::over_redb(async |open| super::$name(open).await).await; })*
+        }
+        mod encrypted {
+            $(#[tokio::test] async fn $name() { super::over_encrypted(async |open| super::$name(open).await).await; })*
         }
     };
 }
@@ -80,6 +84,18 @@ async fn over_redb(promise: impl AsyncFn(Opener<'_>)) {
     let path = dir.path().join("store.redb");
     let open =
         || LocalStore::open(Box::new(RedbBackend::open(&path).unwrap()), Box::new(Plain)).unwrap();
+    promise(&open).await;
+}
+
+async fn over_encrypted(promise: impl AsyncFn(Opener<'_>)) {
+    let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+        - resources: [\"*.*\"]\n  providers: [{aesgcm: {keys: [{name: k, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}}]";
+    let log = Arc::new(std::sync::Mutex::new(MemoryBackend::default()));
+    // Each opener is another process: it has the file's keys and none of those that were drawn.
+    let open = || {
+        let encryption = Box::new(Encryption::parse(text).unwrap());
+        LocalStore::open(Box::new(Lasting(Arc::clone(&log))), encryption).unwrap()
+    };
     promise(&open).await;
 }
 

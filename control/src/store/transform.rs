@@ -8,7 +8,10 @@ use super::ObjectKey;
 /// Turns values into what is written, and back.
 pub trait Transform: Send + 'static {
     /// What to write for `value`; the key may serve as associated data.
-    fn seal(&self, key: &ObjectKey, value: Vec<u8>) -> Vec<u8>;
+    ///
+    /// # Errors
+    /// A text that says why the value cannot be sealed.
+    fn seal(&self, key: &ObjectKey, value: Vec<u8>) -> Result<Vec<u8>, String>;
 
     /// The value that was sealed.
     ///
@@ -22,8 +25,8 @@ pub trait Transform: Send + 'static {
 pub struct Plain;
 
 impl Transform for Plain {
-    fn seal(&self, _key: &ObjectKey, value: Vec<u8>) -> Vec<u8> {
-        value
+    fn seal(&self, _key: &ObjectKey, value: Vec<u8>) -> Result<Vec<u8>, String> {
+        Ok(value)
     }
 
     fn open(&self, _key: &ObjectKey, stored: Vec<u8>) -> Result<Vec<u8>, String> {

@@ -100,14 +100,23 @@ impl Writer {
         for operation in &operations {
             check(operation, self.working.get(&operation.key))?;
         }
+        // Before anything is applied, as this may fail.
+        let values: Result<Vec<_>, _> = operations.iter().map(|of| self.seal(of)).collect();
+        let values = values.map_err(StoreError::Backend)?;
         let revision = Revision(self.revision.0 + 1);
         let mut entries = Vec::with_capacity(operations.len());
-        for (operation, index) in operations.into_iter().zip(0..) {
+        for ((operation, value), index) in operations.into_iter().zip(values).zip(0..) {
             let position = Position {
                 revision,
                 operation: index,
             };
-            let event = self.apply(operation, position, &mut batch.log);
+            batch.log.push(LogEntry {
+                position,
+                key: operation.key.clone(),
+                value,
+            });
+            let event = replay(&mut self.working, operation.key, operation.change, position);
+            let event = Arc::new(event);
             entries.push(Arc::clone(&event.entry));
             batch.events.push(event);
         }
@@ -115,25 +124,13 @@ impl Writer {
         Ok(Committed { revision, entries })
     }
 
-    /// Applies one checked operation to the working index.
-    fn apply(
-        &mut self,
-        Operation { key, change, .. }: Operation,
-        position: Position,
-        log: &mut Vec<LogEntry>,
-    ) -> Arc<WatchEvent> {
-        let value = match &change {
+    /// The durable form of what the operation leaves behind.
+    fn seal(&self, operation: &Operation) -> Result<Vec<u8>, String> {
+        let value = match &operation.change {
             Change::Put(record) => record.to_durable(),
             Change::Delete => DURABLE_DELETE.to_vec(),
         };
-        let value = self.transform.seal(&key, value);
-        log.push(LogEntry {
-            position,
-            key: key.clone(),
-            value,
-        });
-        let event = replay(&mut self.working, key, change, position);
-        Arc::new(event)
+        self.transform.seal(&operation.key, value)
     }
 
     fn finish(&mut self, batch: Batch) {

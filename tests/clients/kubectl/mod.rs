@@ -6,6 +6,7 @@
 //!
 //! A command is written as in a shell, with single quotes only: `patch cm a -p '{"data": {"b": "c"}}'`.
 
+mod access;
 mod apply;
 mod create;
 mod everyday;

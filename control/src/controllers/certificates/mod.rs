@@ -1,10 +1,9 @@
-//! CertificateSigningRequests of nodes: approved when they are what a node may ask for, then signed; and
-//! old requests of every kind are removed.
+//! CertificateSigningRequests: those of nodes are approved when they are what a node may ask for; what is approved is
+//! signed; and old requests of every kind are removed.
 //!
-//! Two signers are served, `kubernetes.io/kube-apiserver-client-kubelet` and
-//! `kubernetes.io/kubelet-serving`; requests for others are left alone. What may be asked is in
-//! `request.rs`. Also a request that somebody approved by hand is signed only if it is well-formed for
-//! its signer.
+//! Three signers are served, `kubernetes.io/kube-apiserver-client-kubelet`, `kubernetes.io/kubelet-serving` and
+//! `kubernetes.io/kube-apiserver-client`; requests for others are left alone. What may be asked is in `request.rs`.
+//! Also a request that somebody approved by hand is signed only if it is well-formed for its signer.
 
 mod request;
 
@@ -140,6 +139,8 @@ async fn approve(
     let text = match kind {
         Kind::Client => "Auto approving kubelet client certificate",
         Kind::Serving => "Auto approving kubelet serving certificate",
+        // Nobody gets here: `may_be_approved` is false for them.
+        Kind::User => return Ok(()),
     };
     let mut csr = csr.clone();
     add_condition(&mut csr, "Approved", "AutoApproved", text.into(), now);

@@ -1,31 +1,31 @@
-//! What a node may ask to be signed. Source: upstream's rules for the two kubelet signers.
+//! What may be asked to be signed. Source: upstream's rules for the signers of kubelets and of clients.
 //!
-//! | | client | serving |
-//! |---|---|---|
-//! | subject | CN `system:node:NAME`, O `system:nodes` | the same |
-//! | names | none | DNS names or addresses, at least one; no e-mail, no URI |
-//! | usages | client auth, digital signature, perhaps key encipherment | server auth, likewise |
-//! | approved for | a bootstrap token, or the node itself | the node itself |
+//! | | kubelet client | kubelet serving | client |
+//! |---|---|---|---|
+//! | subject | CN `system:node:NAME`, O `system:nodes` | the same | any but O `system:masters` |
+//! | names | none | DNS names or addresses, at least one; no e-mail, no URI | any |
+//! | usages | client auth, digital signature, perhaps key encipherment | server auth, likewise | client auth, perhaps the others |
+//! | approved for | a bootstrap token, or the node itself | the node itself | whoever somebody approves |
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
-use rustls_pki_types::CertificateSigningRequestDer;
-use rustls_pki_types::pem::PemObject;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::FromDer;
 
 use crate::controllers::Usage;
-use crate::identity::{BOOTSTRAPPERS, NODES};
+use crate::identity::{BOOTSTRAPPERS, MASTERS, NODES};
+use crate::pki::request::{Asked, parse};
 
 const NODE_PREFIX: &str = "system:node:";
 
 /// The signers served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Nodes, as clients of the API.
     Client,
+    /// Nodes, as those who are connected to.
     Serving,
+    /// Everybody else, as clients of the API.
+    User,
 }
 
 impl Kind {
@@ -33,34 +33,27 @@ impl Kind {
         match signer {
             "kubernetes.io/kube-apiserver-client-kubelet" => Some(Self::Client),
             "kubernetes.io/kubelet-serving" => Some(Self::Serving),
+            "kubernetes.io/kube-apiserver-client" => Some(Self::User),
             _ => None,
         }
     }
 
     pub(super) fn usage(self) -> Usage {
         match self {
-            Self::Client => Usage::Client,
+            Self::Client | Self::User => Usage::Client,
             Self::Serving => Usage::Server,
         }
     }
 
-    fn usages(self) -> BTreeSet<&'static str> {
-        let own = match self {
-            Self::Client => "client auth",
-            Self::Serving => "server auth",
-        };
-        [own, "digital signature"].into()
+    /// What must be asked for, and what else may be.
+    fn usages(self) -> (&'static [&'static str], &'static [&'static str]) {
+        const REST: &[&str] = &["key encipherment"];
+        match self {
+            Self::Client => (&["client auth", "digital signature"], REST),
+            Self::Serving => (&["server auth", "digital signature"], REST),
+            Self::User => (&["client auth"], &["digital signature", "key encipherment"]),
+        }
     }
-}
-
-/// What a certificate request says.
-#[derive(Debug, Default)]
-struct Asked {
-    common_names: Vec<String>,
-    organizations: Vec<String>,
-    other_subject: bool,
-    names: usize,
-    other_names: usize,
 }
 
 /// The request in PEM, if it is well-formed for its signer.
@@ -69,7 +62,13 @@ struct Asked {
 /// What is wrong with it.
 pub(super) fn check(kind: Kind, spec: &CertificateSigningRequestSpec) -> Result<String, String> {
     let asked = parse(&spec.request.0)?;
-    subject(&asked)?;
+    match kind {
+        Kind::User if asked.organizations.iter().any(|of| of == MASTERS) => {
+            return Err(format!("organization {MASTERS} is not allowed"));
+        }
+        Kind::User => {}
+        Kind::Client | Kind::Serving => subject(&asked)?,
+    }
     match kind {
         Kind::Client if asked.names + asked.other_names > 0 => {
             return Err("subject alternative names are not allowed".into());
@@ -83,7 +82,7 @@ pub(super) fn check(kind: Kind, spec: &CertificateSigningRequestSpec) -> Result<
         Kind::Serving if spec.username.as_deref() != asked.common_names.first().map(|n| &**n) => {
             return Err("subject common name must be the requesting node".into());
         }
-        Kind::Client | Kind::Serving => {}
+        Kind::Client | Kind::Serving | Kind::User => {}
     }
     usages(kind, spec)?;
     let pem = std::str::from_utf8(&spec.request.0);
@@ -104,6 +103,7 @@ pub(super) fn may_be_approved(kind: Kind, spec: &CertificateSigningRequestSpec) 
     match kind {
         Kind::Client => is_itself || is_in(BOOTSTRAPPERS),
         Kind::Serving => is_itself,
+        Kind::User => false,
     }
 }
 
@@ -129,49 +129,17 @@ fn subject(asked: &Asked) -> Result<(), String> {
 }
 
 fn usages(kind: Kind, spec: &CertificateSigningRequestSpec) -> Result<(), String> {
-    let mut usages: BTreeSet<&str> = spec.usages.iter().flatten().map(String::as_str).collect();
-    usages.remove("key encipherment");
-    if usages == kind.usages() {
+    let usages: BTreeSet<&str> = spec.usages.iter().flatten().map(String::as_str).collect();
+    let (needed, allowed) = kind.usages();
+    let has_all = needed.iter().all(|usage| usages.contains(usage));
+    let mut others = usages.iter().filter(|usage| !needed.contains(usage));
+    if has_all && others.all(|usage| allowed.contains(usage)) {
         return Ok(());
     }
-    let expected = kind.usages().into_iter().collect::<Vec<_>>().join("\", \"");
+    let (needed, allowed) = (needed.join("\", \""), allowed.join("\", \""));
     Err(format!(
-        "usages must be \"{expected}\" and may be \"key encipherment\""
+        "usages must be \"{needed}\" and may be \"{allowed}\""
     ))
-}
-
-fn parse(pem: &[u8]) -> Result<Asked, String> {
-    let der = CertificateSigningRequestDer::from_pem_slice(pem)
-        .map_err(|error| format!("the request is not PEM: {error}"))?;
-    let (_, request) = X509CertificationRequest::from_der(&der)
-        .map_err(|error| format!("the request is not PKCS#10: {error}"))?;
-    let subject = &request.certification_request_info.subject;
-    let texts = |attributes: Vec<&x509_parser::x509::AttributeTypeAndValue<'_>>| {
-        let texts = attributes
-            .into_iter()
-            .map(|a| a.as_str().unwrap_or_default().to_owned());
-        texts.collect::<Vec<_>>()
-    };
-    let common_names = texts(subject.iter_common_name().collect());
-    let organizations = texts(subject.iter_organization().collect());
-    let attributes = subject.iter_attributes().count();
-    let mut asked = Asked {
-        other_subject: attributes != common_names.len() + organizations.len(),
-        common_names,
-        organizations,
-        ..Asked::default()
-    };
-    for extension in request.requested_extensions().into_iter().flatten() {
-        if let ParsedExtension::SubjectAlternativeName(names) = extension {
-            for name in &names.general_names {
-                match name {
-                    GeneralName::DNSName(_) | GeneralName::IPAddress(_) => asked.names += 1,
-                    _ => asked.other_names += 1,
-                }
-            }
-        }
-    }
-    Ok(asked)
 }
 
 #[cfg(test)]
@@ -287,6 +255,17 @@ mod tests {
                 check(kind, &spec)
             );
         }
+        let ann = request("ann", "team", &[]);
+        let user = |request: &[u8], usages| check(Kind::User, &spec(request, "bob", "x", usages));
+        assert_eq!(user(&ann, &["client auth"]).err(), None);
+        assert_eq!(user(&ann, &["client auth", "key encipherment"]).err(), None);
+        assert!(user(&ann, SERVER).is_err());
+        assert!(user(&ann, &["client auth", "code signing"]).is_err());
+        assert!(user(&request("ann", "system:masters", &[]), &["client auth"]).is_err());
+        assert!(!may_be_approved(
+            Kind::User,
+            &spec(&ann, "ann", "team", &["client auth"])
+        ));
         assert!(check(Kind::Client, &spec(b"nonsense", NODE, NODES, CLIENT)).is_err());
     }
 }
