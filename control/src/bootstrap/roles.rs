@@ -1,9 +1,13 @@
 //! Default roles and bindings, made when they are missing. Those that are there and let themselves be
 //! updated get back what they lack; what somebody added stays.
 
+use std::collections::{BTreeMap, HashMap};
+
 use futures::future::try_join_all;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::api::{
+    ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::rbac::{GROUP, defaults};
@@ -15,30 +19,62 @@ const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// # Errors
 /// When the API refuses.
 pub(super) async fn ensure(client: &Client) -> Result<(), kube::Error> {
-    let roles = defaults::roles();
-    let bindings = defaults::bindings();
-    // A rule or a subject that is missing is added.
-    let roles = roles.iter().map(|role| ensure_one(client, role, "rules"));
-    try_join_all(roles).await?;
-    let bindings = bindings
-        .iter()
-        .map(|binding| ensure_one(client, binding, "subjects"));
-    try_join_all(bindings).await.map(drop)
+    // A rule or a subject that is missing is added. Bindings need their roles.
+    for (wanted, list) in [
+        (defaults::roles(), "rules"),
+        (defaults::bindings(), "subjects"),
+    ] {
+        let mut by_kind: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for object in wanted {
+            let kind = object.get("kind").and_then(Value::as_str);
+            let kind = kind.unwrap_or_default().to_owned();
+            by_kind.entry(kind).or_default().push(object);
+        }
+        let kinds = by_kind.iter();
+        try_join_all(kinds.map(|(kind, wanted)| ensure_kind(client, kind, wanted, list))).await?;
+    }
+    Ok(())
 }
 
-async fn ensure_one(client: &Client, wanted: &Value, list: &str) -> Result<(), kube::Error> {
-    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str);
-    let kind = text("/kind").unwrap_or_default();
+/// Namespace, if any, and name.
+type Place = (Option<String>, String);
+
+async fn ensure_kind(
+    client: &Client,
+    kind: &str,
+    wanted: &[Value],
+    list: &str,
+) -> Result<(), kube::Error> {
     let gvk = GroupVersionKind::gvk(GROUP, "v1", kind);
     let plural = format!("{}s", kind.to_lowercase());
     let resource = ApiResource::from_gvk_with_plural(&gvk, &plural);
-    let api: Api<DynamicObject> = match text("/metadata/namespace") {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    let name = wanted.pointer("/metadata/name").and_then(Value::as_str);
-    let name = name.unwrap_or_default();
-    let Some(found) = api.get_opt(name).await? else {
+    let everywhere: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let known = everywhere.list(&ListParams::default()).await?;
+    let known: HashMap<Place, DynamicObject> = known
+        .into_iter()
+        .map(|object| ((object.namespace(), object.name_any()), object))
+        .collect();
+    let ensured = wanted.iter().map(async |object| {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+        let namespace = text("/metadata/namespace");
+        let name = text("/metadata/name").unwrap_or_default();
+        let api = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => everywhere.clone(),
+        };
+        let place = (namespace.map(str::to_owned), name.to_owned());
+        ensure_one(&api, known.get(&place), object, list).await
+    });
+    try_join_all(ensured).await.map(drop)
+}
+
+async fn ensure_one(
+    api: &Api<DynamicObject>,
+    found: Option<&DynamicObject>,
+    wanted: &Value,
+    list: &str,
+) -> Result<(), kube::Error> {
+    let Some(found) = found else {
         let object: DynamicObject =
             serde_json::from_value(wanted.clone()).map_err(kube::Error::SerdeError)?;
         return api.create(&PostParams::default(), &object).await.map(drop);
@@ -55,7 +91,7 @@ async fn ensure_one(client: &Client, wanted: &Value, list: &str) -> Result<(), k
     };
     let patch = json!({ list: items });
     let patch = Patch::Merge(&patch);
-    api.patch(name, &PatchParams::default(), &patch)
+    api.patch(&found.name_any(), &PatchParams::default(), &patch)
         .await
         .map(drop)
 }
