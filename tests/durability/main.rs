@@ -11,6 +11,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod encryption;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;

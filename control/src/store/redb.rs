@@ -4,6 +4,8 @@
 //! to a number: the format and the compacted revision. An append is one transaction with immediate
 //! durability. redb locks the file, so one process at a time has it open.
 
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ::redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
@@ -30,10 +32,14 @@ impl RedbBackend {
     /// of another version; [`BackendError::Open`] for anything else.
     pub fn open(path: &Path) -> Result<Self, BackendError> {
         let shown = path.display().to_string();
+        let file = private_file(path).map_err(|error| BackendError::Open {
+            path: shown.clone(),
+            reason: error.to_string(),
+        })?;
         // The cache is small because reads come from the index: redb only sees appends.
         let database = Database::builder()
             .set_cache_size(8 << 20)
-            .create(path)
+            .create_file(file)
             .map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => BackendError::InUse {
                     path: shown.clone(),
@@ -72,6 +78,20 @@ impl RedbBackend {
         }
         transaction.commit().map_err(io)
     }
+}
+
+/// The file, made if it is not there, and its owner's alone.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 fn io(error: impl std::fmt::Display) -> BackendError {
@@ -171,6 +191,17 @@ mod tests {
         let _first = RedbBackend::open(&path).unwrap();
         let error = RedbBackend::open(&path).unwrap_err();
         assert!(matches!(error, BackendError::InUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_file_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        std::fs::write(&path, []).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        drop(RedbBackend::open(&path).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
