@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use ::redb::backends::FileBackend;
 use ::redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::{Backend, BackendError, LogEntry, LogHead};
@@ -37,9 +38,12 @@ impl RedbBackend {
             reason: error.to_string(),
         })?;
         // The cache is small because reads come from the index: redb only sees appends.
-        let database = Database::builder()
-            .set_cache_size(8 << 20)
-            .create_file(file)
+        let database = FileBackend::new(file)
+            .and_then(|file| {
+                Database::builder()
+                    .set_cache_size(8 << 20)
+                    .create_with_backend(file)
+            })
             .map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => BackendError::InUse {
                     path: shown.clone(),
