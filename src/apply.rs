@@ -20,6 +20,7 @@ use windlass_oci::push::push_wasm;
 use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
 use windlass_oci::registry::client::RegistryClient;
 
+use crate::connection::said;
 use crate::object_files::FileObject;
 
 /// The field manager of what this program applies.
@@ -268,8 +269,7 @@ fn explain(error: kube::Error) -> anyhow::Error {
                 status.message
             )
         }
-        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
-        other => other.into(),
+        other => said(other),
     }
 }
 

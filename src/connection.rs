@@ -24,6 +24,11 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects.
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.client_and_server().await?.0)
+    }
+
+    /// Connects; also tells the server's URL.
+    pub(crate) async fn client_and_server(&self) -> anyhow::Result<(Client, String)> {
         let path = match (&self.kubeconfig, std::env::var_os("KUBECONFIG")) {
             (Some(path), _) => path.clone(),
             (None, Some(path)) if !path.is_empty() => PathBuf::from(path),
@@ -39,6 +44,16 @@ impl Connection {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .with_context(|| format!("kubeconfig {}", path.display()))?;
-        Ok(Client::try_from(config)?)
+        let server = config.cluster_url.to_string();
+        let server = server.trim_end_matches('/').to_owned();
+        Ok((Client::try_from(config)?, server))
+    }
+}
+
+/// What the API said, without the Status around it.
+pub(crate) fn said(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => other.into(),
     }
 }

@@ -47,6 +47,8 @@ enum Command {
     Push(cmd::push::Args),
     /// Manage the tokens with which nodes join.
     Token(cmd::token::Args),
+    /// Manage users.
+    User(cmd::user::Args),
     /// Encrypt the data of a server that does not run as its keys say now.
     Reencrypt(cmd::reencrypt::Args),
     /// Print the kubeconfig of a server on this machine.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),
         Command::Token(args) => run(cmd::token::run(args)),
+        Command::User(args) => run(cmd::user::run(args)),
         Command::Reencrypt(args) => cmd::reencrypt::run(&args),
         Command::Kubeconfig(args) => cmd::kubeconfig::run(&args),
         Command::Version(args) => cmd::version::run(&args),

@@ -9,9 +9,23 @@ use crate::pki::Identity;
 /// A kubeconfig that acts as `identity`. JSON is YAML, so every client reads it.
 #[must_use]
 pub fn for_identity(server: &str, ca_certificate: &str, user: &str, identity: &Identity) -> String {
+    let Identity {
+        certificate, key, ..
+    } = identity;
+    for_certificate(server, ca_certificate, user, (certificate, key))
+}
+
+/// A kubeconfig that acts by a certificate and its key, both in PEM.
+#[must_use]
+pub fn for_certificate(
+    server: &str,
+    ca_certificate: &str,
+    user: &str,
+    (certificate, key): (&str, &str),
+) -> String {
     let credentials = json!({
-        "client-certificate-data": BASE64.encode(&identity.certificate),
-        "client-key-data": BASE64.encode(&identity.key),
+        "client-certificate-data": BASE64.encode(certificate),
+        "client-key-data": BASE64.encode(key),
     });
     render(&config(server, ca_certificate, user, &credentials))
 }

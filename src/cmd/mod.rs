@@ -8,4 +8,5 @@ pub(crate) mod reencrypt;
 pub(crate) mod server;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod user;
 pub(crate) mod version;

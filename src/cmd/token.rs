@@ -86,7 +86,7 @@ fn random(length: usize) -> String {
 }
 
 /// The authority that a joining node is to find.
-async fn cluster_ca(client: &kube::Client) -> anyhow::Result<String> {
+pub(super) async fn cluster_ca(client: &kube::Client) -> anyhow::Result<String> {
     use base64::Engine;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
     let info = api

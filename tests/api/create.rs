@@ -297,3 +297,43 @@ async fn a_pod_has_the_priority_of_its_class() {
         assert_eq!(answer.body["message"], expected);
     }
 }
+
+#[tokio::test]
+async fn what_names_no_class_gets_the_newest_default() {
+    let cluster = Cluster::control_plane().await.unwrap();
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |name: &str, more: Value| {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let made = cluster.create(claims, &claim("none", json!({}))).await;
+    assert_eq!(made.unwrap()["spec"].get("storageClassName"), None);
+    for (name, default) in [("z", "true"), ("a", "true"), ("b", "false")] {
+        let mark = json!({"storageclass.kubernetes.io/is-default-class": default});
+        let class = json!({"metadata": {"name": name, "annotations": mark}, "provisioner": "example.com/p"});
+        let classes = "/apis/storage.k8s.io/v1/storageclasses";
+        cluster.create(classes, &class).await.unwrap();
+    }
+    let given = cluster.create(claims, &claim("some", json!({}))).await;
+    let given = given.unwrap()["spec"]["storageClassName"].clone();
+    // Both may have been made within one second.
+    assert!(given == "a" || given == "z", "{given}");
+    for class in ["", "b"] {
+        let own = claim(&format!("own-{class}x"), json!({"storageClassName": class}));
+        let made = cluster.create(claims, &own).await.unwrap();
+        assert_eq!(made["spec"]["storageClassName"], class);
+    }
+    let mark = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+    let class = json!({"metadata": {"name": "front", "annotations": mark}, "spec": {"controller": "example.com/c"}});
+    let classes = "/apis/networking.k8s.io/v1/ingressclasses";
+    cluster.create(classes, &class).await.unwrap();
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let ingress = json!({"metadata": {"name": "web"}, "spec": {"defaultBackend": backend}});
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    let made = cluster.create(ingresses, &ingress).await.unwrap();
+    assert_eq!(made["spec"]["ingressClassName"], "front");
+    cluster.shutdown().await;
+}

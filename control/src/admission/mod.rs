@@ -8,6 +8,7 @@
 //! delete (a delete shows no object). A plugin is pure but for reading the snapshot it is given.
 
 mod certificates;
+mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -85,8 +86,10 @@ pub const ADMISSION: &[&dyn Admission] = &[
     &pod_security::PodSecurity,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
+    &default_class::OF_CLAIMS,
     &runtime_class::RuntimeClass,
     &certificates::Approval,
     &certificates::Signing,
     &certificates::SubjectRestriction,
+    &default_class::OF_INGRESSES,
 ];

@@ -57,6 +57,9 @@ pub enum BackendError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(String),
+    /// A value cannot be opened or sealed: what the transformer said.
+    #[error("{0}")]
+    Sealed(String),
     /// An entry cannot be understood.
     #[error("entry {revision}.{operation} of the log is damaged: {reason}", revision = position.revision, operation = position.operation)]
     Damaged {

@@ -397,11 +397,11 @@ impl Transform for Encryption {
             _ if rule.is_none_or(Rule::reads_plain) => return Ok(stored),
             _ => {
                 return Err(format!(
-                    "{key} is not encrypted, and provider identity is not among those that may read it"
+                    "value {key} is not encrypted, and provider identity is not among those that may read it"
                 ));
             }
         }
-        let sealed = Sealed::read(&stored).ok_or_else(|| format!("{key} is cut off"))?;
+        let sealed = Sealed::read(&stored).ok_or_else(|| format!("value {key} is cut off"))?;
         let name = String::from_utf8_lossy(sealed.name);
         // A resource that is no longer to be encrypted is read by the keys of every rule.
         let keys = self.rules.iter().flat_map(Rule::keys);
@@ -410,13 +410,13 @@ impl Transform for Encryption {
             .peekable();
         if known.peek().is_none() {
             return Err(format!(
-                "{key} is encrypted with key {name:?}, which the encryption configuration does not have"
+                "value {key} is encrypted with key {name:?}, which the encryption configuration does not have"
             ));
         }
         let opened = known.find_map(|wrapping| wrapping.open(key, &sealed));
         opened.ok_or_else(|| {
             format!(
-                "{key} cannot be decrypted with key {name:?}: another key, or the value was changed"
+                "value {key} cannot be decrypted with key {name:?}: another key, or the value was changed"
             )
         })
     }

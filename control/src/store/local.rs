@@ -47,7 +47,9 @@ impl LocalStore {
                 position: entry.position,
                 reason,
             };
-            let value = transform.open(&entry.key, entry.value).map_err(damaged)?;
+            let value = transform
+                .open(&entry.key, entry.value)
+                .map_err(BackendError::Sealed)?;
             let record = Record::from_durable(&value).map_err(|e| damaged(e.to_string()))?;
             let change = record.map_or(Change::Delete, Change::Put);
             let event = replay(&mut objects, entry.key, change, entry.position);

@@ -65,10 +65,7 @@ fn copy(
             written.changed += 1;
             let plain = encryption.open(&entry.key, value);
             let sealed = plain.and_then(|plain| encryption.seal(&entry.key, plain));
-            value = sealed.map_err(|reason| BackendError::Damaged {
-                position: entry.position,
-                reason,
-            })?;
+            value = sealed.map_err(BackendError::Sealed)?;
         }
         batch.push(LogEntry { value, ..entry });
         if batch.len() < BATCH {
