@@ -121,10 +121,22 @@ impl Mode {
         }
     }
 
-    fn labels(self) -> [String; 2] {
-        let level = format!("pod-security.kubernetes.io/{}", self.name());
-        let version = format!("{level}-version");
-        [level, version]
+    /// The labels of its level and of its version.
+    fn labels(self) -> [&'static str; 2] {
+        match self {
+            Self::Enforce => [
+                "pod-security.kubernetes.io/enforce",
+                "pod-security.kubernetes.io/enforce-version",
+            ],
+            Self::Audit => [
+                "pod-security.kubernetes.io/audit",
+                "pod-security.kubernetes.io/audit-version",
+            ],
+            Self::Warn => [
+                "pod-security.kubernetes.io/warn",
+                "pod-security.kubernetes.io/warn-version",
+            ],
+        }
     }
 }
 
@@ -163,20 +175,20 @@ impl Policies {
                 let path = format!("metadata.labels[{label}]");
                 errors.push(FieldError::invalid(path, text, why));
             };
-            if let Some(text) = label(&level) {
+            if let Some(text) = label(level) {
                 policy.level = Level::parse(text).unwrap_or_else(|why| {
-                    wrong(&level, text, why);
+                    wrong(level, text, why);
                     Level::Restricted
                 });
             }
-            if let Some(text) = label(&version)
+            if let Some(text) = label(version)
                 && let Err(why) = policy.set_version(text)
             {
-                wrong(&version, text, why);
+                wrong(version, text, why);
             }
         }
         // Whoever only enforces wants to hear of it while the pods are still a template.
-        let [enforce, warn] = [Mode::Enforce, Mode::Warn].map(|mode| label(&mode.labels()[0]));
+        let [enforce, warn] = [Mode::Enforce, Mode::Warn].map(|mode| label(mode.labels()[0]));
         if enforce.is_some() && warn.is_none() && policies.enforce.level > policies.warn.level {
             policies.warn = policies.enforce.clone();
         }
