@@ -75,7 +75,6 @@ pub enum StartError {
 pub struct ControlPlane {
     config: Config,
     server: Arc<ApiServer>,
-    store: Arc<dyn Store>,
     authority: Arc<Authority>,
     address: SocketAddr,
     stop: CancellationToken,
@@ -123,7 +122,6 @@ impl ControlPlane {
         let mut plane = Self {
             config,
             server,
-            store: Arc::clone(&store),
             authority,
             address,
             stop: CancellationToken::new(),
@@ -234,7 +232,7 @@ impl ControlPlane {
                 tracing::error!(%error, "a part of the control plane failed");
             }
         }
-        self.store.close().await;
+        self.server.registry().store().close().await;
     }
 }
 

@@ -179,16 +179,14 @@ pub(crate) fn bindings() -> Vec<Value> {
         .iter()
         .map(|(role, subjects)| cluster_binding(role, subjects));
     // Differs from Kubernetes: nodes get their serving certificates without anybody approving them.
-    let mut approver = named(
-        "ClusterRoleBinding",
-        "windlass:kubelet-serving-approver",
-        None,
-    );
-    let role = "system:certificates.k8s.io:kubelet-serving-approver";
-    approver = bound(
-        approver,
+    let approver = bound(
+        named(
+            "ClusterRoleBinding",
+            "windlass:kubelet-serving-approver",
+            None,
+        ),
         "ClusterRole",
-        role,
+        "system:certificates.k8s.io:kubelet-serving-approver",
         &[Account("certificate-controller")],
     );
     let in_namespaces = IN_NAMESPACES

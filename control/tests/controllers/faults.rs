@@ -62,7 +62,8 @@ async fn unreliable() -> Cluster {
     Cluster::start_through(|_| {}, handle).await
 }
 
-fn workload(image: &str, more: &Value) -> Value {
+/// A workload named `web` of pods with that image, and more in its spec.
+pub(crate) fn workload(image: &str, more: &Value) -> Value {
     let mut spec = json!({
         "selector": {"matchLabels": {"app": "web"}},
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
@@ -72,7 +73,8 @@ fn workload(image: &str, more: &Value) -> Value {
     json!({"metadata": {"name": "web"}, "spec": spec})
 }
 
-fn change(image: &str) -> Value {
+/// A patch to another image.
+pub(crate) fn change(image: &str) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}})
 }
 

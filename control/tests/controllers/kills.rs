@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::pending;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use http::{Method, Request, Response};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -17,10 +17,11 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::client::Body;
 use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::cluster::{Cluster, create, eventually, merge};
+use crate::faults::{change, workload};
 
 /// More writes than any of the changes here takes.
 const NEVER: usize = usize::MAX;
@@ -104,20 +105,6 @@ async fn kill_after_each_write<K>(
     cluster.stop().await;
 }
 
-fn workload(more: &Value) -> Value {
-    let mut spec = json!({
-        "selector": {"matchLabels": {"app": "web"}},
-        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
-            "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "a"}]}},
-    });
-    json_patch::merge(&mut spec, more);
-    json!({"metadata": {"name": "web"}, "spec": spec})
-}
-
-static OTHER_IMAGE: LazyLock<Value> = LazyLock::new(
-    || json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "b"}]}}}}),
-);
-
 /// Waits until these are all the pods there are, and all have the image.
 async fn pods_are(cluster: &Cluster, count: usize, image: &str) {
     let has = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image);
@@ -144,13 +131,13 @@ async fn a_rollout_is_ended_by_the_next_control_plane() {
         async |cluster| {
             create(
                 &cluster.api::<Deployment>(),
-                workload(&json!({"replicas": 2})),
+                workload("a", &json!({"replicas": 2})),
             )
             .await;
             available(cluster).await;
         },
         async |cluster| {
-            merge(&cluster.api::<Deployment>(), "web", OTHER_IMAGE.clone()).await;
+            merge(&cluster.api::<Deployment>(), "web", change("b")).await;
         },
         async |cluster| {
             available(cluster).await;
@@ -177,11 +164,11 @@ async fn a_stateful_set_is_replaced_by_the_next_control_plane() {
     kill_after_each_write::<StatefulSet>(
         async |cluster| {
             let more = json!({"replicas": 2, "serviceName": "web"});
-            create(&cluster.api::<StatefulSet>(), workload(&more)).await;
+            create(&cluster.api::<StatefulSet>(), workload("a", &more)).await;
             current(cluster, "a").await;
         },
         async |cluster| {
-            merge(&cluster.api::<StatefulSet>(), "web", OTHER_IMAGE.clone()).await;
+            merge(&cluster.api::<StatefulSet>(), "web", change("b")).await;
         },
         async |cluster| current(cluster, "b").await,
     )
@@ -204,11 +191,11 @@ async fn a_daemon_set_is_replaced_by_the_next_control_plane() {
     };
     kill_after_each_write::<DaemonSet>(
         async |cluster| {
-            create(&cluster.api::<DaemonSet>(), workload(&json!({}))).await;
+            create(&cluster.api::<DaemonSet>(), workload("a", &json!({}))).await;
             current(cluster, "a").await;
         },
         async |cluster| {
-            merge(&cluster.api::<DaemonSet>(), "web", OTHER_IMAGE.clone()).await;
+            merge(&cluster.api::<DaemonSet>(), "web", change("b")).await;
         },
         async |cluster| current(cluster, "b").await,
     )

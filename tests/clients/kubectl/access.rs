@@ -6,12 +6,11 @@ use futures::future::join_all;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use windlass_tests::{Cluster, PATIENCE};
 
-use super::{Kubectl, file, programs};
+use super::{Kubectl, file, newest};
 
 /// The newest kubectl with a control plane of its own; `None` without kubectl, which is said.
 async fn begin() -> Option<(Cluster, Kubectl)> {
-    let program = programs().await.pop()?;
-    println!("using {}", program.path.display());
+    let program = newest().await?;
     let cluster = Cluster::control_plane().await.unwrap();
     let kubectl = Kubectl::new(&program, &cluster);
     Some((cluster, kubectl))

@@ -65,6 +65,13 @@ async fn programs() -> Vec<Program> {
     versioned
 }
 
+/// The newest kubectl, which is said; `None` without one.
+async fn newest() -> Option<Program> {
+    let program = programs().await.pop()?;
+    println!("using {}", program.path.display());
+    Some(program)
+}
+
 /// Runs a test with every kubectl that `chosen` picks, each against a control plane of its own.
 async fn with_each(chosen: impl Fn(&Program) -> bool, test: impl AsyncFn(&Kubectl)) {
     for program in programs().await.into_iter().filter(chosen) {

@@ -7,7 +7,7 @@ use windlass_control::Clock;
 use windlass_tests::load::Load;
 use windlass_tests::{Cluster, PATIENCE, get, push};
 
-use super::{Kubectl, programs};
+use super::{Kubectl, newest};
 
 /// The component of `examples/hello`.
 const HELLO: &[u8] = include_bytes!("../../../examples/hello/hello.wasm");
@@ -36,8 +36,7 @@ struct Story {
 impl Story {
     /// `None` without kubectl, which is said.
     async fn begin(nodes: usize) -> Option<Self> {
-        let program = programs().await.pop()?;
-        println!("using {}", program.path.display());
+        let program = newest().await?;
         let clock = Clock::default();
         let mut cluster = Cluster::start(|config| {
             config.in_memory = true;

@@ -33,7 +33,7 @@ pub enum PodSecurityError {
     #[error("not an AdmissionConfiguration: {0}")]
     Form(String),
     /// It is of another kind, or a part of it is.
-    #[error("{place} is of kind {kind:?} of {api_version:?}, not {expected}")]
+    #[error("{place} is of kind {kind:?} of {api_version:?}, not {} of {:?}", expected.0, expected.1)]
     Kind {
         /// Where in the file.
         place: &'static str,
@@ -41,8 +41,8 @@ pub enum PodSecurityError {
         kind: String,
         /// Of that version.
         api_version: String,
-        /// What it should be.
-        expected: &'static str,
+        /// What it should be: a kind of a version.
+        expected: (&'static str, &'static str),
     },
     /// A plugin that takes no configuration here.
     #[error("plugin {0:?} cannot be configured: only PodSecurity can")]
@@ -108,7 +108,6 @@ impl PodSecurityConfiguration {
         check_kind(
             "the file",
             (file.kind, file.api_version),
-            "AdmissionConfiguration of \"apiserver.config.k8s.io/v1\"",
             ("AdmissionConfiguration", "apiserver.config.k8s.io/v1"),
         )?;
         let mut all = Self::default();
@@ -130,7 +129,6 @@ impl PodSecurityConfiguration {
         check_kind(
             "the configuration of PodSecurity",
             (body.kind, body.api_version),
-            "PodSecurityConfiguration of \"pod-security.admission.config.k8s.io/v1\"",
             (
                 "PodSecurityConfiguration",
                 "pod-security.admission.config.k8s.io/v1",
@@ -171,10 +169,9 @@ impl PodSecurityConfiguration {
 fn check_kind(
     place: &'static str,
     (kind, api_version): (String, String),
-    expected: &'static str,
-    (own_kind, own_version): (&str, &str),
+    expected: (&'static str, &'static str),
 ) -> Result<(), PodSecurityError> {
-    if kind == own_kind && api_version == own_version {
+    if (&*kind, &*api_version) == expected {
         return Ok(());
     }
     Err(PodSecurityError::Kind {

@@ -85,23 +85,18 @@ fn asks_anew(attributes: &Attributes<'_>, pod: &Value) -> bool {
     let Some(old) = attributes.old else {
         return true;
     };
-    let images = |pod: &Value| -> Vec<String> {
-        let lists = ["initContainers", "containers"];
-        let lists = lists
-            .iter()
-            .filter_map(|list| pod.get("spec")?.get(*list)?.as_array());
-        let images = lists
-            .flatten()
-            .map(|of| of.get("image").and_then(Value::as_str));
-        images
-            .map(|image| image.unwrap_or_default().to_owned())
-            .collect()
-    };
     match attributes.endpoint {
-        Endpoint::Main => images(old) != images(pod),
+        Endpoint::Main => !images(old).eq(images(pod)),
         Endpoint::Named(name) => name == "ephemeralcontainers",
         Endpoint::Status => false,
     }
+}
+
+fn images(pod: &Value) -> impl Iterator<Item = &str> {
+    let lists = ["initContainers", "containers"].into_iter();
+    let lists = lists.filter_map(|list| pod.get("spec")?.get(list)?.as_array());
+    let images = lists.flatten().map(|of| of.get("image")?.as_str());
+    images.map(Option::unwrap_or_default)
 }
 
 /// What counts for pods of this spec; `None` if nothing does.

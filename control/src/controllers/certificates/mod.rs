@@ -71,11 +71,13 @@ async fn reconcile(context: &Context, key: Key) -> Outcome {
         return Ok(Some(clock::until(due, now)));
     };
     match State::of(&csr) {
-        State::Pending if request::may_be_approved(kind, &csr.spec) => {
-            approve(context, &csr, kind, now).await?;
+        State::Pending => {
+            if let Some(text) = request::approval(kind, &csr.spec) {
+                approve(context, &csr, text, now).await?;
+            }
         }
         State::Approved => sign(context, &csr, kind, now).await?,
-        State::Pending | State::Decided => {}
+        State::Decided => {}
     }
     Ok(Some(clock::until(due, now)))
 }
@@ -133,15 +135,9 @@ fn expiry(csr: &CertificateSigningRequest) -> Timestamp {
 async fn approve(
     context: &Context,
     csr: &CertificateSigningRequest,
-    kind: Kind,
+    text: &str,
     now: Timestamp,
 ) -> Result<(), ReconcileError> {
-    let text = match kind {
-        Kind::Client => "Auto approving kubelet client certificate",
-        Kind::Serving => "Auto approving kubelet serving certificate",
-        // Nobody gets here: `may_be_approved` is false for them.
-        Kind::User => return Ok(()),
-    };
     let mut csr = csr.clone();
     add_condition(&mut csr, "Approved", "AutoApproved", text.into(), now);
     let api: Api<CertificateSigningRequest> = Api::all(context.client.clone());

@@ -90,21 +90,24 @@ pub(super) fn check(kind: Kind, spec: &CertificateSigningRequestSpec) -> Result<
         .map_err(|_| "the request is not PEM".into())
 }
 
-/// Whether a well-formed request comes from somebody who may have the certificate without asking.
-pub(super) fn may_be_approved(kind: Kind, spec: &CertificateSigningRequestSpec) -> bool {
-    if check(kind, spec).is_err() {
-        return false;
-    }
+/// What is said in approving a well-formed request of somebody who may have the certificate without asking; `None`
+/// where that has to be asked.
+pub(super) fn approval(kind: Kind, spec: &CertificateSigningRequestSpec) -> Option<&'static str> {
+    check(kind, spec).ok()?;
     let is_in = |group: &str| spec.groups.iter().flatten().any(|own| own == group);
     let name = parse(&spec.request.0)
         .ok()
         .and_then(|asked| asked.common_names.into_iter().next());
     let is_itself = is_in(NODES) && spec.username == name;
-    match kind {
-        Kind::Client => is_itself || is_in(BOOTSTRAPPERS),
-        Kind::Serving => is_itself,
-        Kind::User => false,
-    }
+    let (may, text) = match kind {
+        Kind::Client => (
+            is_itself || is_in(BOOTSTRAPPERS),
+            "Auto approving kubelet client certificate",
+        ),
+        Kind::Serving => (is_itself, "Auto approving kubelet serving certificate"),
+        Kind::User => return None,
+    };
+    may.then_some(text)
 }
 
 fn subject(asked: &Asked) -> Result<(), String> {
@@ -249,7 +252,7 @@ mod tests {
         for (at, (kind, request, user, group, usages, expected)) in cases.into_iter().enumerate() {
             let spec = spec(request, user, group, usages);
             assert_eq!(
-                may_be_approved(kind, &spec),
+                approval(kind, &spec).is_some(),
                 expected,
                 "case {at}: {:?}",
                 check(kind, &spec)
@@ -262,10 +265,8 @@ mod tests {
         assert!(user(&ann, SERVER).is_err());
         assert!(user(&ann, &["client auth", "code signing"]).is_err());
         assert!(user(&request("ann", "system:masters", &[]), &["client auth"]).is_err());
-        assert!(!may_be_approved(
-            Kind::User,
-            &spec(&ann, "ann", "team", &["client auth"])
-        ));
+        let own = spec(&ann, "ann", "team", &["client auth"]);
+        assert!(approval(Kind::User, &own).is_none());
         assert!(check(Kind::Client, &spec(b"nonsense", NODE, NODES, CLIENT)).is_err());
     }
 }

@@ -69,8 +69,7 @@ async fn run(context: Context) {
     let queue = context.queue();
     let controller = Arc::new(Controller {
         queue: Arc::clone(&queue),
-        histories: Mutex::default(),
-        selectors: Mutex::default(),
+        known: Mutex::default(),
         context,
     });
     let informers = &controller.context.informers;
@@ -87,9 +86,15 @@ async fn run(context: Context) {
 struct Controller {
     context: Context,
     queue: Arc<WorkQueue<Key>>,
-    histories: Mutex<HashMap<Key, History>>,
-    /// Whose use counts for each autoscaler.
-    selectors: Mutex<HashMap<Key, LabelSelector>>,
+    known: Mutex<HashMap<Key, Known>>,
+}
+
+/// What is remembered of an autoscaler from one look to the next.
+#[derive(Default)]
+struct Known {
+    history: History,
+    /// Whose use counts, once that was found out.
+    selector: Option<LabelSelector>,
 }
 
 /// What was found out about an autoscaler, and what is to be done.
@@ -134,23 +139,14 @@ impl Controller {
         }
     }
 
-    fn histories(&self) -> MutexGuard<'_, HashMap<Key, History>> {
-        self.histories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn selectors(&self) -> MutexGuard<'_, HashMap<Key, LabelSelector>> {
-        self.selectors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn reconcile(&self, key: Key) -> Outcome {
         let Some(autoscaler) = self.context.informers.autoscalers.get(&key) else {
-            // Not when it goes: a look that had begun would bring them back.
-            self.histories().remove(&key);
-            self.selectors().remove(&key);
+            // Not when it goes: a look that had begun would bring it back.
+            self.known().remove(&key);
             return Ok(None);
         };
         let Some(spec) = &autoscaler.spec else {
@@ -247,9 +243,10 @@ impl Controller {
             i64::from(spec.min_replicas.unwrap_or(1)),
             i64::from(spec.max_replicas),
         );
-        self.histories()
+        self.known()
             .entry(key.clone())
             .or_default()
+            .history
             .begin(replicas, now);
         if replicas == 0 && least != 0 {
             let text = "scaling is disabled since the replica count of the target is zero";
@@ -302,8 +299,8 @@ impl Controller {
             std::cmp::Ordering::Greater => format!("{name} above target"),
             _ => "All metrics below target".into(),
         };
-        let mut histories = self.histories();
-        let history = histories.entry(key.clone()).or_default();
+        let mut known = self.known();
+        let history = &mut known.entry(key.clone()).or_default().history;
         let allowed = allow(spec, replicas, wanted, history, now);
         finding.desired = allowed.replicas;
         finding.conditions.extend(allowed.conditions);
@@ -326,14 +323,16 @@ impl Controller {
         let index = Index::Namespace(key.namespace.to_string());
         let mut pods = self.context.informers.pods.by(&index);
         pods.retain(|pod| selector.matches(pod.metadata.labels()));
-        let mut selectors = self.selectors();
-        selectors.insert(key.clone(), selector);
+        let mut known = self.known();
+        known.entry(key.clone()).or_default().selector = Some(selector);
         let counts = |selector: &LabelSelector| {
             pods.iter()
                 .any(|pod| selector.matches(pod.metadata.labels()))
         };
-        let counting = selectors.iter().filter(|(other, selector)| {
-            *other != key && other.namespace == key.namespace && counts(selector)
+        let counting = known.iter().filter(|(other, known)| {
+            *other != key
+                && other.namespace == key.namespace
+                && known.selector.as_ref().is_some_and(counts)
         });
         let mut counting: Vec<_> = counting.map(|(other, _)| other.to_string()).collect();
         if counting.is_empty() {
@@ -403,8 +402,8 @@ impl Controller {
                 self.context
                     .recorder
                     .normal(about, "SuccessfulRescale", text);
-                let mut histories = self.histories();
-                let history = histories.entry(key.clone()).or_default();
+                let mut known = self.known();
+                let history = &mut known.entry(key.clone()).or_default().history;
                 history.scaled(finding.replicas, finding.desired, now);
                 finding.conditions.push(Condition::able(
                     "SucceededRescale",

@@ -41,12 +41,6 @@ struct Inner<K: Ord> {
     jumps: u64,
 }
 
-impl<K: Clone + Eq + Hash + Ord> Default for WorkQueue<K> {
-    fn default() -> Self {
-        Self::by(Clock::default())
-    }
-}
-
 impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     /// A queue whose due times are those of `clock`.
     #[must_use]
@@ -202,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_is_queued_once_and_runs_again_if_added_meanwhile() {
-        let queue = WorkQueue::default();
+        let queue = WorkQueue::by(Clock::default());
         queue.add("a");
         queue.add("a");
         assert_eq!(queue.take().await, "a");
@@ -215,7 +209,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_wait_longer_each_time_until_forgiven() {
-        let queue = WorkQueue::default();
+        let queue = WorkQueue::by(Clock::default());
         let delays: Vec<_> = (0..3).map(|_| queue.retry("a").as_millis()).collect();
         assert_eq!(delays, [5, 10, 20]);
         queue.forgive(&"a");
@@ -225,7 +219,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_earliest_due_time_of_a_key_counts() {
-        let queue = WorkQueue::default();
+        let queue = WorkQueue::by(Clock::default());
         let start = Instant::now();
         queue.add_after("late", Duration::from_secs(9));
         queue.add_after("early", Duration::from_secs(5));

@@ -7,20 +7,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use crate::controllers::runtime::metadata::{Metadata, controller_reference};
 use crate::controllers::runtime::pod::Pod;
 
+/// The templates of the set, each with the name of its claim for an ordinal.
+pub(super) fn names(
+    set: &StatefulSet,
+    ordinal: i32,
+) -> impl Iterator<Item = (&PersistentVolumeClaim, String)> {
+    let spec = set.spec.as_ref().into_iter();
+    let templates = spec.flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    templates.map(move |template| {
+        let (of, set) = (template.metadata.name(), set.metadata.name());
+        (template, format!("{of}-{set}-{ordinal}"))
+    })
+}
+
 /// The claims of an ordinal, one for each template.
 pub(super) fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
     let spec = set.spec.as_ref();
-    let templates = spec
-        .into_iter()
-        .flat_map(|spec| spec.volume_claim_templates.iter().flatten());
     let selected = spec.and_then(|spec| spec.selector.match_labels.clone());
-    let claim = |template: &PersistentVolumeClaim| {
+    let claim = |(template, name): (&PersistentVolumeClaim, String)| {
         let mut claim = template.clone();
-        let name = format!(
-            "{}-{}-{ordinal}",
-            template.metadata.name(),
-            set.metadata.name()
-        );
         claim.metadata.name = Some(name);
         claim.metadata.namespace.clone_from(&set.metadata.namespace);
         let labels = claim.metadata.labels.get_or_insert_default();
@@ -31,7 +36,7 @@ pub(super) fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeCla
         claim.status = None;
         claim
     };
-    templates.map(claim).collect()
+    names(set, ordinal).map(claim).collect()
 }
 
 /// The owners that a claim is to have by the set's policy; `None` if it has them. `pod` is the one that mounts it, and

@@ -1,8 +1,8 @@
 //! StatefulSet: pods with names that stay, made and replaced in order, each with claims of its own.
 //!
 //! Per key: claim pods, find the two revisions that pods may be of (`history.rs`), have claims go with whom the
-//! set's policy says, then carry out [`plan::plan`] and write the status if it changed. A pod's name follows from its ordinal, so a cache that is
-//! behind leads to "already exists" and never to one pod too many.
+//! set's policy says, then carry out [`plan::plan`] and write the status if it changed. A pod's name follows from
+//! its ordinal, so a cache that is behind leads to "already exists" and never to one pod too many.
 
 mod claims;
 mod plan;
@@ -111,13 +111,11 @@ impl Controller<'_> {
             update: template.clone(),
             names: (current.clone(), update.clone()),
         };
-        let mut done = match set.metadata.is_terminating() {
-            true => Ok(()),
-            false => self.own_claims(&key, &set, &pods).await,
+        let done = async {
+            self.own_claims(&key, &set, &pods).await?;
+            self.carry_out(&key, &set, &templates, plan.actions).await
         };
-        if done.is_ok() {
-            done = self.carry_out(&key, &set, &templates, plan.actions).await;
-        }
+        let done = done.await;
         if set.status.as_ref() != Some(&plan.status) {
             let mut changed = StatefulSet::clone(&set);
             changed.status = Some(plan.status);
@@ -242,30 +240,28 @@ impl Controller<'_> {
         }
     }
 
-    /// Has the claims of each pod go with whom the set's policy says now.
+    /// Has the claims of each pod go with whom the policy says now, of a set that is there to stay.
     async fn own_claims(
         &self,
         key: &Key,
         set: &StatefulSet,
         pods: &[Arc<Pod>],
     ) -> Result<(), ReconcileError> {
+        if set.metadata.is_terminating() {
+            return Ok(());
+        }
         let api = self.owners.api::<core::PersistentVolumeClaim>(key);
         for pod in pods {
             let Some(ordinal) = ordinal(set.metadata.name(), pod.metadata.name()) else {
                 continue;
             };
             let is_surplus = !plan::ordinals(set).contains(&ordinal);
-            for claim in claims::claims(set, ordinal) {
-                let name = claim.metadata.name();
-                let known = self
-                    .context
-                    .informers
-                    .claims
-                    .get(&Key::new(&key.namespace, name));
-                let known = match known {
+            for (_, name) in claims::names(set, ordinal) {
+                let place = Key::new(&key.namespace, &name);
+                let known = match self.context.informers.claims.get(&place) {
                     Some(known) => known.metadata.clone(),
                     // One that was made just now has its owners; but this is the last chance before the pod goes.
-                    None if is_surplus => match api.get_opt(name).await? {
+                    None if is_surplus => match api.get_opt(&name).await? {
                         Some(found) => found.metadata,
                         None => continue,
                     },
@@ -277,7 +273,7 @@ impl Controller<'_> {
                 let patch = json!({"metadata": {
                     "uid": known.uid, "resourceVersion": known.resource_version, "ownerReferences": owners}});
                 let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-                unless_gone(api.patch(name, &params, &patch).await)?;
+                unless_gone(api.patch(&name, &params, &patch).await)?;
             }
         }
         Ok(())

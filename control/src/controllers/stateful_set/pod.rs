@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
     self as core, PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume,
 };
 
-use super::claims::claims;
+use super::claims;
 use crate::controllers::history::HASH;
 use crate::controllers::runtime::metadata::Metadata;
 use crate::controllers::runtime::pod_owners::PodOwners;
@@ -30,18 +30,13 @@ pub(super) fn pod(
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(name.clone());
     spec.subdomain = set.spec.as_ref().and_then(|spec| spec.service_name.clone());
-    let claims = claims(set, ordinal);
-    let templates = set
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volume_claim_templates.iter().flatten());
     let volumes = spec.volumes.get_or_insert_default();
-    for (template, claim) in templates.zip(claims) {
+    for (template, claim_name) in claims::names(set, ordinal) {
         volumes.retain(|volume| volume.name != template.metadata.name());
         volumes.push(Volume {
             name: template.metadata.name().to_owned(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.metadata.name().to_owned(),
+                claim_name,
                 read_only: None,
             }),
             ..Volume::default()
