@@ -69,6 +69,14 @@ pub enum EncryptionError {
         /// The list.
         what: &'static str,
     },
+    /// An entry of a list of providers that is not one provider.
+    #[error("resources[{at}].providers: each entry names one provider, not {found}")]
+    Providers {
+        /// Which entry.
+        at: usize,
+        /// How many it names.
+        found: usize,
+    },
     /// A key that is none.
     #[error("key {name:?}: {why}")]
     Key {
@@ -205,6 +213,11 @@ impl std::fmt::Debug for Encryption {
 impl Rule {
     fn read(at: usize, rule: FileRule) -> Result<Self, EncryptionError> {
         let empty = |what| EncryptionError::Empty { at, what };
+        // Which of two would write is not for a map to say.
+        if let Some(entry) = rule.providers.iter().find(|entry| entry.len() != 1) {
+            let found = entry.len();
+            return Err(EncryptionError::Providers { at, found });
+        }
         let mut providers = Vec::new();
         for (name, body) in rule.providers.into_iter().flatten() {
             providers.push(match &*name {

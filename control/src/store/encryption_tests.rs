@@ -111,6 +111,10 @@ fn what_cannot_be_followed_is_refused_without_showing_a_key() {
         ),
         (configuration("secrets", ""), "providers must not be empty"),
         (
+            configuration("secrets", "{identity: {}, aesgcm: {keys: []}}"),
+            "each entry names one provider, not 2",
+        ),
+        (
             configuration("", "{identity: {}}"),
             "resources must not be empty",
         ),
