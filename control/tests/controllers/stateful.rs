@@ -220,7 +220,11 @@ async fn a_daemon_set_has_a_pod_on_every_node_that_it_fits() {
     cluster.node("n2").await;
     eventually(&pods, |all| nodes(all) == ["n1", "n2"]).await;
     let all: Api<Node> = Api::all(cluster.client.clone());
-    let tainted = json!({"metadata": {"name": "n3"}, "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+    let tainted = json!({
+        "metadata": {"name": "n3"},
+        "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    });
     create(&all, tainted).await;
     let ready = |all: &BTreeMap<String, DaemonSet>, updated: i32| {
         all["web"].status.as_ref().is_some_and(|status| {

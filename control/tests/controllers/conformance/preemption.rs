@@ -149,10 +149,6 @@ async fn replica_sets_give_way_in_the_order_of_their_priority() {
 async fn a_budget_sends_another_pod_away() {
     let cluster = cluster(&["n1", "n2"]).await;
     let pods = cluster.api::<Pod>();
-    for name in ["kept", "free"] {
-        create(&pods, pod(name, "low", "3", 0)).await;
-        eventually(&pods, |all| node_of(all, name).is_some()).await;
-    }
     let budgets = cluster.api::<PodDisruptionBudget>();
     let selector = json!({"matchLabels": {"app": "kept"}});
     create(
@@ -165,6 +161,11 @@ async fn a_budget_sends_another_pod_away() {
         status.is_some_and(|status| status.observed_generation.is_some())
     })
     .await;
+    // The scheduler places pods after the budget came, so it has the budget when it needs it.
+    for name in ["kept", "free"] {
+        create(&pods, pod(name, "low", "3", 0)).await;
+        eventually(&pods, |all| node_of(all, name).is_some()).await;
+    }
     create(&pods, pod("high", "high", "3", 0)).await;
     let all = eventually(&pods, |all| node_of(all, "high").is_some()).await;
     assert!(all.keys().eq(["high", "kept"]), "{:?}", all.keys());
