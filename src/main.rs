@@ -49,6 +49,8 @@ enum Command {
     Token(cmd::token::Args),
     /// Manage users.
     User(cmd::user::Args),
+    /// Manage the certificate authority and the keys of tokens of a server on this machine.
+    Ca(cmd::ca::Args),
     /// Encrypt the data of a server that does not run as its keys say now.
     Reencrypt(cmd::reencrypt::Args),
     /// Print the kubeconfig of a server on this machine.
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Push(args) => run(cmd::push::run(args)),
         Command::Token(args) => run(cmd::token::run(args)),
         Command::User(args) => run(cmd::user::run(args)),
+        Command::Ca(args) => cmd::ca::run(&args),
         Command::Reencrypt(args) => cmd::reencrypt::run(&args),
         Command::Kubeconfig(args) => cmd::kubeconfig::run(&args),
         Command::Version(args) => cmd::version::run(&args),

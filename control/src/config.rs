@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use kube::Client;
 
-use crate::admission::PodSecurityConfiguration;
+use crate::admission::AdmissionConfiguration;
 use crate::controllers::runtime::clock::Clock;
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
+use crate::server::audit::AuditOptions;
+use crate::server::authn::{AuthenticationConfiguration, FrontProxy};
 use crate::store::Retention;
 use crate::store::encryption::Encryption;
 
@@ -29,8 +31,19 @@ pub struct Config {
     pub pod_network: (Ipv4Addr, u8),
     /// Size of a node's pod network.
     pub node_bits: u8,
-    /// What is asked of pods in namespaces that say nothing.
-    pub pod_security: PodSecurityConfiguration,
+    /// Where a kubeconfig with which a user may do everything is kept up to date.
+    pub admin_kubeconfig: Option<PathBuf>,
+    /// Who is taken for whom besides the cluster's own identities.
+    pub authentication: AuthenticationConfiguration,
+    /// What is audited, and where events are kept; nothing is by default.
+    pub audit: Option<AuditOptions>,
+    /// A proxy in front of the API that authenticates users.
+    pub front_proxy: Option<FrontProxy>,
+    /// Who issues ServiceAccount tokens: the first; tokens of the others are accepted too. The cluster's own name
+    /// if there is none.
+    pub service_account_issuers: Vec<String>,
+    /// What is decided about writes beyond their own fields.
+    pub admission: AdmissionConfiguration,
     /// What the schedulers of this control plane do.
     pub schedulers: Profiles,
     /// Without a sign of life for this long, a node's state is unknown.
@@ -88,7 +101,12 @@ impl Config {
             pools: Pools::default(),
             pod_network: (Ipv4Addr::new(10, 128, 0, 0), 10),
             node_bits: 18,
-            pod_security: PodSecurityConfiguration::default(),
+            admin_kubeconfig: None,
+            authentication: AuthenticationConfiguration::default(),
+            audit: None,
+            front_proxy: None,
+            service_account_issuers: Vec::new(),
+            admission: AdmissionConfiguration::default(),
             schedulers: Profiles::default(),
             node_grace: Duration::from_secs(40),
             autoscaling_period: Duration::from_secs(15),

@@ -9,6 +9,9 @@ pub(crate) const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
 /// What does not tolerate it leaves the node.
 pub(crate) const NO_EXECUTE: &str = "NoExecute";
 
+/// Key of the taint of a node that is not ready.
+pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
 /// Whether `toleration` is for `taint`. Source: `ToleratesTaint` of the core API.
 pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();

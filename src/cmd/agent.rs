@@ -7,7 +7,9 @@ use anyhow::Context;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use windlass_node::network::TunnelIdentity;
-use windlass_node::registration::bootstrap::{self, JoinRequest, JoinToken, NodeCertificates};
+use windlass_node::registration::bootstrap::{
+    self, JoinRequest, JoinToken, NodeCertificates, RenewableClient,
+};
 use windlass_node::server::tls::DaemonTls;
 
 use crate::cmd::server::interrupted;
@@ -62,8 +64,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         certificates.client.key_pem.as_bytes(),
         certificates.ca_pem.as_bytes(),
     )?;
+    let client = RenewableClient::new(certificates.client(&request)?);
     let agent = node::build(NodeConfig {
-        client: certificates.client(&request)?,
+        client: client.client(),
         name: name.clone(),
         data_dir,
         tls: tls.clone(),
@@ -75,7 +78,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let agent = agent.await?;
     let stop = CancellationToken::new();
     let mut registered = agent.registered();
-    let renewal = tokio::spawn(renew(request, certificates, tls, tunnel));
+    let users = Users {
+        client,
+        tls,
+        tunnel,
+    };
+    let renewal = tokio::spawn(renew(request, certificates, users));
     let running = tokio::spawn(agent.run(stop.clone()));
     registered.wait_for(|registered| *registered).await?;
     output::step(&format!("node {name} has joined {}", args.server));
@@ -90,7 +98,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 /// Takes the certificates of an earlier start, or asks for new ones with the token.
 async fn join(request: &JoinRequest, token_file: &PathBuf) -> anyhow::Result<NodeCertificates> {
     if let Some(found) = bootstrap::load(&request.directory)? {
-        return Ok(found);
+        return Ok(bootstrap::refresh_ca(request, found).await);
     }
     let text = std::fs::read_to_string(token_file)
         .with_context(|| format!("read the token file {}", token_file.display()))?;
@@ -99,14 +107,34 @@ async fn join(request: &JoinRequest, token_file: &PathBuf) -> anyhow::Result<Nod
     joined.with_context(|| format!("join {}", request.server))
 }
 
-/// Replaces certificates before they end. To the API server a new client certificate is used from the next
-/// start on; the old one still has a third of its life by then.
-async fn renew(
-    request: JoinRequest,
-    mut current: NodeCertificates,
+/// Who uses a node's certificates.
+struct Users {
+    client: RenewableClient,
     tls: DaemonTls,
     tunnel: TunnelIdentity,
-) {
+}
+
+impl Users {
+    /// Goes on with other certificates.
+    fn replace(&self, request: &JoinRequest, new: &NodeCertificates) -> anyhow::Result<()> {
+        let (serving, client) = (&new.serving, &new.client);
+        let ca = new.ca_pem.as_bytes();
+        self.client.replace(new.client(request)?);
+        self.tls.replace(
+            serving.certificate_pem.as_bytes(),
+            serving.key_pem.as_bytes(),
+            ca,
+        )?;
+        Ok(self.tunnel.replace(
+            client.certificate_pem.as_bytes(),
+            client.key_pem.as_bytes(),
+            ca,
+        )?)
+    }
+}
+
+/// Replaces certificates before they end, and takes over whom the cluster trusts by then.
+async fn renew(request: JoinRequest, mut current: NodeCertificates, users: Users) {
     const RETRY: std::time::Duration = std::time::Duration::from_secs(3600);
     loop {
         let due = current
@@ -119,13 +147,7 @@ async fn renew(
         tokio::time::sleep(wait).await;
         match bootstrap::renew(&request, &current).await {
             Ok(renewed) => {
-                let (serving, client) = (&renewed.serving, &renewed.client);
-                let serving = (&serving.certificate_pem, &serving.key_pem);
-                let client = (&client.certificate_pem, &client.key_pem);
-                let replaced = tls
-                    .replace(serving.0.as_bytes(), serving.1.as_bytes())
-                    .and_then(|()| tunnel.replace(client.0.as_bytes(), client.1.as_bytes()));
-                if let Err(error) = replaced {
+                if let Err(error) = users.replace(&request, &renewed) {
                     tracing::error!(%error, "a renewed certificate cannot be used");
                 }
                 current = renewed;

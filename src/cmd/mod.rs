@@ -2,6 +2,9 @@
 
 pub(crate) mod agent;
 pub(crate) mod apply;
+mod audit_options;
+pub(crate) mod ca;
+mod identity_options;
 pub(crate) mod kubeconfig;
 pub(crate) mod push;
 pub(crate) mod reencrypt;

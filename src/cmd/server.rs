@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use windlass_control::admission::PodSecurityConfiguration;
+use windlass_control::admission::{AdmissionConfiguration, PodSecurityConfiguration};
 use windlass_control::scheduler::Profiles;
 use windlass_control::store::encryption::Encryption;
 use windlass_control::{Config, ControlPlane};
 
+use super::audit_options::AuditOptions;
+use super::identity_options::IdentityOptions;
 use crate::data_dir::{DataDir, kubeconfig_in};
 use crate::output;
 
@@ -38,8 +40,18 @@ pub(crate) struct ControlPlaneOptions {
     /// `AdmissionConfiguration` with the configuration of the plugin `PodSecurity`.
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    /// Admission plugins to run besides those that run by default: `AlwaysPullImages`.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins not to run.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
     #[command(flatten)]
     encryption: EncryptionOptions,
+    #[command(flatten)]
+    identities: IdentityOptions,
+    #[command(flatten)]
+    audit: AuditOptions,
 }
 
 /// What is encrypted in the data file.
@@ -70,17 +82,23 @@ impl ControlPlaneOptions {
         )
     }
 
-    fn pod_security(&self) -> anyhow::Result<PodSecurityConfiguration> {
-        read(
+    fn admission(&self) -> anyhow::Result<AdmissionConfiguration> {
+        let mut admission = AdmissionConfiguration::default();
+        admission.pod_security = read(
             "admission-control-config-file",
             self.admission_control_config_file.as_ref(),
             PodSecurityConfiguration::parse,
-        )
+        )?;
+        let enabled = admission.enable(&self.enable_admission_plugins);
+        enabled.context("--enable-admission-plugins")?;
+        let disabled = admission.disable(&self.disable_admission_plugins);
+        disabled.context("--disable-admission-plugins")?;
+        Ok(admission)
     }
 }
 
 /// What the file of an option says; the default without one.
-fn read<T: Default, E: std::error::Error + Send + Sync + 'static>(
+pub(super) fn read<T: Default, E: std::error::Error + Send + Sync + 'static>(
     option: &str,
     path: Option<&PathBuf>,
     parse: fn(&str) -> Result<T, E>,
@@ -114,12 +132,12 @@ pub(crate) async fn start(
     config.listen = options.listen;
     config.names.clone_from(&options.names);
     config.schedulers = options.schedulers()?;
-    config.pod_security = options.pod_security()?;
+    config.admission = options.admission()?;
     config.encryption = options.encryption.read()?;
-    let plane = ControlPlane::start(config).await?;
-    let kubeconfig = plane.admin_kubeconfig()?;
-    windlass_control::pki::files::write(&kubeconfig_in(&directory), &kubeconfig)?;
-    Ok(plane)
+    config.admin_kubeconfig = Some(kubeconfig_in(&directory));
+    options.identities.set(&mut config)?;
+    config.audit = options.audit.read()?;
+    Ok(ControlPlane::start(config).await?)
 }
 
 /// Prints the line that makes kubectl use this cluster.

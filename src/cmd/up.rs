@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use windlass_control::ControlPlane;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
+use windlass_control::pki::{Authority, Identity, PkiError};
 use windlass_node::network::TunnelIdentity;
 use windlass_node::server::tls::DaemonTls;
 
@@ -45,11 +47,13 @@ pub(crate) struct Args {
 struct Node {
     stop: CancellationToken,
     running: JoinHandle<()>,
+    renewal: JoinHandle<()>,
 }
 
 impl Node {
     async fn shutdown(self) -> anyhow::Result<()> {
         self.stop.cancel();
+        self.renewal.abort();
         Ok(self.running.await?)
     }
 }
@@ -131,16 +135,13 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
     let user = format!("system:node:{name}");
     let address = plane.address().ip();
     let names = vec![name.clone(), address.to_string()];
-    let serving = plane.authority().serving(&user, names)?;
-    let ca = plane.authority().certificate().as_bytes();
-    let tls = DaemonTls::new(
-        serving.certificate.as_bytes(),
-        serving.key.as_bytes(),
-        ca,
-        Vec::new(),
-    )?;
-    let calling = plane.authority().client(&user, &[NODES])?;
-    let tunnel = TunnelIdentity::new(calling.certificate.as_bytes(), calling.key.as_bytes(), ca)?;
+    let identities = Identities {
+        authority: Arc::clone(plane.authority()),
+        user: user.clone(),
+        names,
+    };
+    let (tls, tunnel) = identities.make()?;
+    let renewal = tokio::spawn(renew(identities, tls.clone(), tunnel.clone()));
     let agent = node::build(NodeConfig {
         client: plane.client(UserInfo::authenticated(user, &[NODES])),
         name: name.clone(),
@@ -164,7 +165,56 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         .await
         .context("the node agent ended")?;
     took(&format!("node {name} is registered"), started);
-    Ok(Node { stop, running })
+    Ok(Node {
+        stop,
+        running,
+        renewal,
+    })
+}
+
+/// What the node of this process shows to others, issued by the control plane beside it.
+struct Identities {
+    authority: Arc<Authority>,
+    user: String,
+    /// Names and addresses of its daemon endpoint.
+    names: Vec<String>,
+}
+
+impl Identities {
+    fn issue(&self) -> Result<(Identity, Identity), PkiError> {
+        let serving = self.authority.serving(&self.user, self.names.clone())?;
+        Ok((serving, self.authority.client(&self.user, &[NODES])?))
+    }
+
+    fn make(&self) -> anyhow::Result<(DaemonTls, TunnelIdentity)> {
+        let (serving, calling) = self.issue()?;
+        let ca = self.authority.certificate();
+        let (certificate, key) = (serving.certificate.as_bytes(), serving.key.as_bytes());
+        let tls = DaemonTls::new(certificate, key, ca.as_bytes(), Vec::new())?;
+        let (certificate, key) = (calling.certificate.as_bytes(), calling.key.as_bytes());
+        let tunnel = TunnelIdentity::new(certificate, key, ca.as_bytes())?;
+        Ok((tls, tunnel))
+    }
+
+    fn replace(&self, tls: &DaemonTls, tunnel: &TunnelIdentity) -> anyhow::Result<()> {
+        let (serving, calling) = self.issue()?;
+        let ca = self.authority.certificate();
+        let (certificate, key) = (serving.certificate.as_bytes(), serving.key.as_bytes());
+        tls.replace(certificate, key, ca.as_bytes())?;
+        let (certificate, key) = (calling.certificate.as_bytes(), calling.key.as_bytes());
+        Ok(tunnel.replace(certificate, key, ca.as_bytes())?)
+    }
+}
+
+/// Issues new certificates before they end, and when the authority becomes another.
+async fn renew(identities: Identities, tls: DaemonTls, tunnel: TunnelIdentity) {
+    let mut changes = identities.authority.changes();
+    loop {
+        Authority::due(&mut changes).await;
+        if let Err(error) = identities.replace(&tls, &tunnel) {
+            tracing::error!(%error, "the node's certificates stay");
+        }
+    }
 }
 
 fn took(what: &str, since: Instant) {

@@ -171,7 +171,7 @@ plugins:
 ";
     let cluster = Cluster::start(|config| {
         config.in_memory = true;
-        config.pod_security = PodSecurityConfiguration::parse(configuration).unwrap();
+        config.admission.pod_security = PodSecurityConfiguration::parse(configuration).unwrap();
     })
     .await
     .unwrap();

@@ -129,7 +129,8 @@ impl Cluster {
         let user = format!("system:node:{name}");
         let names = vec![name.to_owned(), "127.0.0.1".to_owned()];
         let serving = plane.authority().serving(&user, names)?;
-        let ca = plane.authority().certificate().as_bytes();
+        let ca = plane.authority().certificate();
+        let ca = ca.as_bytes();
         let tls = DaemonTls::new(
             serving.certificate.as_bytes(),
             serving.key.as_bytes(),

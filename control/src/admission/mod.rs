@@ -7,16 +7,21 @@
 //! table [`ADMISSION`] is in upstream's order; plugins run in that order on every create, update and
 //! delete (a delete shows no object). A plugin is pure but for reading the snapshot it is given.
 
+mod always_pull_images;
 mod certificates;
+mod configuration;
 mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
 mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod runtime_class;
 mod service_account;
+mod storage_in_use;
+mod taint_nodes;
 
 use serde_json::Value;
 
@@ -24,9 +29,12 @@ use crate::identity::MASTERS;
 use crate::rbac::{Action, Rbac};
 use crate::registry::Call;
 use crate::registry::error::ApiError;
+use crate::registry::object_meta as meta;
 use crate::registry::strategy::Endpoint;
 use crate::store::Snapshot;
+pub use configuration::{AdmissionConfiguration, NoSuchPlugin};
 pub use pod_security::{PodSecurityConfiguration, PodSecurityError};
+pub(crate) use storage_in_use::{CLAIM, VOLUME};
 
 /// What a plugin is told.
 pub struct Attributes<'a> {
@@ -40,8 +48,8 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Value>,
     /// Who may do what by roles; `None` before the first request.
     pub rbac: Option<&'a Rbac>,
-    /// What is asked of pods where a namespace says nothing.
-    pub pod_security: &'a PodSecurityConfiguration,
+    /// What plugins are told by whoever runs the cluster.
+    pub configuration: &'a AdmissionConfiguration,
 }
 
 impl Attributes<'_> {
@@ -61,6 +69,19 @@ impl Attributes<'_> {
     fn creates(&self, kind: &str) -> bool {
         self.old.is_none() && self.kind() == kind
     }
+
+    /// The refusal to write `object`.
+    fn forbidden(&self, object: &Value, reason: impl Into<String>) -> ApiError {
+        let name = match meta::name(object) {
+            "" => self.call.name,
+            name => name,
+        };
+        ApiError::Forbidden {
+            target: self.call.target_of(name),
+            reason: reason.into(),
+            cause: None,
+        }
+    }
 }
 
 /// A plugin.
@@ -71,25 +92,77 @@ pub trait Admission: Sync {
     /// The refusal.
     fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError>;
 
-    /// What the writer is told about an object that every plugin has admitted.
-    fn warn(&self, _attributes: &Attributes<'_>, _object: &Value) -> Vec<String> {
-        Vec::new()
+    /// What is to be said about an object that every plugin has admitted.
+    fn remark(&self, _attributes: &Attributes<'_>, _object: &Value, _remarks: &mut Remarks) {}
+}
+
+/// What is said about a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// To the writer.
+    pub warnings: Vec<String>,
+    /// To the audit log: annotations of the request's events.
+    pub annotations: Vec<(&'static str, String)>,
+}
+
+/// A row of the table.
+pub struct Plugin {
+    /// What it is called in options.
+    pub name: &'static str,
+    /// Whether it runs unless it is disabled; others run if they are enabled.
+    pub by_default: bool,
+    /// What it does.
+    pub plugin: &'static dyn Admission,
+}
+
+const fn plugin(name: &'static str, plugin: &'static dyn Admission) -> Plugin {
+    Plugin {
+        name,
+        by_default: true,
+        plugin,
+    }
+}
+
+const fn optional(name: &'static str, plugin: &'static dyn Admission) -> Plugin {
+    Plugin {
+        name,
+        by_default: false,
+        plugin,
     }
 }
 
 /// Every plugin, in the order they run.
-pub const ADMISSION: &[&dyn Admission] = &[
-    &namespace_lifecycle::NamespaceLifecycle,
-    &rbac_escalation::RbacEscalation,
-    &limit_ranger::LimitRanger,
-    &service_account::ServiceAccount,
-    &pod_security::PodSecurity,
-    &priority::Priority,
-    &default_toleration_seconds::DefaultTolerationSeconds,
-    &default_class::OF_CLAIMS,
-    &runtime_class::RuntimeClass,
-    &certificates::Approval,
-    &certificates::Signing,
-    &certificates::SubjectRestriction,
-    &default_class::OF_INGRESSES,
+pub const ADMISSION: &[Plugin] = &[
+    plugin(
+        "NamespaceLifecycle",
+        &namespace_lifecycle::NamespaceLifecycle,
+    ),
+    plugin(RBAC_ESCALATION, &rbac_escalation::RbacEscalation),
+    plugin("LimitRanger", &limit_ranger::LimitRanger),
+    plugin("ServiceAccount", &service_account::ServiceAccount),
+    plugin("NodeRestriction", &node_restriction::NodeRestriction),
+    plugin("TaintNodesByCondition", &taint_nodes::TaintNodes),
+    optional("AlwaysPullImages", &always_pull_images::AlwaysPullImages),
+    plugin("PodSecurity", &pod_security::PodSecurity),
+    plugin("Priority", &priority::Priority),
+    plugin(
+        "DefaultTolerationSeconds",
+        &default_toleration_seconds::DefaultTolerationSeconds,
+    ),
+    plugin("DefaultStorageClass", &default_class::OF_CLAIMS),
+    plugin(
+        "StorageObjectInUseProtection",
+        &storage_in_use::StorageInUse,
+    ),
+    plugin("RuntimeClass", &runtime_class::RuntimeClass),
+    plugin("CertificateApproval", &certificates::Approval),
+    plugin("CertificateSigning", &certificates::Signing),
+    plugin(
+        "CertificateSubjectRestriction",
+        &certificates::SubjectRestriction,
+    ),
+    plugin("DefaultIngressClass", &default_class::OF_INGRESSES),
 ];
+
+/// Upstream asks this in front of the store and lets nobody disable it; so no option names it here either.
+const RBAC_ESCALATION: &str = "";

@@ -1,16 +1,25 @@
-//! Every pod runs as a ServiceAccount of its namespace that exists.
+//! Every pod runs as a ServiceAccount of its namespace that exists, and gets a token for it if it says so, or its
+//! account does.
 //!
-//! Differs from Kubernetes: no token volume is mounted unless the pod asks for one; a component gets
-//! what it was granted and nothing by default.
+//! Differs from Kubernetes: `automountServiceAccountToken` has to be `true` on the pod or the account; upstream mounts a
+//! token where nobody says `false`. A component gets what it was granted and nothing by default.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Admission, Attributes};
 use crate::registry::error::ApiError;
+use crate::registry::kinds::pod::MIRROR;
 use crate::registry::object_meta as meta;
-use crate::store::ObjectKey;
+use crate::registry::parse;
+use crate::store::{Entry, ObjectKey};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Where clients look for the token, the authority's certificate and the namespace.
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// How long a mounted token lives, in seconds; upstream's odd number, by which such tokens are known.
+const TOKEN_LIFE: u32 = 3607;
+/// Volumes for mounted tokens are called so, with five letters more.
+const VOLUME: &str = "kube-api-access-";
 
 pub(super) struct ServiceAccount;
 
@@ -34,20 +43,113 @@ impl Admission for ServiceAccount {
         spec.insert("serviceAccount".into(), account.clone().into());
         let namespace = attributes.call.namespace;
         let key = ObjectKey::new("", "serviceaccounts", namespace, &account);
-        if attributes.snapshot.get(&key).is_some() {
-            return Ok(());
-        }
-        let target = attributes.call.target_of(meta::name(object));
-        Err(ApiError::Forbidden {
-            target,
-            reason: format!(
+        let Some(found) = attributes.snapshot.get(&key) else {
+            let reason = format!(
                 "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
-            ),
-            cause: None,
-        })
+            );
+            return Err(attributes.forbidden(object, reason));
+        };
+        if wants_token(object, found)? {
+            mount(object);
+        }
+        Ok(())
     }
+}
+
+/// What the pod says counts, else what the account says.
+fn wants_token(pod: &Value, account: &Entry) -> Result<bool, ApiError> {
+    const FIELD: &str = "automountServiceAccountToken";
+    let said = pod.get("spec").and_then(|spec| spec.get(FIELD));
+    if let Some(said) = said.and_then(Value::as_bool) {
+        return Ok(said);
+    }
+    let account = parse(account)?;
+    Ok(account.get(FIELD).and_then(Value::as_bool) == Some(true))
+}
+
+/// Mounts a token into every container that has nothing at its place; a volume of the pod's own that is called like
+/// ours is taken for it.
+fn mount(pod: &mut Value) {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let volumes = spec.get("volumes").and_then(Value::as_array);
+    let names = volumes
+        .into_iter()
+        .flatten()
+        .filter_map(|volume| volume.get("name")?.as_str());
+    let known = names.into_iter().find(|name| name.starts_with(VOLUME));
+    let known = known.map(str::to_owned);
+    let name = known.clone().unwrap_or_else(|| {
+        let random = Uuid::new_v4().simple().to_string();
+        format!("{VOLUME}{}", random.get(..5).unwrap_or(&random))
+    });
+    let mut is_used = false;
+    for kind in ["containers", "initContainers"] {
+        let containers = spec.get_mut(kind).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            is_used |= mount_into(container, &name);
+        }
+    }
+    if is_used && known.is_none() {
+        let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
+        if let Some(volumes) = volumes.as_array_mut() {
+            volumes.push(volume(&name));
+        }
+    }
+}
+
+/// Whether the container has the mount now because of this.
+fn mount_into(container: &mut Value, name: &str) -> bool {
+    let Some(container) = container.as_object_mut() else {
+        return false;
+    };
+    let mounts = container.entry("volumeMounts").or_insert_with(|| json!([]));
+    if mounts.is_null() {
+        *mounts = json!([]);
+    }
+    let Some(mounts) = mounts.as_array_mut() else {
+        return false;
+    };
+    let is_taken = |mount: &Value| mount.get("mountPath") == Some(&MOUNT_PATH.into());
+    if mounts.iter().any(is_taken) {
+        return false;
+    }
+    mounts.push(json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH}));
+    true
+}
+
+fn volume(name: &str) -> Value {
+    let ca = json!([{"key": "ca.crt", "path": "ca.crt"}]);
+    let field = json!({"apiVersion": "v1", "fieldPath": "metadata.namespace"});
+    json!({"name": name, "projected": {"defaultMode": 0o644, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": TOKEN_LIFE, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": ca}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}},
+    ]}})
 }
 
 fn is_mirror(object: &Value) -> bool {
     meta::get(object, "annotations").is_some_and(|annotations| annotations.get(MIRROR).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_mounted_where_nothing_else_is() {
+        let taken =
+            json!({"name": "b", "volumeMounts": [{"name": "own", "mountPath": MOUNT_PATH}]});
+        let mut pod = json!({"spec": {"containers": [{"name": "a"}, taken]}});
+        mount(&mut pod);
+        let volume = pod["spec"]["volumes"][0]["name"].as_str().unwrap();
+        assert!(volume.starts_with(VOLUME) && volume.len() == VOLUME.len() + 5);
+        let containers = pod["spec"]["containers"].as_array().unwrap();
+        assert_eq!(containers[0]["volumeMounts"][0]["name"], volume);
+        assert_eq!(containers[1]["volumeMounts"].as_array().unwrap().len(), 1);
+        let once = pod.clone();
+        mount(&mut pod);
+        assert_eq!(pod, once);
+    }
 }

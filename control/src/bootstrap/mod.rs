@@ -32,7 +32,7 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     ),
 ];
 
-/// Makes sure that the objects are there and say `address`.
+/// Makes sure that the objects are there and say `address`; but for what [`publish`] says.
 ///
 /// # Errors
 /// When the API refuses, which means that it does not work.
@@ -40,7 +40,6 @@ pub(crate) async fn ensure(
     client: &Client,
     config: &Config,
     address: SocketAddr,
-    ca_certificate: &str,
 ) -> Result<(), kube::Error> {
     for namespace in NAMESPACES {
         let object =
@@ -53,7 +52,18 @@ pub(crate) async fn ensure(
     roles::ensure(client).await?;
     apply(client, "services", Some("default"), &service(config)).await?;
     apply(client, "endpoints", Some("default"), &endpoints(address)).await?;
-    apply(client, "endpointslices", Some("default"), &slice(address)).await?;
+    apply(client, "endpointslices", Some("default"), &slice(address)).await
+}
+
+/// Says to nodes that join whom to trust.
+///
+/// # Errors
+/// When the API refuses.
+pub(crate) async fn publish(
+    client: &Client,
+    address: SocketAddr,
+    ca_certificate: &str,
+) -> Result<(), kube::Error> {
     let info = cluster_info(address, ca_certificate);
     apply(client, "configmaps", Some("kube-public"), &info).await
 }

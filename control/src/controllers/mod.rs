@@ -31,6 +31,7 @@ mod root_ca;
 pub mod runtime;
 mod service_account;
 mod stateful_set;
+mod storage_protection;
 mod ttl_after_finished;
 
 use std::hash::Hash;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +66,7 @@ pub enum Usage {
     Server,
 }
 
-/// Signs certificate requests with the cluster's authority.
+/// The cluster's authority: signs certificate requests, and is trusted.
 pub trait Signer: Send + Sync {
     /// Signs `request`, a PKCS#10 request in PEM whose subject and names were checked, for `life` at
     /// most; answers the certificate in PEM.
@@ -72,6 +74,12 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// What is wrong with the request, in words for its author.
     fn sign(&self, request: &str, life: Duration, usage: Usage) -> Result<String, String>;
+
+    /// The certificates of all that is trusted, in PEM, published in every namespace.
+    fn trusted(&self) -> Arc<str>;
+
+    /// Tells when something else is trusted.
+    fn changes(&self) -> watch::Receiver<()>;
 }
 
 /// What controllers are told about the cluster.
@@ -83,15 +91,13 @@ pub struct ControllersConfig {
     pub node_cidr_bits: u8,
     /// Network of Service addresses.
     pub service_network: (Ipv4Addr, u8),
-    /// The cluster authority's certificate in PEM, published in every namespace.
-    pub ca_certificate: String,
     /// Without a sign of life for this long, a node's state is unknown.
     pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
     pub autoscaling_period: Duration,
     /// What is done by the time is done by this clock.
     pub clock: Clock,
-    /// Signs certificates of nodes.
+    /// Signs certificates, and is trusted.
     pub signer: Arc<dyn Signer>,
 }
 
@@ -238,6 +244,16 @@ const CONTROLLERS: &[Controller] = &[
         name: "clusterrole-aggregation-controller",
         user: "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
         start: cluster_role_aggregation::start,
+    },
+    Controller {
+        name: "persistentvolumeclaim-protection-controller",
+        user: "system:serviceaccount:kube-system:pvc-protection-controller",
+        start: storage_protection::start_claims,
+    },
+    Controller {
+        name: "persistentvolume-protection-controller",
+        user: "system:serviceaccount:kube-system:pv-protection-controller",
+        start: storage_protection::start_volumes,
     },
     Controller {
         name: "garbage-collector-controller",

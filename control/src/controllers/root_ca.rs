@@ -44,11 +44,27 @@ async fn run(context: Context) {
             of_maps.add(Key::cluster(map.metadata.namespace()));
         }
     });
+    let mut changes = context.config.signer.changes();
+    let everywhere = async {
+        while changes.changed().await.is_ok() {
+            for namespace in informers.namespaces.all() {
+                queue.add(Key::of(&namespace.metadata));
+            }
+        }
+        std::future::pending::<()>().await;
+    };
     let stop = context.stop.clone();
-    work("root-ca-cert-publisher", queue, WORKERS, stop, |key| {
-        ensure(&context, key)
-    })
-    .await;
+    let publish = work(
+        "root-ca-cert-publisher",
+        Arc::clone(&queue),
+        WORKERS,
+        stop,
+        |key| ensure(&context, key),
+    );
+    tokio::select! {
+        () = everywhere => {}
+        () = publish => {}
+    }
 }
 
 async fn ensure(context: &Context, namespace: Key) -> Outcome {
@@ -56,7 +72,7 @@ async fn ensure(context: &Context, namespace: Key) -> Outcome {
     if !found.is_some_and(|namespace| is_active(&namespace)) {
         return Ok(None);
     }
-    let data = BTreeMap::from([(DATA_KEY.into(), context.config.ca_certificate.clone())]);
+    let data = BTreeMap::from([(DATA_KEY.into(), context.config.signer.trusted().to_string())]);
     let known = context
         .informers
         .root_cas

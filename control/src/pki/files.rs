@@ -45,6 +45,14 @@ pub fn read_or_create(
     }
 }
 
+/// The text in `path`.
+///
+/// # Errors
+/// When the system refuses.
+pub fn read(path: &Path) -> Result<String, PkiError> {
+    fs::read_to_string(path).map_err(error(path))
+}
+
 /// Replaces `path` by a file with `text` and mode 0600: written beside, made durable, renamed.
 ///
 /// # Errors

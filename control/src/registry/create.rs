@@ -7,6 +7,7 @@ use windlass_api::time::format_seconds;
 use super::error::ApiError;
 use super::strategy::Endpoint;
 use super::{Call, Registry, Written, claim_operations, managers, object_meta as meta, validation};
+use crate::admission::Remarks;
 use crate::store::{Change, Freshness, Operation, Precondition, Snapshot, StoreError};
 
 /// How often a generated name or an allocated address may turn out to be taken, or a quota changed.
@@ -39,13 +40,13 @@ impl Registry {
         let _turn = self.quota_turn(call).await?;
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.snapshot(Freshness::Latest).await?;
-            let (candidate, warnings) =
+            let (candidate, remarks) =
                 self.prepare(call, &snapshot, object.clone(), manages_fields)?;
             let name = meta::name(&candidate);
             let charges =
                 self.charge_quotas(call, Endpoint::Main, &snapshot, None, Some(&candidate))?;
             if call.options.dry_run {
-                return dry_run(call, &snapshot, &candidate, warnings);
+                return dry_run(call, &snapshot, &candidate, remarks);
             }
             let put = Operation {
                 key: call.key_of(name),
@@ -62,7 +63,7 @@ impl Registry {
                     return Ok(Written {
                         bytes,
                         created: true,
-                        warnings,
+                        remarks,
                     });
                 }
                 Err(StoreError::PreconditionFailed { key, .. }) if key == call.key_of(name) => {
@@ -87,7 +88,7 @@ impl Registry {
         snapshot: &Snapshot,
         mut object: Value,
         manages_fields: bool,
-    ) -> Result<(Value, Vec<String>), ApiError> {
+    ) -> Result<(Value, Remarks), ApiError> {
         let strategy = call.served.kind.strategy;
         if generates_name(&object) {
             let prefix: String = meta::text(&object, "generateName")
@@ -96,7 +97,7 @@ impl Registry {
                 .collect();
             meta::set(&mut object, "name", format!("{prefix}{}", suffix()));
         }
-        let mut warnings = self.admit(call, Endpoint::Main, snapshot, None, &mut object)?;
+        let mut remarks = self.admit(call, Endpoint::Main, snapshot, None, &mut object)?;
         // After the name is made, which a Job's pods carry, and after admission gave a pod the requests
         // that its class of service follows from.
         strategy.prepare_for_create(&mut object, &call.options.user);
@@ -122,8 +123,8 @@ impl Registry {
         if !manages_fields {
             managers::record(self.schema, call, Endpoint::Main, None, &mut object);
         }
-        warnings.extend(call.served.kind.warnings(&object));
-        Ok((object, warnings))
+        remarks.warnings.extend(call.served.kind.warnings(&object));
+        Ok((object, remarks))
     }
 }
 
@@ -131,7 +132,7 @@ fn dry_run(
     call: &Call<'_>,
     snapshot: &Snapshot,
     object: &Value,
-    warnings: Vec<String>,
+    remarks: Remarks,
 ) -> Result<Written, ApiError> {
     let name = meta::name(object);
     if snapshot.get(&call.key_of(name)).is_some() {
@@ -141,7 +142,7 @@ fn dry_run(
     Ok(Written {
         bytes: bytes.into(),
         created: true,
-        warnings,
+        remarks,
     })
 }
 

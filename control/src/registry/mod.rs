@@ -37,7 +37,7 @@ use serde_json::Value;
 use windlass_api::resource::{GroupVersionKind, ResourceInfo};
 use windlass_api::schema::{Schema, TypeRef};
 
-use crate::admission::{ADMISSION, Attributes, PodSecurityConfiguration};
+use crate::admission::{AdmissionConfiguration, Attributes, Remarks};
 use crate::identity::UserInfo;
 use crate::rbac::Rbac;
 use crate::store::{
@@ -94,7 +94,7 @@ pub struct Registry {
     pools: Pools,
     turns: quota::Turns,
     rbac: tokio::sync::OnceCell<Rbac>,
-    pod_security: PodSecurityConfiguration,
+    admission: AdmissionConfiguration,
 }
 
 /// Who asks, and how the write is to be treated.
@@ -130,8 +130,8 @@ pub struct Written {
     pub bytes: Bytes,
     /// Whether the write created it.
     pub created: bool,
-    /// What to tell the client.
-    pub warnings: Vec<String>,
+    /// What to tell the client and the audit log.
+    pub remarks: Remarks,
 }
 
 /// A kind that cannot be served: it is not in the schema, or what it is stored as is not served.
@@ -148,7 +148,7 @@ impl Registry {
         store: Arc<dyn Store>,
         kinds: impl IntoIterator<Item = Kind>,
         pools: Pools,
-        pod_security: PodSecurityConfiguration,
+        admission: AdmissionConfiguration,
     ) -> Result<Self, NotInSchema> {
         let schema = Schema::builtin();
         let mut served: Vec<Served> = Vec::new();
@@ -174,7 +174,7 @@ impl Registry {
             pools,
             turns: quota::Turns::default(),
             rbac: tokio::sync::OnceCell::new(),
-            pod_security,
+            admission,
         })
     }
 
@@ -234,22 +234,23 @@ impl Registry {
         snapshot: &Snapshot,
         old: Option<&Value>,
         object: &mut Value,
-    ) -> Result<Vec<String>, ApiError> {
+    ) -> Result<Remarks, ApiError> {
         let attributes = Attributes {
             call,
             endpoint,
             snapshot,
             old,
             rbac: self.rbac.get(),
-            pod_security: &self.pod_security,
+            configuration: &self.admission,
         };
-        for plugin in ADMISSION {
+        for plugin in self.admission.plugins() {
             plugin.admit(&attributes, object)?;
         }
-        let warnings = ADMISSION.iter();
-        Ok(warnings
-            .flat_map(|plugin| plugin.warn(&attributes, object))
-            .collect())
+        let mut remarks = Remarks::default();
+        for plugin in self.admission.plugins() {
+            plugin.remark(&attributes, object, &mut remarks);
+        }
+        Ok(remarks)
     }
 
     fn encode(&self, call: &Call<'_>, object: &Value) -> Result<Record, ApiError> {

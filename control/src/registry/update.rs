@@ -14,6 +14,7 @@ use super::{
     Call, Registry, Written, claim_operations, create, managers, object_meta as meta, parse,
     validation,
 };
+use crate::admission::Remarks;
 use crate::store::{
     Change as StoreChange, Entry, Freshness, Operation, Precondition, Snapshot, StoreError,
 };
@@ -90,12 +91,12 @@ impl Registry {
         let old = parse(entry)?;
         let mut new = (update.change)(Some(&old))?;
         check_identity(call, entry, &old, &new)?;
-        let warnings = self.settle(call, update, snapshot, &old, &mut new)?;
+        let remarks = self.settle(call, update, snapshot, &old, &mut new)?;
         let done = |bytes| {
             Attempt::Done(Written {
                 bytes,
                 created: false,
-                warnings,
+                remarks,
             })
         };
         crate::patch::managed_fields::restore_times(&old, &mut new);
@@ -123,7 +124,7 @@ impl Registry {
         }
     }
 
-    /// Turns the wanted object into the one to store, and checks it; returns warnings.
+    /// Turns the wanted object into the one to store, and checks it; answers what is to be said of it.
     fn settle(
         &self,
         call: &Call<'_>,
@@ -131,7 +132,7 @@ impl Registry {
         snapshot: &Snapshot,
         old: &Value,
         new: &mut Value,
-    ) -> Result<Vec<String>, ApiError> {
+    ) -> Result<Remarks, ApiError> {
         let strategy = call.served.kind.strategy;
         let endpoint = update.endpoint;
         create::place(call, new)?;
@@ -146,7 +147,7 @@ impl Registry {
         if counts && spec_changed(old, new) {
             meta::set(new, "generation", meta::generation(old) + 1);
         }
-        let mut warnings = self.admit(call, endpoint, snapshot, Some(old), new)?;
+        let mut remarks = self.admit(call, endpoint, snapshot, Some(old), new)?;
         let taken = |claim: &str| snapshot.get(&super::claim_key(claim)).is_some();
         let mut errors = validation::metadata_update(call, old, new);
         if let Err(more) = strategy.allocate(Some(old), new, &self.pools, &taken) {
@@ -174,9 +175,9 @@ impl Registry {
         }
         // Who writes a status follows the object and did not ask for it.
         if endpoint != Endpoint::Status {
-            warnings.extend(call.served.kind.warnings(new));
+            remarks.warnings.extend(call.served.kind.warnings(new));
         }
-        Ok(warnings)
+        Ok(remarks)
     }
 
     /// The commit of a changed object: a write, or the removal that its last finalizer held up.

@@ -1,7 +1,6 @@
 //! The TLS listener: connections to requests.
 //!
-//! A client certificate is optional, but one that is shown must be the cluster authority's. HTTP/2 and
-//! HTTP/1.1 by ALPN. On shutdown the listener closes, requests in flight end, and what lasts by nature
+//! HTTP/2 and HTTP/1.1 by ALPN; whose certificates are shown and believed is `tls.rs`. On shutdown the listener closes, requests in flight end, and what lasts by nature
 //! (watches) is cut after a grace period.
 
 use std::net::SocketAddr;
@@ -15,16 +14,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::ApiServer;
-use super::authn::PeerCertificate;
-use crate::pki::{Authority, Identity};
+use super::tls::{Accept, Tls};
 
 /// A client gets this long to finish its handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -32,6 +28,10 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// After a failed accept (out of descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The client's end of a connection, as an extension of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerAddress(pub(super) SocketAddr);
 
 /// Why the API cannot be served.
 #[derive(Debug, Error)]
@@ -59,41 +59,13 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| ListenError::Bind { address, source })
 }
 
-/// TLS with `identity`, and `authority` for the certificates of clients.
-///
-/// # Errors
-/// [`ListenError::Tls`].
-pub fn tls_config(authority: &Authority, identity: &Identity) -> Result<ServerConfig, ListenError> {
-    let tls = |error: &dyn std::fmt::Display| ListenError::Tls(error.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(authority.der().clone())
-        .map_err(|error| tls(&error))?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| tls(&error))?;
-    let (chain, key) = identity.for_rustls();
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| tls(&error))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| tls(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
 /// Serves connections until `stop`.
 pub async fn serve(
     listener: TcpListener,
-    tls: ServerConfig,
+    tls: Arc<Tls>,
     server: Arc<ApiServer>,
     stop: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
     let graceful = Arc::new(GracefulShutdown::new());
     loop {
         let accepted = tokio::select! {
@@ -102,11 +74,12 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (acceptor, server) = (acceptor.clone(), Arc::clone(&server));
+                let (tls, server) = (tls.accept(), Arc::clone(&server));
                 let watcher = graceful.watcher();
                 tokio::spawn(async move {
-                    if let Err(error) = connection(stream, acceptor, server, watcher).await {
-                        tracing::debug!(%peer, error, "connection ended");
+                    let peer = PeerAddress(peer);
+                    if let Err(error) = connection(stream, peer, &tls, server, watcher).await {
+                        tracing::debug!(peer = %peer.0, error, "connection ended");
                     }
                 });
             }
@@ -130,23 +103,25 @@ pub async fn serve(
 
 async fn connection(
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    address: PeerAddress,
+    tls: &Accept,
     server: Arc<ApiServer>,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), String> {
     stream
         .set_nodelay(true)
         .map_err(|error| error.to_string())?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
     let stream = handshake
         .map_err(|_| "handshake timed out".to_owned())?
         .map_err(|error| format!("handshake: {error}"))?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(<[_]>::first);
-    let peer = certificate.map(PeerCertificate::read);
+    let peer = certificates.and_then(|chain| tls.read(chain));
     let service = service_fn(move |request: Request<Incoming>| {
         let server = Arc::clone(&server);
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(address);
         if let Some(peer) = peer.clone() {
             request.extensions_mut().insert(peer);
         }

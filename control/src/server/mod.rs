@@ -4,8 +4,8 @@
 //!
 //! 1. *panic isolation*: a fault in one request answers 500 and harms no other;
 //! 2. *request info*: path, method and query in the API's terms, which all further steps read;
-//! 3. *authentication*: before anything is spent on strangers; whoever may acts as somebody else from
-//!    here on (`authn/impersonation.rs`);
+//! 3. *authentication*: before anything is spent on strangers; from here on it is known how much of the request is
+//!    audited (`audit/`), and whoever may acts as somebody else (`authn/impersonation.rs`);
 //! 4. *limit*: bounds on requests in flight (`limits.rs`), by which an overloaded server says 429 instead
 //!    of falling over; watches and streams are exempt because they last;
 //! 5. *authorization*: before the body is read;
@@ -15,6 +15,7 @@
 //! [`ApiServer`] is a tower service. Components of this process call it directly, with their identity as
 //! an extension of the request (`in_process.rs`); everybody else comes through `listener.rs`.
 
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod codec;
@@ -28,10 +29,12 @@ pub mod listener;
 mod metrics;
 pub mod negotiation;
 pub mod openapi;
+mod openid;
 mod protobuf;
 pub mod request_info;
 pub mod status;
 mod table;
+pub mod tls;
 mod verbs;
 
 use std::sync::Arc;
@@ -49,6 +52,7 @@ use crate::identity::UserInfo;
 use crate::registry::Registry;
 use crate::registry::error::ApiError;
 use crate::store::{Freshness, Snapshot};
+use audit::{Audit, Trail};
 use authn::{Authenticator, PeerCertificate};
 use authz::Grounds;
 use connect::NodeConnector;
@@ -76,18 +80,23 @@ pub struct ApiServer {
     health: Health,
     limits: Limits,
     metrics: Arc<Metrics>,
+    audit: Option<Arc<Audit>>,
 }
 
 /// What the server is built from.
 pub struct Parts {
     /// Objects.
     pub registry: Arc<Registry>,
+    /// Finds out who makes a request.
+    pub authenticator: Authenticator,
     /// ServiceAccount tokens.
     pub tokens: Arc<crate::pki::service_account::Tokens>,
     /// The way to node agents.
     pub nodes: NodeConnector,
     /// The image registry, served under `/v2/`, if there is one.
     pub images: Option<axum::Router>,
+    /// What is audited, if anything is.
+    pub audit: Option<Audit>,
 }
 
 /// A request as verbs see it.
@@ -104,6 +113,8 @@ pub struct Context {
     pub headers: HeaderMap,
     /// Who asks.
     pub user: UserInfo,
+    /// What is kept of the request.
+    audit: Trail,
     /// The connection, for requests that ask to speak another protocol on it.
     pub upgrade: Option<OnUpgrade>,
 }
@@ -121,7 +132,7 @@ impl ApiServer {
             .map(|served| served.kind.info.clone())
             .collect();
         Ok(Arc::new(Self {
-            authenticator: Authenticator::new(Arc::clone(&parts.tokens)),
+            authenticator: parts.authenticator,
             tokens: parts.tokens,
             openapi: OpenApi::new(resources, crate::VERSION.to_owned()),
             registry: parts.registry,
@@ -130,6 +141,7 @@ impl ApiServer {
             health: Health::default(),
             limits: Limits::default(),
             metrics: Arc::new(Metrics::new()?),
+            audit: parts.audit.map(Arc::new),
         }))
     }
 
@@ -137,6 +149,12 @@ impl ApiServer {
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Finds out who makes a request.
+    #[must_use]
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
     }
 
     /// The way to node agents.
@@ -164,14 +182,25 @@ impl ApiServer {
         let served = self
             .registry
             .find(&info.group, &info.version, &info.resource);
-        let running = self.metrics.begin(&info, served, lasts(&info));
+        let lasts = lasts(&info);
+        let running = self.metrics.begin(&info, served, lasts);
         let encoding = negotiation::status_encoding(request.headers());
-        let answer = std::panic::AssertUnwindSafe(self.serve(request, info, query));
+        let (parts, body) = request.into_parts();
+        let trail = self.audit.as_ref();
+        let trail = trail.map(|audit| audit.trail(&id, &parts, &info));
+        let trail = trail.unwrap_or_default();
+        let answer = self.serve(parts, body, info, query, trail.clone());
+        let answer = std::panic::AssertUnwindSafe(answer);
         let mut response = match answer.catch_unwind().instrument(span).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => status::response(&error, encoding),
+            Ok(Ok(response)) => trail.end(response, None, lasts).await,
+            Ok(Err(error)) => {
+                trail.answered(|| Some(status::of(&error)));
+                let response = status::response(&error, encoding);
+                trail.end(response, Some(&error), lasts).await
+            }
             Err(_) => {
                 let error = ApiError::Internal("this request caused a panic".into());
+                trail.panicked(&error).await;
                 status::response(&error, encoding)
             }
         };
@@ -181,12 +210,18 @@ impl ApiServer {
 
     async fn serve(
         &self,
-        request: Request<Body>,
+        mut parts: http::request::Parts,
+        body: Body,
         info: RequestInfo,
         query: Query,
+        audit: Trail,
     ) -> Result<Response, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let user = self.user_of(&parts).await?;
+        let user = self.user_of(&parts).await.inspect_err(|error| {
+            if matches!(error, ApiError::Unauthorized) {
+                audit.unknown(&info, &parts.headers);
+            }
+        })?;
+        audit.begin(&user, &info).await?;
         let lasts = lasts(&info);
         let local = parts.extensions.get::<in_process::Identity>().is_some();
         let _permit = if lasts || local {
@@ -201,10 +236,12 @@ impl ApiServer {
         }
         let snapshot = self.registry.store().snapshot(Freshness::Latest).await?;
         let grounds = self.grounds(&snapshot).await?;
-        let user = impersonated(user, &parts.headers, grounds)?;
-        authz::authorize(&user, &info, grounds, query.get("fieldSelector"))?;
+        let user = impersonated(user, &parts.headers, grounds, &audit)?;
+        let allowed = authz::authorize(&user, &info, grounds, query.get("fieldSelector"));
+        audit.decided(allowed.is_ok());
+        allowed?;
         drop(snapshot);
-        authn::forget_credentials(&mut parts.headers);
+        self.authenticator.forget_credentials(&mut parts.headers);
         let context = Context {
             method: parts.method,
             uri: parts.uri,
@@ -212,6 +249,7 @@ impl ApiServer {
             query,
             headers: parts.headers,
             user,
+            audit,
             upgrade: parts.extensions.remove::<OnUpgrade>(),
         };
         let answer = self.dispatch(context, body);
@@ -242,7 +280,7 @@ impl ApiServer {
         let certificate = request.extensions.get::<PeerCertificate>();
         let store = self.registry.store();
         self.authenticator
-            .authenticate(certificate, &request.headers, &**store)
+            .authenticate(certificate, request.uri.path(), &request.headers, &**store)
             .await
     }
 
@@ -274,6 +312,9 @@ impl ApiServer {
         if path == "/metrics" {
             return self.serve_metrics().await;
         }
+        if let Some(response) = openid::respond(path, &self.tokens) {
+            return Ok(response);
+        }
         if path.starts_with("/openapi/") {
             return discovery::openapi(self, path, &context);
         }
@@ -282,7 +323,10 @@ impl ApiServer {
 
     async fn serve_metrics(&self) -> Result<Response, ApiError> {
         let snapshot = self.registry.store().snapshot(Freshness::Latest).await?;
-        let text = self.metrics.text(&self.registry, &snapshot)?;
+        let mut text = self.metrics.text(&self.registry, &snapshot)?;
+        if let Some(audit) = &self.audit {
+            text.push_str(&audit.metrics());
+        }
         let mut response = Response::new(Body::from(text));
         let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
@@ -322,12 +366,15 @@ fn impersonated(
     user: UserInfo,
     headers: &HeaderMap,
     grounds: Grounds<'_>,
+    audit: &Trail,
 ) -> Result<UserInfo, ApiError> {
     let Some(asked) = authn::impersonation::asked(headers)? else {
         return Ok(user);
     };
+    audit.impersonated(&asked.user);
     for check in &asked.checks {
-        authz::authorize(&user, check, grounds, "")?;
+        let allowed = authz::authorize(&user, check, grounds, "");
+        allowed.inspect_err(|_| audit.decided(false))?;
     }
     tracing::debug!(user = user.name, becomes = asked.user.name, "impersonation");
     Ok(asked.user)

@@ -2,13 +2,13 @@
 //!
 //! 1. The token file holds `ID.SECRET:sha256:HEX`: a bootstrap token, and the digest of the public key of
 //!    the cluster's CA.
-//! 2. ConfigMap `kube-public/cluster-info` is fetched without trusting anybody; the CA in it must have
-//!    that digest. From then on only that CA is trusted.
+//! 2. ConfigMap `kube-public/cluster-info` is fetched without trusting anybody; of the CAs in it, that one is
+//!    trusted which has that digest. Whatever else is to be trusted is read anew over a connection to it.
 //! 3. With the token, two CertificateSigningRequests are posted: for the node's client certificate and for
 //!    the serving certificate of its daemon endpoint; both are signed by the control plane.
 //! 4. Keys never leave the node. Keys and certificates are kept in the data directory, keys with mode 0600,
 //!    and are requested again, with the certificate instead of the token, when a third of their life is
-//!    left.
+//!    left. [`RenewableClient`] goes on with the new ones.
 //!
 //! Spec: the digest is that of the SubjectPublicKeyInfo, as kubeadm writes it.
 
@@ -17,8 +17,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
@@ -219,6 +221,35 @@ impl NodeCertificates {
     }
 }
 
+/// A client whose certificate is replaced while it is in use.
+#[derive(Clone)]
+pub struct RenewableClient(Arc<ArcSwap<Client>>);
+
+impl RenewableClient {
+    /// Begins with `client`.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(client)))
+    }
+
+    /// Sends the requests from now on by `client`.
+    pub fn replace(&self, client: Client) {
+        self.0.store(Arc::new(client));
+    }
+
+    /// A client that always sends by the present one.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let current = Arc::clone(&self.0);
+        let namespace = current.load().default_namespace().to_owned();
+        let service = tower::service_fn(move |request| {
+            let client = current.load_full();
+            async move { client.send(request).await }
+        });
+        Client::new(service, namespace)
+    }
+}
+
 fn renew_at(pem: &str) -> Result<Timestamp, BootstrapError> {
     let malformed = || BootstrapError::Certificate;
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| malformed())?;
@@ -285,6 +316,7 @@ pub async fn bootstrap(
     };
     let with_token = client(&request.server, Some(&ca_pem), auth)?;
     let identity = request_client(&with_token, &request.node_name).await?;
+    let ca_pem = cluster_info_ca(&with_token).await?;
     // The node itself requests its serving certificate, since a token may not speak for one.
     let auth = AuthInfo {
         client_certificate_data: Some(STANDARD.encode(&identity.certificate_pem)),
@@ -312,12 +344,28 @@ pub async fn renew(
 ) -> Result<NodeCertificates, BootstrapError> {
     let as_node = current.client(request)?;
     let certificates = NodeCertificates {
-        ca_pem: current.ca_pem.clone(),
+        ca_pem: cluster_info_ca(&as_node).await?,
         client: request_client(&as_node, &request.node_name).await?,
         serving: request_serving(&as_node, request).await?,
     };
     save(&request.directory, &certificates)?;
     Ok(certificates)
+}
+
+/// Takes over and keeps whom the cluster trusts by now. Without an answer the node goes on with what it knows.
+pub async fn refresh_ca(request: &JoinRequest, mut known: NodeCertificates) -> NodeCertificates {
+    let refresh = async {
+        let ca_pem = cluster_info_ca(&known.client(request)?).await?;
+        if ca_pem != known.ca_pem {
+            known.ca_pem = ca_pem;
+            save(&request.directory, &known)?;
+        }
+        Ok::<_, BootstrapError>(())
+    };
+    if let Err(error) = refresh.await {
+        tracing::warn!(%error, "read whom the cluster trusts by now");
+    }
+    known
 }
 
 fn client(server: &str, ca_pem: Option<&str>, auth: AuthInfo) -> Result<Client, BootstrapError> {
@@ -326,9 +374,9 @@ fn client(server: &str, ca_pem: Option<&str>, auth: AuthInfo) -> Result<Client, 
     config.auth_info = auth;
     match ca_pem {
         Some(pem) => {
-            let der = CertificateDer::from_pem_slice(pem.as_bytes());
-            let der = der.map_err(|_| BootstrapError::Certificate)?;
-            config.root_cert = Some(vec![der.to_vec()]);
+            let all = CertificateDer::pem_slice_iter(pem.as_bytes());
+            let all: Result<Vec<_>, _> = all.map(|der| der.map(|der| der.to_vec())).collect();
+            config.root_cert = Some(all.map_err(|_| BootstrapError::Certificate)?);
         }
         None => config.accept_invalid_certs = true,
     }
@@ -338,7 +386,31 @@ fn client(server: &str, ca_pem: Option<&str>, auth: AuthInfo) -> Result<Client, 
 /// Fetches the CA from a server nobody vouches for yet, and checks it against the token.
 async fn fetch_ca(server: &str, expected: &str) -> Result<String, BootstrapError> {
     let anybody = client(server, None, AuthInfo::default())?;
-    let api: Api<ConfigMap> = Api::namespaced(anybody, "kube-public");
+    let ca = cluster_info_ca(&anybody).await?;
+    trusted(&ca, expected)
+}
+
+/// The one certificate of `ca` that has the digest; the others are nobody's word.
+fn trusted(ca: &str, expected: &str) -> Result<String, BootstrapError> {
+    let mut found = ca_hash(ca.as_bytes())?;
+    for part in ca.split_inclusive("-----END CERTIFICATE-----") {
+        let Ok(hash) = ca_hash(part.as_bytes()) else {
+            continue;
+        };
+        if hash == expected {
+            return Ok(format!("{}\n", part.trim()));
+        }
+        found = hash;
+    }
+    Err(BootstrapError::CaMismatch {
+        found,
+        expected: expected.to_owned(),
+    })
+}
+
+/// What `cluster-info` says is to be trusted; worth as much as the client's connection.
+async fn cluster_info_ca(client: &Client) -> Result<String, BootstrapError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
     let info = api.get("cluster-info").await?;
     let malformed = |text: &str| BootstrapError::ClusterInfo(text.to_owned());
     let data = info.data.as_ref();
@@ -354,13 +426,6 @@ async fn fetch_ca(server: &str, expected: &str) -> Result<String, BootstrapError
     let ca = STANDARD
         .decode(ca)
         .map_err(|_| malformed("malformed certificate-authority-data"))?;
-    let found = ca_hash(&ca)?;
-    if found != expected {
-        return Err(BootstrapError::CaMismatch {
-            found,
-            expected: expected.to_owned(),
-        });
-    }
     String::from_utf8(ca).map_err(|_| BootstrapError::Certificate)
 }
 
@@ -576,6 +641,17 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(ca_hash(certificates.ca_pem.as_bytes()).unwrap().len(), 64);
+    }
+
+    #[test]
+    fn of_several_authorities_only_the_one_with_the_digest_is_believed() {
+        let (first, second) = (identity().certificate_pem, identity().certificate_pem);
+        let both = format!("{first}{second}");
+        let hash = ca_hash(second.as_bytes()).unwrap();
+        let found = trusted(&both, &hash).unwrap();
+        assert_eq!(found.trim(), second.trim().replace("\r\n", "\n"));
+        let refused = trusted(&both, HASH);
+        assert!(matches!(refused, Err(BootstrapError::CaMismatch { .. })));
     }
 
     #[test]

@@ -73,8 +73,7 @@ pub(crate) struct DaemonState {
 /// What a connection is served with.
 #[derive(Clone)]
 struct Endpoint {
-    acceptor: TlsAcceptor,
-    allowed: Arc<tls::AllowedClients>,
+    tls: DaemonTls,
     api_server: TowerToHyperService<Router>,
     tunnels: Option<Tunnels>,
 }
@@ -82,8 +81,7 @@ struct Endpoint {
 /// A daemon endpoint that listens.
 pub(crate) struct DaemonServer {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    allowed: Arc<tls::AllowedClients>,
+    tls: DaemonTls,
     dialer: Dialer,
     local: Acceptor,
 }
@@ -98,12 +96,10 @@ impl DaemonServer {
     /// Listens on `address`; port 0 picks one.
     pub(crate) async fn bind(address: SocketAddr, tls: &DaemonTls) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let acceptor = TlsAcceptor::from(tls.server_config());
         let (dialer, local) = local::pair();
         Ok(Self {
             listener,
-            acceptor,
-            allowed: tls.allowed(),
+            tls: tls.clone(),
             dialer,
             local,
         })
@@ -128,8 +124,7 @@ impl DaemonServer {
             .map(|pods| Tunnels::new(pods, connections.clone(), stop.clone()));
         let carrier = Carrier::new(connections.clone(), stop.clone());
         let endpoint = Endpoint {
-            acceptor: self.acceptor,
-            allowed: self.allowed,
+            tls: self.tls,
             api_server: TowerToHyperService::new(router(state, carrier)),
             tunnels,
         };
@@ -179,7 +174,8 @@ impl Endpoint {
         if let Err(error) = prepare_link(&stream) {
             return tracing::debug!(%error, "daemon endpoint: the connection is gone");
         }
-        let stream = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+        let acceptor = TlsAcceptor::from(self.tls.server_config());
+        let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "daemon endpoint: handshake failed"),
             Err(_) => return tracing::debug!("daemon endpoint: handshake timed out"),
@@ -187,7 +183,7 @@ impl Endpoint {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = certificates
             .first()
-            .and_then(|certificate| self.allowed.identify(certificate));
+            .and_then(|certificate| self.tls.allowed().identify(certificate));
         self.answer(stream, client).await;
     }
 

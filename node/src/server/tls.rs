@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,8 +42,7 @@ pub enum TlsError {
 /// What the daemon endpoint needs for TLS; cheap to clone.
 #[derive(Clone)]
 pub struct DaemonTls {
-    config: Arc<ServerConfig>,
-    serving: Arc<Serving>,
+    config: Arc<ArcSwap<ServerConfig>>,
     allowed: Arc<AllowedClients>,
 }
 
@@ -52,15 +50,6 @@ pub struct DaemonTls {
 #[derive(Debug)]
 pub(crate) struct AllowedClients {
     names: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Serving(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Serving {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
 }
 
 impl DaemonTls {
@@ -77,43 +66,33 @@ impl DaemonTls {
         client_ca_pem: &[u8],
         client_names: Vec<String>,
     ) -> Result<Self, TlsError> {
-        let serving = Arc::new(Serving(ArcSwap::from_pointee(certified(
-            certificate_pem,
-            key_pem,
-        )?)));
-        let provider = Arc::new(ring::default_provider());
-        let roots = roots("client CA", client_ca_pem)?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .build()?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(serving.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let config = server_config(certificate_pem, key_pem, client_ca_pem)?;
         let mut names = client_names;
         names.push(API_SERVER_CLIENT.to_owned());
         let allowed = Arc::new(AllowedClients { names });
         Ok(Self {
-            config: Arc::new(config),
-            serving,
+            config: Arc::new(ArcSwap::from_pointee(config)),
             allowed,
         })
     }
 
-    /// Serves new connections with another certificate.
+    /// Serves new connections with another certificate, to clients of another CA.
     ///
     /// # Errors
-    /// The PEM texts can't be used; the old certificate stays.
-    pub fn replace(&self, certificate_pem: &[u8], key_pem: &[u8]) -> Result<(), TlsError> {
-        self.serving
-            .0
-            .store(Arc::new(certified(certificate_pem, key_pem)?));
+    /// The PEM texts can't be used; everything stays as it was.
+    pub fn replace(
+        &self,
+        certificate_pem: &[u8],
+        key_pem: &[u8],
+        client_ca_pem: &[u8],
+    ) -> Result<(), TlsError> {
+        let config = server_config(certificate_pem, key_pem, client_ca_pem)?;
+        self.config.store(Arc::new(config));
         Ok(())
     }
 
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
-        self.config.clone()
+        self.config.load_full()
     }
 
     pub(super) fn allowed(&self) -> Arc<AllowedClients> {
@@ -169,14 +148,22 @@ fn texts<'a>(
     attributes.filter_map(|attribute| attribute.as_str().ok())
 }
 
-fn certified(certificate_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, TlsError> {
+fn server_config(
+    certificate_pem: &[u8],
+    key_pem: &[u8],
+    client_ca_pem: &[u8],
+) -> Result<ServerConfig, TlsError> {
     let chain = certificates("serving certificate", certificate_pem)?;
     let key = private_key("serving key", key_pem)?;
-    Ok(CertifiedKey::from_der(
-        chain,
-        key,
-        &ring::default_provider(),
-    )?)
+    let provider = Arc::new(ring::default_provider());
+    let roots = Arc::new(roots("client CA", client_ca_pem)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// Reads a private key.

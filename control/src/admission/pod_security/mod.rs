@@ -7,7 +7,7 @@
 //!
 //! What a level means is the table in `checks.rs`; what labels mean is `policy.rs`.
 //!
-//! Differs from Kubernetes: mode `audit` is accepted and writes nothing, as there is no audit log.
+//! What a pod breaks that is to be audited becomes an annotation of the request's audit events.
 
 mod checks;
 mod configuration;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Admission, Attributes};
+use super::{Admission, Attributes, Remarks};
 use crate::registry::error::ApiError;
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
@@ -43,6 +43,11 @@ const TEMPLATES: [(&str, &str); 8] = [
     ("CronJob", "/spec/jobTemplate/spec/template"),
 ];
 
+/// Annotation of audit events: the policy that was enforced.
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
+/// Annotation of audit events: what is to be audited.
+const AUDIT_VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
+
 pub(super) struct PodSecurity;
 
 impl Admission for PodSecurity {
@@ -54,10 +59,11 @@ impl Admission for PodSecurity {
         }
     }
 
-    fn warn(&self, attributes: &Attributes<'_>, object: &Value) -> Vec<String> {
+    fn remark(&self, attributes: &Attributes<'_>, object: &Value, remarks: &mut Remarks) {
         let kind = attributes.kind();
         if kind == "Namespace" {
-            return broken_already(attributes, object);
+            remarks.warnings.extend(broken_already(attributes, object));
+            return;
         }
         let template = TEMPLATES.iter().find(|(name, _)| *name == kind);
         let spec = match template {
@@ -69,11 +75,20 @@ impl Admission for PodSecurity {
         };
         let Some((spec, policies)) = spec.and_then(|of| Some((of, policies_for(attributes, of)?)))
         else {
-            return Vec::new();
+            return;
         };
-        let found = told(&violations(&policies.warn, spec));
-        let warning = |found| format!("would violate PodSecurity \"{}\": {found}", policies.warn);
-        found.map(warning).into_iter().collect()
+        let broken = |policy: &Policy| {
+            let found = told(&violations(policy, spec))?;
+            Some(format!("would violate PodSecurity \"{policy}\": {found}"))
+        };
+        remarks.warnings.extend(broken(&policies.warn));
+        if let Some(text) = broken(&policies.audit) {
+            remarks.annotations.push((AUDIT_VIOLATIONS, text));
+        }
+        if kind == "Pod" {
+            let enforced = policies.enforce.to_string();
+            remarks.annotations.push((ENFORCED, enforced));
+        }
     }
 }
 
@@ -101,7 +116,7 @@ fn images(pod: &Value) -> impl Iterator<Item = &str> {
 
 /// What counts for pods of this spec; `None` if nothing does.
 fn policies_for(attributes: &Attributes<'_>, spec: &Value) -> Option<Policies> {
-    let (call, configuration) = (attributes.call, attributes.pod_security);
+    let (call, configuration) = (attributes.call, &attributes.configuration.pod_security);
     let runtime = spec.get("runtimeClassName").and_then(Value::as_str);
     if configuration.exempts(&call.options.user.name, call.namespace, runtime) {
         return None;
@@ -145,7 +160,7 @@ fn of_object(attributes: &Attributes<'_>, namespace: &Value) -> (Policies, Vec<F
             .and_then(|labels| labels.get(name))
             .and_then(Value::as_str)
     };
-    attributes.pod_security.defaults().read(label)
+    attributes.configuration.pod_security.defaults().read(label)
 }
 
 /// A namespace's labels must say something, unless they said the same before.
@@ -173,7 +188,12 @@ fn broken_already(attributes: &Attributes<'_>, namespace: &Value) -> Vec<String>
     let enforce = of_object(attributes, namespace).0.enforce;
     let name = meta::name(namespace);
     let is_new = before != enforce && !enforce.allows_everything();
-    if !is_new || attributes.pod_security.exempts("", name, None) {
+    if !is_new
+        || attributes
+            .configuration
+            .pod_security
+            .exempts("", name, None)
+    {
         return Vec::new();
     }
     let range = KeyRange::namespace("", "pods", name);
@@ -212,6 +232,7 @@ fn broken_by(
     let spec = pod.get("spec")?;
     let runtime = spec.get("runtimeClassName").and_then(Value::as_str);
     if attributes
+        .configuration
         .pod_security
         .exempts("", meta::namespace(&pod), runtime)
     {

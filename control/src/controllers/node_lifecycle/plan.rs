@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::controllers::runtime::clock;
-use crate::taints::{NO_EXECUTE, NO_SCHEDULE, tolerates};
+use crate::taints::{NO_EXECUTE, NO_SCHEDULE, NOT_READY, tolerates};
 
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 

@@ -85,17 +85,10 @@ impl Clock {
             Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
             timerfd_settime,
         };
-        use tokio::io::unix::AsyncFd;
 
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer: OwnedFd = timerfd_create(TimerfdClockId::Realtime, flags)?;
-        #[expect(
-            unsafe_code,
-            reason = "tokio cannot see that a descriptor stays the same and open"
-        )]
-        // SAFETY: an `OwnedFd` is one open descriptor from when it is made until it is dropped; the `AsyncFd` owns
-        // it, and nothing here takes it out.
-        let timer = unsafe { AsyncFd::register(timer)? };
+        let timer = crate::descriptor::register(timer)?;
         let never = Itimerspec {
             it_interval: Timespec::default(),
             it_value: Timespec {

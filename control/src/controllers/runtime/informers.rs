@@ -10,8 +10,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController,
-    ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -48,6 +48,8 @@ pub struct Informers {
     pub stateful_sets: Arc<Informer<StatefulSet>>,
     /// PersistentVolumeClaims.
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
+    /// PersistentVolumes.
+    pub volumes: Arc<Informer<PersistentVolume>>,
     /// DaemonSets.
     pub daemon_sets: Arc<Informer<DaemonSet>>,
     /// ControllerRevisions.
@@ -96,6 +98,7 @@ impl Informers {
             cron_jobs: Informer::new(Api::all(client.clone()), all()),
             stateful_sets: Informer::new(Api::all(client.clone()), all()),
             claims: Informer::new(Api::all(client.clone()), all()),
+            volumes: Informer::new(Api::all(client.clone()), all()),
             daemon_sets: Informer::new(Api::all(client.clone()), all()),
             controller_revisions: Informer::new(Api::all(client.clone()), all()),
             deployments: Informer::new(Api::all(client.clone()), all()),
@@ -124,6 +127,7 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.cron_jobs).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.stateful_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.claims).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.volumes).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.daemon_sets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.controller_revisions).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.deployments).run(stop.clone()));
@@ -171,6 +175,7 @@ whole!(
     Job,
     CronJob,
     StatefulSet,
+    PersistentVolume,
     PersistentVolumeClaim,
     DaemonSet,
     ControllerRevision,

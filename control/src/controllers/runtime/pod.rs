@@ -77,6 +77,8 @@ pub struct Pod {
     pub started: Option<Timestamp>,
     /// What its containers that go on running ask for.
     pub requests: Vec<ContainerRequests>,
+    /// Names of the PersistentVolumeClaims it uses, those made for it included.
+    pub claims: Vec<String>,
 }
 
 /// What a container asks for.
@@ -124,6 +126,18 @@ impl Pod {
     }
 }
 
+/// A volume's own claim is called after the pod and the volume.
+fn claims(metadata: &ObjectMeta, spec: &core::PodSpec) -> Vec<String> {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let claims = spec.volumes.iter().flatten().filter_map(|volume| {
+        let own = volume.ephemeral.as_ref();
+        let own = own.map(|_| format!("{name}-{}", volume.name));
+        let other = volume.persistent_volume_claim.as_ref();
+        own.or_else(|| other.map(|claim| claim.claim_name.clone()))
+    });
+    claims.collect()
+}
+
 impl Cached for Pod {
     type Object = core::Pod;
 
@@ -157,8 +171,10 @@ impl Cached for Pod {
             addresses.extend(status.pod_ip);
         }
         let requests = requests(&spec);
+        let claims = claims(&pod.metadata, &spec);
         Self {
             requests,
+            claims,
             started: status.start_time.map(|time| time.0),
             metadata: cut(pod.metadata),
             pinned: pinned(spec.affinity.as_ref()).unwrap_or_default(),

@@ -29,7 +29,7 @@ mod networking;
 mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
-mod pod;
+pub(crate) mod pod;
 mod pod_disruption_budget;
 mod pod_spec;
 mod pod_template;

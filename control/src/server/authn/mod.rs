@@ -1,13 +1,20 @@
 //! Authentication: who makes the request.
 //!
-//! In order: a client certificate signed by the cluster's authority (checked by TLS; here only its
-//! subject is read), then a bearer token, which is a ServiceAccount's or a bootstrap token. Browsers, which
-//! cannot set headers on a WebSocket, send the token as one of its subprotocols (`web_socket.rs`). A
-//! request with credentials that fail is refused; one without any is anonymous. Components of this process
-//! carry their identity as a request extension and never get here.
+//! In order:
+//!
+//! 1. a proxy in front of the API, known by its client certificate, says for whom it asks (`front_proxy.rs`);
+//! 2. a client certificate of the cluster's authority (checked by TLS; here only its subject is read);
+//! 3. a bearer token: a bootstrap token, a ServiceAccount's, or that of another issuer (`oidc/`). Browsers, which cannot
+//!    set headers on a WebSocket, send the token as one of its subprotocols (`web_socket.rs`).
+//!
+//! A request with credentials that fail is refused; one without any is anonymous, where that is allowed. Components of
+//! this process carry their identity as a request extension and never get here.
 
 mod bootstrap;
+mod configuration;
+mod front_proxy;
 pub mod impersonation;
+mod oidc;
 mod tokens;
 mod web_socket;
 
@@ -19,9 +26,22 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 
 use crate::identity::{AUTHENTICATED, UserInfo};
-use crate::pki::service_account::{ISSUER, Tokens};
+use crate::pki::jwt::Jwt;
+use crate::pki::service_account::Tokens;
 use crate::registry::error::ApiError;
 use crate::store::{Freshness, Snapshot, Store};
+pub use configuration::{AuthenticationConfiguration, AuthenticationError, OidcOptions};
+pub use front_proxy::{FrontProxy, Incomplete};
+use oidc::Provider;
+
+/// Which authority has signed a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedBy {
+    /// The cluster's.
+    Cluster,
+    /// That of the proxy in front of the API.
+    FrontProxy,
+}
 
 /// What the client certificate of a connection says, once TLS has verified it. Read once per connection.
 #[derive(Clone, Debug)]
@@ -30,56 +50,92 @@ pub struct PeerCertificate {
     user: Option<Arc<UserInfo>>,
     /// Its last second, since 1970: a connection may outlive it.
     expires: i64,
+    signed_by: SignedBy,
 }
 
 impl PeerCertificate {
     /// Reads a certificate. One that cannot be understood is nobody's.
     #[must_use]
-    pub fn read(certificate: &CertificateDer<'_>) -> Self {
+    pub fn read(certificate: &CertificateDer<'_>, signed_by: SignedBy) -> Self {
         let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
             return Self {
                 user: None,
                 expires: 0,
+                signed_by,
             };
         };
         Self {
             user: user_of(&parsed).map(Arc::new),
             expires: parsed.validity().not_after.timestamp(),
+            signed_by,
         }
     }
 
-    fn user(&self, now: Timestamp) -> Option<UserInfo> {
+    fn user(&self, now: Timestamp) -> Option<&UserInfo> {
         let user = self.user.as_deref()?;
-        (now.as_second() <= self.expires).then(|| user.clone())
+        (now.as_second() <= self.expires).then_some(user)
     }
 }
 
 /// Finds out who makes a request.
-#[derive(Debug)]
 pub struct Authenticator {
     tokens: Arc<Tokens>,
+    providers: Vec<Provider>,
+    anonymous: configuration::Anonymous,
+    front_proxy: Option<FrontProxy>,
 }
 
 impl Authenticator {
-    /// Verifies ServiceAccount tokens with `tokens`.
-    #[must_use]
-    pub fn new(tokens: Arc<Tokens>) -> Self {
-        Self { tokens }
+    /// Verifies ServiceAccount tokens with `tokens`, those of other issuers as `configuration` says, and believes
+    /// `front_proxy`.
+    ///
+    /// # Errors
+    /// When an issuer is the cluster itself, or its certificates cannot be used.
+    pub fn new(
+        tokens: Arc<Tokens>,
+        configuration: &AuthenticationConfiguration,
+        front_proxy: Option<FrontProxy>,
+    ) -> Result<Self, AuthenticationError> {
+        configuration.check_against(tokens.issuers())?;
+        let providers = configuration.jwt.iter().cloned().map(Provider::new);
+        let providers = providers.collect::<Result<_, _>>();
+        Ok(Self {
+            providers: providers.map_err(AuthenticationError::Form)?,
+            anonymous: configuration.anonymous.clone(),
+            tokens,
+            front_proxy,
+        })
     }
 
-    /// The user of a request.
+    /// Fetches the keys of other issuers before the first of their tokens comes.
+    pub async fn prepare(&self) {
+        futures::future::join_all(self.providers.iter().map(Provider::prepare)).await;
+    }
+
+    /// The user of a request for `path`.
     ///
     /// # Errors
     /// [`ApiError::Unauthorized`] for credentials that are wrong, without saying in what way.
     pub async fn authenticate(
         &self,
         certificate: Option<&PeerCertificate>,
+        path: &str,
         headers: &HeaderMap,
         store: &dyn Store,
     ) -> Result<UserInfo, ApiError> {
         if let Some(certificate) = certificate {
-            let user = certificate.user(Timestamp::now());
-            return user.ok_or(ApiError::Unauthorized);
+            let user = certificate
+                .user(Timestamp::now())
+                .ok_or(ApiError::Unauthorized)?;
+            match (certificate.signed_by, &self.front_proxy) {
+                (SignedBy::Cluster, _) => return Ok(user.clone()),
+                (SignedBy::FrontProxy, Some(proxy)) => {
+                    if let Some(user) = proxy.user(&user.name, headers) {
+                        return Ok(user);
+                    }
+                }
+                (SignedBy::FrontProxy, None) => return Err(ApiError::Unauthorized),
+            }
         }
         let from_header = match headers.get(header::AUTHORIZATION) {
             Some(value) => bearer(value.to_str().map_err(|_| ApiError::Unauthorized)?),
@@ -87,38 +143,62 @@ impl Authenticator {
         };
         let from_protocol = web_socket::token(headers).map_err(|_| ApiError::Unauthorized)?;
         let Some(token) = from_header.or(from_protocol.as_deref()) else {
-            return Ok(UserInfo::anonymous());
+            let anonymous = self.anonymous.allows(path).then(UserInfo::anonymous);
+            return anonymous.ok_or(ApiError::Unauthorized);
         };
         let snapshot = store.snapshot(Freshness::Latest).await?;
         let user = match bootstrap::split(token) {
             Some((id, secret)) => bootstrap::authenticate(&snapshot, id, secret),
             None => {
-                let audiences = [ISSUER.to_owned()];
-                let found = self.token(&snapshot, token, &audiences);
+                let found = self.token(&snapshot, token, &[]).await;
                 found.map(|(user, _)| user)
             }
         };
         user.ok_or(ApiError::Unauthorized)
     }
 
-    /// The user of a ServiceAccount token that is meant for one of `audiences`, and for which of them.
-    #[must_use]
-    pub fn token(
+    /// The user of a token that is meant for one of `audiences`, and for which of them; for the API if there are none.
+    pub async fn token(
         &self,
         snapshot: &Snapshot,
         token: &str,
         audiences: &[String],
     ) -> Option<(UserInfo, Vec<String>)> {
-        tokens::authenticate(&self.tokens, snapshot, token, audiences)
+        let own = [self.tokens.issuer().to_owned()];
+        let wanted = if audiences.is_empty() {
+            &own
+        } else {
+            audiences
+        };
+        if let Some(found) = tokens::authenticate(&self.tokens, snapshot, token, wanted) {
+            return Some(found);
+        }
+        let (now, token) = (Timestamp::now(), Jwt::parse(token).ok()?);
+        for provider in &self.providers {
+            if let Some((user, mut meant)) = provider.authenticate(&token, now).await {
+                meant.retain(|audience| audiences.is_empty() || audiences.contains(audience));
+                return (!meant.is_empty()).then_some((user, meant));
+            }
+        }
+        None
+    }
+
+    /// Removes what proves who the client is and says whom it acts as, once that is known: nothing behind
+    /// may send it on.
+    pub fn forget_credentials(&self, headers: &mut HeaderMap) {
+        headers.remove(header::AUTHORIZATION);
+        impersonation::forget(headers);
+        web_socket::forget_token(headers);
+        if let Some(proxy) = &self.front_proxy {
+            proxy.forget(headers);
+        }
     }
 }
 
-/// Removes what proves who the client is and says whom it acts as, once that is known: nothing behind
-/// may send it on.
-pub fn forget_credentials(headers: &mut HeaderMap) {
-    headers.remove(header::AUTHORIZATION);
-    impersonation::forget(headers);
-    web_socket::forget_token(headers);
+impl std::fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authenticator")
+    }
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -158,13 +238,14 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2030, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        let peer = PeerCertificate::read(certificate.der());
+        let peer = PeerCertificate::read(certificate.der(), SignedBy::Cluster);
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let user = peer.user(at("2029-12-31T23:59:59Z")).unwrap();
         assert_eq!(user.name, "alice");
         assert_eq!(user.groups, ["team", AUTHENTICATED]);
         assert_eq!(peer.user(at("2030-01-02T00:00:00Z")), None);
-        let broken = PeerCertificate::read(&CertificateDer::from(&b"broken"[..]));
+        let broken =
+            PeerCertificate::read(&CertificateDer::from(&b"broken"[..]), SignedBy::Cluster);
         assert_eq!(broken.user(at("1970-01-01T00:00:00Z")), None);
     }
 }

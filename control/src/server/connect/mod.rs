@@ -31,6 +31,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, Request, header};
@@ -55,7 +56,7 @@ const MAX_ERROR: usize = 4096;
 /// Connects to node agents.
 #[derive(Clone)]
 pub struct NodeConnector {
-    tls: TlsConnector,
+    tls: Arc<ArcSwap<ClientConfig>>,
     /// Agents of this process, by the name of their node.
     local: Arc<RwLock<HashMap<String, Dialer>>>,
 }
@@ -74,18 +75,21 @@ impl NodeConnector {
     /// # Errors
     /// When the certificate cannot be used.
     pub fn new(authority: &Authority, identity: &Identity) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.der().clone())?;
-        let (chain, key) = identity.for_rustls();
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
+        let config = client_config(authority, identity)?;
         Ok(Self {
-            tls: TlsConnector::from(Arc::new(config)),
+            tls: Arc::new(ArcSwap::from_pointee(config)),
             local: Arc::default(),
         })
+    }
+
+    /// Makes the connections from now on so.
+    ///
+    /// # Errors
+    /// When the certificate cannot be used; everything stays as it was then.
+    pub fn replace(&self, authority: &Authority, identity: &Identity) -> Result<(), rustls::Error> {
+        self.tls
+            .store(Arc::new(client_config(authority, identity)?));
+        Ok(())
     }
 
     /// Sends a request to a node's agent and answers with its response, body streaming.
@@ -128,7 +132,7 @@ impl NodeConnector {
         let connect = async {
             let stream = TcpStream::connect((daemon.address, daemon.port)).await?;
             stream.set_nodelay(true)?;
-            self.tls
+            TlsConnector::from(self.tls.load_full())
                 .connect(ServerName::from(daemon.address), stream)
                 .await
         };
@@ -137,6 +141,22 @@ impl NodeConnector {
             .map_err(|error| daemon.unreachable("connect to", &error))?
             .map_err(|error| daemon.unreachable("connect to", &error))
     }
+}
+
+fn client_config(
+    authority: &Authority,
+    identity: &Identity,
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in authority.trusted() {
+        roots.add(certificate)?;
+    }
+    let (chain, key) = identity.for_rustls();
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
 }
 
 /// One request over a connection of its own, which ends with the response's body or goes on as what it

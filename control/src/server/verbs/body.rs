@@ -71,15 +71,17 @@ pub(super) fn decode(
     gvk: &GroupVersionKind,
     bytes: &[u8],
 ) -> Result<Decoded, ApiError> {
-    match body_format(&request.context.headers, protobuf::speaks(gvk))? {
-        BodyFormat::Json => decode_json(bytes).map_err(|error| malformed(&error)),
-        BodyFormat::Yaml => decode_yaml(bytes).map_err(|error| malformed(&error)),
+    let decoded = match body_format(&request.context.headers, protobuf::speaks(gvk))? {
+        BodyFormat::Json => decode_json(bytes).map_err(|error| malformed(&error))?,
+        BodyFormat::Yaml => decode_yaml(bytes).map_err(|error| malformed(&error))?,
         // A message has no names: no field of it can be unknown, and repeating one is no mistake.
-        BodyFormat::Protobuf => Ok(Decoded {
+        BodyFormat::Protobuf => Decoded {
             value: protobuf::decode(gvk, bytes)?,
             duplicates: Vec::new(),
-        }),
-    }
+        },
+    };
+    request.context.audit.sent(&decoded.value);
+    Ok(decoded)
 }
 
 fn malformed(error: &DecodeError) -> ApiError {

@@ -61,6 +61,7 @@ pub(super) async fn respond_collection(
             Err(other) => return Err(other),
         }
     }
+    list::audit(request, &listing);
     let chunks = codec::list(&request.served.kind, representation, &listing)?;
     let body = Body::from(chunks.concat());
     Ok(represented(StatusCode::OK, representation, body))

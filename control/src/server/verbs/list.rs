@@ -7,7 +7,8 @@ use http::StatusCode;
 use super::{Request, represented};
 use crate::registry::error::ApiError;
 use crate::registry::field_error::FieldError;
-use crate::registry::list::{Filter, ListQuery, invalid_options};
+use crate::registry::list::{Filter, ListQuery, Listing, invalid_options};
+use crate::server::negotiation::Representation;
 use crate::server::{codec, compression};
 
 pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError> {
@@ -25,6 +26,7 @@ pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError>
         .registry()
         .list(&request.call(), &query)
         .await?;
+    audit(request, &listing);
     let chunks = codec::list(&request.served.kind, representation, &listing)?;
     let response = represented(StatusCode::OK, representation, Body::empty());
     Ok(compression::fill(
@@ -32,6 +34,15 @@ pub(super) async fn respond(request: &Request<'_>) -> Result<Response, ApiError>
         &request.context.headers,
         chunks,
     ))
+}
+
+/// Shows the audit log what is answered.
+pub(super) fn audit(request: &Request<'_>, listing: &Listing) {
+    request.context.audit.answered(|| {
+        let chunks = codec::list(&request.served.kind, Representation::Json, listing);
+        let whole: Vec<u8> = chunks.ok()?.into_iter().flatten().collect();
+        serde_json::from_slice(&whole).ok()
+    });
 }
 
 /// The filter of a list, a watch or a deletion of many.

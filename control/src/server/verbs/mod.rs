@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use super::negotiation::{self, Encoding, Offer, Representation};
 use super::{ApiServer, Context, codec, protobuf};
+use crate::admission::Remarks;
 use crate::registry::error::{ApiError, Target};
 use crate::registry::strategy::Endpoint;
 use crate::registry::{Call, Served, WriteOptions, Written};
@@ -74,6 +75,7 @@ impl<'a> Request<'a> {
 
     /// The answer that carries an object which is not stored: a Status, a Scale, a TokenRequest.
     fn answer(&self, status: StatusCode, object: &Value) -> Result<Response, ApiError> {
+        self.context.audit.answered(|| Some(object.clone()));
         let encoding = negotiation::status_encoding(&self.context.headers);
         let representation = match encoding {
             Encoding::Json => Representation::Json,
@@ -86,6 +88,8 @@ impl<'a> Request<'a> {
     /// The answer that carries one object.
     fn object(&self, status: StatusCode, bytes: &Bytes) -> Result<Response, ApiError> {
         let representation = self.representation()?;
+        let answered = || serde_json::from_slice(bytes).ok();
+        self.context.audit.answered(answered);
         let bytes = codec::object(&self.served.kind, representation, bytes)?;
         Ok(represented(status, representation, Body::from(bytes)))
     }
@@ -97,8 +101,15 @@ impl<'a> Request<'a> {
         } else {
             StatusCode::OK
         };
+        let Remarks {
+            warnings: own,
+            annotations,
+        } = &written.remarks;
+        for (key, text) in annotations {
+            self.context.audit.annotate(key, text);
+        }
         let mut response = self.object(status, &written.bytes)?;
-        warn(&mut response, written.warnings.iter().chain(warnings));
+        warn(&mut response, own.iter().chain(warnings));
         Ok(response)
     }
 

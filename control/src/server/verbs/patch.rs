@@ -60,6 +60,7 @@ pub(super) async fn respond(request: &Request<'_>, body: Body) -> Result<Respons
         Language::Apply => decode_yaml(&bytes).map_err(|error| malformed(&error))?,
         _ => decode_json(&bytes).map_err(|error| malformed(&error))?,
     };
+    request.context.audit.sent(&decoded.value);
     if language == Language::Apply {
         return respond_apply(request, endpoint, decoded).await;
     }

@@ -15,7 +15,7 @@ use windlass_api::time::format_seconds;
 
 use super::Request;
 use super::subresource::{Subresource, not_allowed, read};
-use crate::pki::service_account::{Bound, Claims, ISSUER, Reference};
+use crate::pki::service_account::{Bound, Claims, Reference};
 use crate::registry::error::{ApiError, Target};
 use crate::registry::field_error::FieldError;
 use crate::registry::kinds::text;
@@ -53,14 +53,18 @@ impl Subresource for Token {
             Some(reference) if !reference.is_null() => bind(&snapshot, &account, reference)?,
             _ => Bound::default(),
         };
+        if let Some(node) = request.context.user.node_name() {
+            restrict(node, &answer, &snapshot, &bound, request)?;
+        }
         namespace.clone_into(&mut bound.namespace);
         bound.serviceaccount = reference(&account);
+        let issuer = request.server.tokens.issuer();
         let now = Timestamp::now();
         let claims = Claims {
             jti: Uuid::new_v4().to_string(),
-            iss: ISSUER.into(),
+            iss: issuer.to_owned(),
             sub: format!("system:serviceaccount:{namespace}:{name}"),
-            aud: audiences(&answer),
+            aud: audiences(&answer, issuer),
             exp: now.as_second() + seconds,
             iat: now.as_second(),
             nbf: now.as_second(),
@@ -97,13 +101,70 @@ fn life(request: &Request<'_>, asked: &Value) -> Result<i64, ApiError> {
     Ok(seconds.min(longest))
 }
 
+/// Refuses tokens that no pod of the node that asks needs.
+fn restrict(
+    node: &str,
+    asked: &Value,
+    snapshot: &Snapshot,
+    bound: &Bound,
+    request: &Request<'_>,
+) -> Result<(), ApiError> {
+    let refuse = |reason: String| {
+        Err(ApiError::Forbidden {
+            target: request.target(),
+            reason,
+            cause: None,
+        })
+    };
+    let Some(pod) = &bound.pod else {
+        return refuse("node requested token not bound to a pod".into());
+    };
+    if text(asked, "/spec/boundObjectRef/uid").is_empty() {
+        return refuse("node requested token with a pod binding without a uid".into());
+    }
+    if bound.node.as_ref().is_none_or(|bound| bound.name != node) {
+        return refuse("node requested token bound to a pod scheduled on a different node".into());
+    }
+    let namespace = &*request.context.info.namespace;
+    let key = ObjectKey::new("", "pods", namespace, &pod.name);
+    let pod = snapshot.get(&key).map(|pod| parse(pod)).transpose()?;
+    let issuer = request.server.tokens.issuer();
+    let wanted = pod.iter().flat_map(|pod| token_audiences(pod, issuer));
+    let wanted: Vec<String> = wanted.collect();
+    for audience in audiences(asked, issuer) {
+        if !wanted.contains(&audience) {
+            return refuse(format!(
+                "audience {audience:?} not found in pod spec volume"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whom the tokens in a pod's volumes are for.
+fn token_audiences(pod: &Value, issuer: &str) -> Vec<String> {
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
+    let sources = volumes.into_iter().flatten().filter_map(|volume| {
+        let sources = volume.pointer("/projected/sources")?;
+        sources.as_array()
+    });
+    let tokens = sources.flatten().filter_map(|source| {
+        let token = source.get("serviceAccountToken")?;
+        Some(match text(token, "/audience") {
+            "" => issuer.to_owned(),
+            audience => audience.to_owned(),
+        })
+    });
+    tokens.collect()
+}
+
 /// Whom the token is for: the API itself unless the request says so.
-fn audiences(asked: &Value) -> Vec<String> {
+fn audiences(asked: &Value, issuer: &str) -> Vec<String> {
     let audiences = asked.pointer("/spec/audiences").and_then(Value::as_array);
     let audiences = audiences.into_iter().flatten().filter_map(Value::as_str);
     let audiences: Vec<String> = audiences.map(str::to_owned).collect();
     if audiences.is_empty() {
-        return vec![ISSUER.into()];
+        return vec![issuer.to_owned()];
     }
     audiences
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 
 use crate::server::tls::{self, TlsError};
 
@@ -12,7 +12,6 @@ use crate::server::tls::{self, TlsError};
 /// Cheap to clone; all clones see a replaced certificate.
 #[derive(Clone)]
 pub struct TunnelIdentity {
-    roots: Arc<RootCertStore>,
     config: Arc<ArcSwap<ClientConfig>>,
 }
 
@@ -23,20 +22,18 @@ impl TunnelIdentity {
     /// # Errors
     /// The PEM texts can't be used.
     pub fn new(certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<Self, TlsError> {
-        let roots = Arc::new(tls::roots("cluster CA", ca)?);
-        let config = client_config(&roots, certificate, key)?;
+        let config = client_config(certificate, key, ca)?;
         Ok(Self {
-            roots,
             config: Arc::new(ArcSwap::from_pointee(config)),
         })
     }
 
-    /// Makes new calls with another certificate.
+    /// Makes new calls with another certificate, and trusts another CA.
     ///
     /// # Errors
-    /// The PEM texts can't be used; the old certificate stays.
-    pub fn replace(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsError> {
-        let config = client_config(&self.roots, certificate, key)?;
+    /// The PEM texts can't be used; everything stays as it was.
+    pub fn replace(&self, certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<(), TlsError> {
+        let config = client_config(certificate, key, ca)?;
         self.config.store(Arc::new(config));
         Ok(())
     }
@@ -46,16 +43,13 @@ impl TunnelIdentity {
     }
 }
 
-fn client_config(
-    roots: &Arc<RootCertStore>,
-    certificate: &[u8],
-    key: &[u8],
-) -> Result<ClientConfig, TlsError> {
+fn client_config(certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<ClientConfig, TlsError> {
+    let roots = tls::roots("cluster CA", ca)?;
     let chain = tls::certificates("client certificate", certificate)?;
     let key = tls::private_key("client key", key)?;
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots.clone())
+        .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
     // HTTP/2 has no upgrades.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

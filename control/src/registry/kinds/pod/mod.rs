@@ -57,7 +57,8 @@ const EPHEMERAL: &str = "ephemeralcontainers";
 const RESIZE: &str = "resize";
 
 /// Marks the shadow of a pod that a node runs from a file.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation of a pod that stands for one its node runs anyway.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Which pod a ReplicaSet gives up first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::Computed;
 use super::self_subject_review::user_info;
-use crate::pki::service_account::ISSUER;
 use crate::registry::error::ApiError;
 use crate::registry::object_meta as meta;
 use crate::server::verbs::Request;
@@ -29,16 +28,14 @@ impl Computed for TokenReviews {
         }
         let asked = review.pointer("/spec/audiences").and_then(Value::as_array);
         let asked = asked.into_iter().flatten().filter_map(Value::as_str);
-        let mut audiences: Vec<String> = asked.map(str::to_owned).collect();
-        if audiences.is_empty() {
-            audiences.push(ISSUER.to_owned());
-        }
+        let audiences: Vec<String> = asked.map(str::to_owned).collect();
         let store = request.server.registry().store();
         let snapshot = store.snapshot(Freshness::Latest).await?;
         let found = request
             .server
             .authenticator
-            .token(&snapshot, &token, &audiences);
+            .token(&snapshot, &token, &audiences)
+            .await;
         let status = match found {
             Some((user, audiences)) => json!({
                 "authenticated": true, "user": user_info(&user), "audiences": audiences,

@@ -1,5 +1,7 @@
 //! The composition root: every long-running part of the control plane, each named once.
 
+mod renewal;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,18 +9,22 @@ use std::time::Duration;
 
 use rcgen::ExtendedKeyUsagePurpose;
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controllers::{self, ControllersConfig, Signer, Usage};
 use crate::identity::{MASTERS, UserInfo};
 use crate::pki::service_account::Tokens;
-use crate::pki::{Authority, PkiError};
+use crate::pki::{Authority, Identity, PkiError, files};
 use crate::registry::kinds::KINDS;
 use crate::registry::{NotInSchema, Registry};
+use crate::server::audit::{AuditOptions, AuditOptionsError};
+use crate::server::authn::{AuthenticationError, Authenticator, Incomplete};
 use crate::server::connect::NodeConnector;
 use crate::server::listener::{self, ListenError};
+use crate::server::tls::Tls;
 use crate::server::{ApiServer, Parts, in_process};
 use crate::store::backend::{Backend, BackendError};
 use crate::store::local::LocalStore;
@@ -57,6 +63,15 @@ pub enum StartError {
     /// The API cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Who is taken for whom does not make sense.
+    #[error(transparent)]
+    Authentication(#[from] AuthenticationError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditOptionsError),
+    /// A proxy in front of the API is not described whole.
+    #[error(transparent)]
+    FrontProxy(#[from] Incomplete),
     /// TLS to node agents cannot be set up.
     #[error("set up TLS to nodes: {0}")]
     NodeTls(#[from] rustls::Error),
@@ -75,10 +90,74 @@ pub enum StartError {
 pub struct ControlPlane {
     config: Config,
     server: Arc<ApiServer>,
-    authority: Arc<Authority>,
-    address: SocketAddr,
+    endpoint: Endpoint,
     stop: CancellationToken,
     parts: JoinSet<()>,
+    /// Writes audit events.
+    writers: Option<JoinHandle<()>>,
+    /// They go on until everything else has stopped.
+    stop_writers: CancellationToken,
+}
+
+/// Where and as whom the control plane is reached and reaches others.
+#[derive(Clone)]
+struct Endpoint {
+    authority: Arc<Authority>,
+    address: SocketAddr,
+    /// Names and addresses of the serving certificate.
+    names: Vec<String>,
+    tls: Arc<Tls>,
+    nodes: NodeConnector,
+    front_proxy: Option<String>,
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// A certificate for the socket.
+    fn serving(authority: &Authority, names: &[String]) -> Result<Identity, PkiError> {
+        authority.serving("kube-apiserver", names.to_vec())
+    }
+
+    /// A certificate for connections to nodes.
+    fn node_client(authority: &Authority) -> Result<Identity, PkiError> {
+        authority.client(NODE_CLIENT, &[MASTERS])
+    }
+
+    /// Puts new certificates in the place of those in use.
+    fn renew(&self) -> Result<(), StartError> {
+        let serving = Self::serving(&self.authority, &self.names)?;
+        let front_proxy = self.front_proxy.as_deref();
+        self.tls.replace(&self.authority, &serving, front_proxy)?;
+        let identity = Self::node_client(&self.authority)?;
+        Ok(self.nodes.replace(&self.authority, &identity)?)
+    }
+
+    /// Says to nodes that join, and to the administrator, who is to be trusted.
+    async fn publish(&self, client: &kube::Client) -> Result<(), StartError> {
+        self.write_kubeconfig()?;
+        let ca = self.authority.certificate();
+        let published = bootstrap::publish(client, self.address, &ca).await;
+        published.map_err(|error| StartError::Bootstrap(Box::new(error)))
+    }
+
+    fn write_kubeconfig(&self) -> Result<(), PkiError> {
+        match &self.kubeconfig {
+            Some(path) => files::write(path, &self.admin_kubeconfig()?),
+            None => Ok(()),
+        }
+    }
+
+    fn admin_kubeconfig(&self) -> Result<String, PkiError> {
+        let identity = self.authority.client("kubernetes-admin", &[MASTERS])?;
+        let server = format!("https://{}", self.address);
+        let ca = self.authority.certificate();
+        Ok(kubeconfig::for_identity(
+            &server,
+            &ca,
+            "kubernetes-admin",
+            &identity,
+        ))
+    }
 }
 
 impl ControlPlane {
@@ -87,29 +166,42 @@ impl ControlPlane {
     /// # Errors
     /// What the user has to mend: a directory in use, a port taken.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        crate::pki::files::make_directory(&config.data_dir).map_err(|source| {
-            StartError::DataDir {
-                path: config.data_dir.clone(),
-                source,
-            }
+        files::make_directory(&config.data_dir).map_err(|source| StartError::DataDir {
+            path: config.data_dir.clone(),
+            source,
         })?;
         let store = open_store(&config).await?;
         let pki = config.data_dir.join("pki");
         let authority = Arc::new(Authority::load_or_create(&pki)?);
-        let tokens = Arc::new(Tokens::load_or_create(&pki)?);
+        let tokens = Arc::new(Tokens::load_or_create(
+            &pki,
+            &config.service_account_issuers,
+        )?);
         let kinds = KINDS.iter().map(|kind| kind());
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
             kinds,
             config.pools.clone(),
-            config.pod_security.clone(),
+            config.admission.clone(),
         )?);
-        let client_identity = authority.client(NODE_CLIENT, &[MASTERS])?;
+        let (audit, writers) = config
+            .audit
+            .clone()
+            .map(AuditOptions::open)
+            .transpose()?
+            .unzip();
+        let nodes = NodeConnector::new(&authority, &Endpoint::node_client(&authority)?)?;
         let server = ApiServer::new(Parts {
             registry,
-            tokens,
-            nodes: NodeConnector::new(&authority, &client_identity)?,
+            authenticator: Authenticator::new(
+                Arc::clone(&tokens),
+                &config.authentication,
+                config.front_proxy.clone(),
+            )?,
+            tokens: Arc::clone(&tokens),
+            nodes: nodes.clone(),
             images: Some(images::routes(&config.data_dir.join("registry")).await?),
+            audit,
         })?;
         let listener = listener::bind(config.listen).await?;
         let bind_error = |source| ListenError::Bind {
@@ -117,23 +209,53 @@ impl ControlPlane {
             source,
         };
         let address = listener.local_addr().map_err(bind_error)?;
-        let serving = authority.serving("kube-apiserver", serving_names(&config, address))?;
-        let tls = listener::tls_config(&authority, &serving)?;
+        let names = serving_names(&config, address);
+        let serving = Endpoint::serving(&authority, &names)?;
+        let front_proxy = config.front_proxy.as_ref();
+        let front_proxy = front_proxy.map(|proxy| proxy.certificate_authority.clone());
+        let endpoint = Endpoint {
+            tls: Arc::new(Tls::new(&authority, &serving, front_proxy.as_deref())?),
+            address: reachable(address),
+            kubeconfig: config.admin_kubeconfig.clone(),
+            authority,
+            names,
+            nodes,
+            front_proxy,
+        };
         let mut plane = Self {
             config,
             server,
-            authority,
-            address,
+            endpoint,
             stop: CancellationToken::new(),
             parts: JoinSet::new(),
+            writers: None,
+            stop_writers: CancellationToken::new(),
         };
+        let tls = Arc::clone(&plane.endpoint.tls);
         let serve = listener::serve(listener, tls, Arc::clone(&plane.server), plane.stop.clone());
         plane.parts.spawn(serve);
+        if let Some(writers) = writers {
+            let stop = plane.stop_writers.clone();
+            plane.writers = Some(tokio::spawn(writers.run(stop)));
+        }
+        let files = renewal::Files {
+            authority: Arc::clone(&plane.endpoint.authority),
+            pki,
+            tokens,
+        };
+        let follow = renewal::follow_files(files, plane.stop.clone());
+        plane.parts.spawn(follow);
         plane
             .parts
             .spawn(compact(store, plane.config.retention, plane.stop.clone()));
         let client = plane.client(UserInfo::authenticated("system:apiserver", &[MASTERS]));
         plane.bootstrap(&client).await?;
+        let issue = renewal::issue(plane.endpoint.clone(), client.clone(), plane.stop.clone());
+        plane.parts.spawn(issue);
+        let prepare = Arc::clone(&plane.server);
+        plane
+            .parts
+            .spawn(async move { prepare.authenticator().prepare().await });
         plane.start_controllers();
         bootstrap::settle(&client).await;
         plane.server.set_ready();
@@ -141,10 +263,10 @@ impl ControlPlane {
     }
 
     async fn bootstrap(&self, client: &kube::Client) -> Result<(), StartError> {
-        let ca = self.authority.certificate();
-        bootstrap::ensure(client, &self.config, self.advertised(), ca)
+        bootstrap::ensure(client, &self.config, self.endpoint.address)
             .await
-            .map_err(|error| StartError::Bootstrap(Box::new(error)))
+            .map_err(|error| StartError::Bootstrap(Box::new(error)))?;
+        self.endpoint.publish(client).await
     }
 
     fn start_controllers(&mut self) {
@@ -152,11 +274,10 @@ impl ControlPlane {
             pod_network: self.config.pod_network,
             node_cidr_bits: self.config.node_bits,
             service_network: self.config.pools.service_network,
-            ca_certificate: self.authority.certificate().to_owned(),
             node_grace: self.config.node_grace,
             autoscaling_period: self.config.autoscaling_period,
             clock: self.config.clock.clone(),
-            signer: Arc::clone(&self.authority) as Arc<dyn Signer>,
+            signer: Arc::clone(&self.endpoint.authority) as Arc<dyn Signer>,
         };
         let server = Arc::clone(&self.server);
         let wrap = self.config.component_clients.clone();
@@ -175,23 +296,13 @@ impl ControlPlane {
     /// Where clients on this machine reach the API.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.advertised()
-    }
-
-    /// The listening address, with an address that can be connected to in place of "any".
-    fn advertised(&self) -> SocketAddr {
-        let ip = match self.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-            ip => ip,
-        };
-        SocketAddr::new(ip, self.address.port())
+        self.endpoint.address
     }
 
     /// The authority everything in the cluster trusts.
     #[must_use]
     pub fn authority(&self) -> &Arc<Authority> {
-        &self.authority
+        &self.endpoint.authority
     }
 
     /// The API server, for requests that need no socket.
@@ -211,15 +322,7 @@ impl ControlPlane {
     /// # Errors
     /// When the certificate cannot be made.
     pub fn admin_kubeconfig(&self) -> Result<String, PkiError> {
-        let identity = self.authority.client("kubernetes-admin", &[MASTERS])?;
-        let server = format!("https://{}", self.advertised());
-        let ca = self.authority.certificate();
-        Ok(kubeconfig::for_identity(
-            &server,
-            ca,
-            "kubernetes-admin",
-            &identity,
-        ))
+        self.endpoint.admin_kubeconfig()
     }
 
     /// Stops everything in order and returns once the data file is closed, whoever still holds a client: its writes
@@ -232,17 +335,41 @@ impl ControlPlane {
                 tracing::error!(%error, "a part of the control plane failed");
             }
         }
+        self.stop_writers.cancel();
+        if let Some(writers) = self.writers.take()
+            && let Err(error) = writers.await
+        {
+            tracing::error!(%error, "audit events were not written");
+        }
         self.server.registry().store().close().await;
     }
 }
 
 impl std::fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ControlPlane({})", self.address)
+        write!(f, "ControlPlane({})", self.endpoint.address)
     }
 }
 
+/// The listening address, with one that can be connected to in place of "any".
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 impl Signer for Authority {
+    fn trusted(&self) -> Arc<str> {
+        self.certificate()
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        Self::changes(self)
+    }
+
     fn sign(&self, request: &str, life: Duration, usage: Usage) -> Result<String, String> {
         let usage = match usage {
             Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,

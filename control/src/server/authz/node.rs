@@ -1,0 +1,130 @@
+//! The node authorizer: of what node agents may do, only what concerns their own node.
+//!
+//! A node reads the Secrets and ConfigMaps that its pods name, each by its name, and no others.
+
+use serde_json::Value;
+
+use super::super::request_info::RequestInfo;
+use super::components::READ;
+use crate::registry::kinds::text;
+use crate::store::{Entry, KeyRange, ObjectKey, Snapshot};
+
+/// Whether a request of a node agent is about that node.
+pub(super) fn concerns(
+    node: &str,
+    info: &RequestInfo,
+    snapshot: &Snapshot,
+    field_selector: &str,
+) -> bool {
+    let writes = !READ.contains(&info.verb);
+    let any_pod = |names: fn(&Value, &str) -> bool| {
+        let pods = pods(node, &info.namespace, snapshot);
+        pods.iter().any(|pod| names(pod, &info.name))
+    };
+    match &*info.resource {
+        "nodes" if info.verb == "create" => true,
+        "nodes" => !writes || info.name == node,
+        "leases" => {
+            info.namespace == "kube-node-lease" && (info.name == node || info.verb == "create")
+        }
+        "pods" if info.name.is_empty() => {
+            let own = format!("spec.nodeName={node}");
+            field_selector.split(',').any(|term| term == own)
+        }
+        "pods" => {
+            let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
+            // A pod that is gone is answered with NotFound, which tells the agent nothing new.
+            snapshot.get(&key).is_none_or(|pod| runs_on(pod, node))
+        }
+        "secrets" => any_pod(names_secret),
+        "configmaps" => any_pod(names_config_map),
+        "serviceaccounts" => any_pod(|pod, name| text(pod, "/spec/serviceAccountName") == name),
+        _ => true,
+    }
+}
+
+fn runs_on(pod: &Entry, node: &str) -> bool {
+    pod.fields.get("spec.nodeName") == Some(node)
+}
+
+/// The pods of a namespace that are on the node.
+fn pods(node: &str, namespace: &str, snapshot: &Snapshot) -> Vec<Value> {
+    if namespace.is_empty() {
+        return Vec::new();
+    }
+    let range = KeyRange::namespace("", "pods", namespace);
+    let own = snapshot
+        .range(&range, None)
+        .filter(|pod| runs_on(pod, node));
+    own.filter_map(|pod| serde_json::from_slice(&pod.bytes).ok())
+        .collect()
+}
+
+/// Whether the pod needs the Secret: to pull its images, in a volume or in its environment.
+fn names_secret(pod: &Value, name: &str) -> bool {
+    items(pod, "/spec/imagePullSecrets").any(|secret| text(secret, "/name") == name)
+        || in_volume(pod, "/secret/secretName", "/secret/name", name)
+        || in_environment(pod, "/secretRef/name", "/valueFrom/secretKeyRef/name", name)
+}
+
+/// Whether the pod needs the ConfigMap: in a volume or in its environment.
+fn names_config_map(pod: &Value, name: &str) -> bool {
+    let (each, one) = ("/configMapRef/name", "/valueFrom/configMapKeyRef/name");
+    in_volume(pod, "/configMap/name", "/configMap/name", name)
+        || in_environment(pod, each, one, name)
+}
+
+/// Whether a volume, or a source of a projected one, has this name at the pointer.
+fn in_volume(pod: &Value, of_volume: &str, of_source: &str, name: &str) -> bool {
+    items(pod, "/spec/volumes").any(|volume| {
+        text(volume, of_volume) == name
+            || items(volume, "/projected/sources").any(|source| text(source, of_source) == name)
+    })
+}
+
+/// Whether a container takes all variables, or one, from the object.
+fn in_environment(pod: &Value, all_of: &str, one_of: &str, name: &str) -> bool {
+    const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+    CONTAINERS.iter().any(|kind| {
+        items(pod, &format!("/spec/{kind}")).any(|container| {
+            items(container, "/envFrom").any(|from| text(from, all_of) == name)
+                || items(container, "/env").any(|variable| text(variable, one_of) == name)
+        })
+    })
+}
+
+fn items<'a>(of: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    let list = of.pointer(pointer).and_then(Value::as_array);
+    list.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_needs_what_it_names_and_nothing_else() {
+        let pod = json!({"spec": {
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [
+                {"secret": {"secretName": "file"}},
+                {"configMap": {"name": "conf"}},
+                {"projected": {"sources": [
+                    {"secret": {"name": "part"}}, {"configMap": {"name": "kube-root-ca.crt"}}]}}],
+            "initContainers": [{"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "first"}}}]}],
+            "containers": [{
+                "envFrom": [{"secretRef": {"name": "all"}}, {"configMapRef": {"name": "vars"}}],
+                "env": [{"name": "B", "valueFrom": {"configMapKeyRef": {"name": "one"}}}]}],
+        }});
+        for secret in ["pull", "file", "part", "first", "all"] {
+            assert!(names_secret(&pod, secret), "{secret}");
+            assert!(!names_config_map(&pod, secret), "{secret}");
+        }
+        for map in ["conf", "kube-root-ca.crt", "vars", "one"] {
+            assert!(names_config_map(&pod, map), "{map}");
+            assert!(!names_secret(&pod, map), "{map}");
+        }
+        assert!(!names_secret(&pod, "other"));
+    }
+}
