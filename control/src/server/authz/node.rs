@@ -18,6 +18,10 @@ pub(super) fn concerns(
 ) -> bool {
     let writes = !READ.contains(&info.verb);
     let any_pod = |names: fn(&Value, &str) -> bool| {
+        // Not to be asked for all of them: what a pod does not name has no name either.
+        if info.name.is_empty() {
+            return false;
+        }
         let pods = pods(node, &info.namespace, snapshot);
         pods.iter().any(|pod| names(pod, &info.name))
     };
