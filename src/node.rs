@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use windlass_node::NodeAgent;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
-use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
+use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 
 /// What differs between nodes.
@@ -21,6 +21,8 @@ pub(crate) struct NodeConfig {
     pub(crate) data_dir: PathBuf,
     /// Certificates of the daemon endpoint.
     pub(crate) tls: DaemonTls,
+    /// Whom guests trust.
+    pub(crate) guest_tls: GuestTls,
     /// What the node shows to the agents of other nodes.
     pub(crate) tunnel: TunnelIdentity,
     /// Where the daemon endpoint listens.
@@ -56,7 +58,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
     let wasm = WasmConfig {
         cache: config.data_dir.join("compiled"),
         engine: EngineConfig::default(),
-        tls: Some(guest_tls()?),
+        tls: Some(config.guest_tls.config()),
     };
     let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
     let network = Network::new(NetworkConfig {
@@ -79,21 +81,15 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
     Ok(builder.build().await?)
 }
 
-/// TLS for requests that guests make, trusting what this machine trusts.
-fn guest_tls() -> anyhow::Result<Arc<ClientConfig>> {
+/// TLS for requests that guests make, trusting what this machine trusts, and the cluster's authority.
+pub(crate) fn guest_tls(cluster_ca: &[u8]) -> anyhow::Result<GuestTls> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in found.errors {
         tracing::debug!(%error, "a root certificate of this machine cannot be read");
     }
     roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(GuestTls::new(roots, cluster_ca)?)
 }
 
 /// Where a node keeps its data when it shares the server's directory.

@@ -10,6 +10,7 @@ use windlass_node::network::TunnelIdentity;
 use windlass_node::registration::bootstrap::{
     self, JoinRequest, JoinToken, NodeCertificates, RenewableClient,
 };
+use windlass_node::runtime::wasm::GuestTls;
 use windlass_node::server::tls::DaemonTls;
 
 use crate::cmd::server::interrupted;
@@ -64,12 +65,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         certificates.client.key_pem.as_bytes(),
         certificates.ca_pem.as_bytes(),
     )?;
+    let guest_tls = node::guest_tls(certificates.ca_pem.as_bytes())?;
     let client = RenewableClient::new(certificates.client(&request)?);
     let agent = node::build(NodeConfig {
         client: client.client(),
         name: name.clone(),
         data_dir,
         tls: tls.clone(),
+        guest_tls: guest_tls.clone(),
         tunnel: tunnel.clone(),
         listen: SocketAddr::new(args.address, args.port),
         node_ports: args.node_port_address,
@@ -81,6 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let users = Users {
         client,
         tls,
+        guest_tls,
         tunnel,
     };
     let renewal = tokio::spawn(renew(request, certificates, users));
@@ -111,6 +115,7 @@ async fn join(request: &JoinRequest, token_file: &PathBuf) -> anyhow::Result<Nod
 struct Users {
     client: RenewableClient,
     tls: DaemonTls,
+    guest_tls: GuestTls,
     tunnel: TunnelIdentity,
 }
 
@@ -120,6 +125,7 @@ impl Users {
         let (serving, client) = (&new.serving, &new.client);
         let ca = new.ca_pem.as_bytes();
         self.client.replace(new.client(request)?);
+        self.guest_tls.replace(ca)?;
         self.tls.replace(
             serving.certificate_pem.as_bytes(),
             serving.key_pem.as_bytes(),

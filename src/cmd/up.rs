@@ -18,6 +18,7 @@ use windlass_control::ControlPlane;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
 use windlass_control::pki::{Authority, Identity, PkiError};
 use windlass_node::network::TunnelIdentity;
+use windlass_node::runtime::wasm::GuestTls;
 use windlass_node::server::tls::DaemonTls;
 
 use crate::apply::{Applied, Applier, Options, in_order};
@@ -140,13 +141,19 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         user: user.clone(),
         names,
     };
-    let (tls, tunnel) = identities.make()?;
-    let renewal = tokio::spawn(renew(identities, tls.clone(), tunnel.clone()));
+    let shown = identities.make()?;
+    let renewal = tokio::spawn(renew(identities, shown.clone()));
+    let Shown {
+        tls,
+        guest_tls,
+        tunnel,
+    } = shown;
     let agent = node::build(NodeConfig {
         client: plane.client(UserInfo::authenticated(user, &[NODES])),
         name: name.clone(),
         data_dir: node::directory_in(&args.data_dir.path()?),
         tls,
+        guest_tls,
         tunnel,
         listen: SocketAddr::new(address, 0),
         node_ports: Some(args.control_plane.listen.ip()),
@@ -180,38 +187,51 @@ struct Identities {
     names: Vec<String>,
 }
 
+/// How the node meets others, and whom it trusts.
+#[derive(Clone)]
+struct Shown {
+    tls: DaemonTls,
+    guest_tls: GuestTls,
+    tunnel: TunnelIdentity,
+}
+
 impl Identities {
     fn issue(&self) -> Result<(Identity, Identity), PkiError> {
         let serving = self.authority.serving(&self.user, self.names.clone())?;
         Ok((serving, self.authority.client(&self.user, &[NODES])?))
     }
 
-    fn make(&self) -> anyhow::Result<(DaemonTls, TunnelIdentity)> {
+    fn make(&self) -> anyhow::Result<Shown> {
         let (serving, calling) = self.issue()?;
         let ca = self.authority.certificate();
         let (certificate, key) = (serving.certificate.as_bytes(), serving.key.as_bytes());
         let tls = DaemonTls::new(certificate, key, ca.as_bytes(), Vec::new())?;
         let (certificate, key) = (calling.certificate.as_bytes(), calling.key.as_bytes());
         let tunnel = TunnelIdentity::new(certificate, key, ca.as_bytes())?;
-        Ok((tls, tunnel))
+        Ok(Shown {
+            tls,
+            guest_tls: node::guest_tls(ca.as_bytes())?,
+            tunnel,
+        })
     }
 
-    fn replace(&self, tls: &DaemonTls, tunnel: &TunnelIdentity) -> anyhow::Result<()> {
+    fn replace(&self, shown: &Shown) -> anyhow::Result<()> {
         let (serving, calling) = self.issue()?;
         let ca = self.authority.certificate();
         let (certificate, key) = (serving.certificate.as_bytes(), serving.key.as_bytes());
-        tls.replace(certificate, key, ca.as_bytes())?;
+        shown.tls.replace(certificate, key, ca.as_bytes())?;
+        shown.guest_tls.replace(ca.as_bytes())?;
         let (certificate, key) = (calling.certificate.as_bytes(), calling.key.as_bytes());
-        Ok(tunnel.replace(certificate, key, ca.as_bytes())?)
+        Ok(shown.tunnel.replace(certificate, key, ca.as_bytes())?)
     }
 }
 
 /// Issues new certificates before they end, and when the authority becomes another.
-async fn renew(identities: Identities, tls: DaemonTls, tunnel: TunnelIdentity) {
+async fn renew(identities: Identities, shown: Shown) {
     let mut changes = identities.authority.changes();
     loop {
         Authority::due(&mut changes).await;
-        if let Err(error) = identities.replace(&tls, &tunnel) {
+        if let Err(error) = identities.replace(&shown) {
             tracing::error!(%error, "the node's certificates stay");
         }
     }

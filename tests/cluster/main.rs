@@ -8,7 +8,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod api_access;
 mod autoscaling;
+#[path = "../guests/built.rs"]
+mod built;
 mod conformance;
 mod faults;
 mod images;

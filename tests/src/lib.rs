@@ -29,13 +29,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::RootCertStore;
 use tokio_util::sync::CancellationToken;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
 use windlass_control::{Config, ControlPlane};
 use windlass_node::NodeAgent;
 use windlass_node::images::ApiTransport;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
-use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
+use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 use windlass_oci::push::push_wasm;
 use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
@@ -148,7 +149,7 @@ impl Cluster {
         let runtime = WasmRuntime::new(WasmConfig {
             cache: directory.join("compiled"),
             engine,
-            tls: None,
+            tls: Some(GuestTls::new(RootCertStore::empty(), ca)?.config()),
         })?;
         let network = Network::new(NetworkConfig {
             cluster_cidr: Some("10.128.0.0/10".parse()?),

@@ -42,7 +42,7 @@ mod container_logs;
 pub(crate) mod stats;
 mod streaming;
 #[cfg(test)]
-mod test_pki;
+pub(crate) mod test_pki;
 pub mod tls;
 mod tunnel;
 

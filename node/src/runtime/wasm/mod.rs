@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub use guest_tls::GuestTls;
 use tokio::sync::Semaphore;
 use windlass_wasi_shims::http::TlsConfig;
 use windlass_wasi_shims::state;
@@ -34,6 +35,7 @@ mod container;
 mod core_module;
 mod engine;
 mod grants;
+mod guest_tls;
 
 pub use cache::LoadError;
 pub use compiler::{CompileError, Compiler, InProcess};

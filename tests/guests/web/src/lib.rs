@@ -5,6 +5,7 @@
 //! | `/` | `hello` and how many requests this instance has served |
 //! | `/echo` | the request's body |
 //! | `/env/NAME` | an environment variable |
+//! | `/api?PATH` | the status and body of a GET to the cluster's API, as the pod's account |
 //! | `/get?URL` | the status and body of an outgoing request, or its error code |
 //! | `/many/N` | N lines |
 //! | `/half` | a response that breaks off in the middle |
@@ -43,7 +44,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Web {
                     &[&std::env::var(name).unwrap_or_else(|_| "unset".to_owned())],
                 );
             }
-            ["get"] => match get(query) {
+            ["api"] => match api(query) {
+                Ok(text) => respond(out, 200, &[&text]),
+                Err(text) => respond(out, 502, &[&text]),
+            },
+            ["get"] => match get(query, Fields::new()) {
                 Ok(text) => respond(out, 200, &[&text]),
                 Err(text) => respond(out, 502, &[&text]),
             },
@@ -125,11 +130,26 @@ fn echo(request: &IncomingRequest, out: ResponseOutparam) {
     }
 }
 
+/// A path of the API fetched, with what clients of the API look for in their pod.
+fn api(path: &str) -> Result<String, String> {
+    const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let token = std::fs::read_to_string(TOKEN).map_err(|error| format!("{TOKEN}: {error}"))?;
+    let variable = |name: &str| std::env::var(name).map_err(|_| format!("no {name}"));
+    let host = variable("KUBERNETES_SERVICE_HOST")?;
+    let port = variable("KUBERNETES_SERVICE_PORT")?;
+    let headers = Fields::new();
+    let bearer = format!("Bearer {token}").into_bytes();
+    headers
+        .set("authorization", &[bearer])
+        .map_err(|error| format!("{error:?}"))?;
+    get(&format!("https://{host}:{port}{path}"), headers)
+}
+
 /// `http://host:port/path` fetched; an error is its code's name.
-fn get(url: &str) -> Result<String, String> {
+fn get(url: &str, headers: Fields) -> Result<String, String> {
     let (scheme, rest) = url.split_once("://").ok_or("not a url")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let request = OutgoingRequest::new(Fields::new());
+    let request = OutgoingRequest::new(headers);
     let scheme = if scheme == "https" {
         Scheme::Https
     } else {
