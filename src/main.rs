@@ -11,10 +11,12 @@ mod logging;
 mod node;
 mod object_files;
 mod output;
+mod privileges;
 mod readiness;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// A WebAssembly-first orchestrator that speaks the Kubernetes API.
@@ -63,9 +65,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.log.as_deref());
     let outcome = match cli.command {
-        Command::Up(args) => run(cmd::up::run(args)),
-        Command::Server(args) => run(cmd::server::run(args)),
-        Command::Agent(args) => run(cmd::agent::run(args)),
+        Command::Up(args) => serve(cmd::up::run(args)),
+        Command::Server(args) => serve(cmd::server::run(args)),
+        Command::Agent(args) => serve(cmd::agent::run(args)),
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),
         Command::Token(args) => run(cmd::token::run(args)),
@@ -82,6 +84,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command that others connect to, with no more rights than it needs.
+fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    privileges::drop_unneeded().context("give up the rights that are not needed")?;
+    run(command)
 }
 
 /// Runs a command on the system runtime: API, agent and proxies. Guests have a runtime of their own.

@@ -13,6 +13,7 @@ use crate::registry::Pools;
 use crate::scheduler::Profiles;
 use crate::server::audit::AuditOptions;
 use crate::server::authn::{AuthenticationConfiguration, FrontProxy};
+use crate::server::peers::PeerLimits;
 use crate::store::Retention;
 use crate::store::encryption::Encryption;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub clock: Clock,
     /// What is encrypted in the data file.
     pub encryption: Encryption,
+    /// What an address may cost before it is known who is behind it.
+    pub peer_limits: PeerLimits,
     /// How much history is kept.
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
@@ -112,6 +115,7 @@ impl Config {
             autoscaling_period: Duration::from_secs(15),
             clock: Clock::default(),
             encryption: Encryption::default(),
+            peer_limits: PeerLimits::default(),
             retention: Retention::default(),
             in_memory: false,
             component_clients: ComponentClients::default(),

@@ -202,6 +202,7 @@ impl ControlPlane {
             nodes: nodes.clone(),
             images: Some(images::routes(&config.data_dir.join("registry")).await?),
             audit,
+            peers: config.peer_limits,
         })?;
         let listener = listener::bind(config.listen).await?;
         let bind_error = |source| ListenError::Bind {

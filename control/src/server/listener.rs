@@ -11,7 +11,7 @@ use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use thiserror::Error;
@@ -24,6 +24,8 @@ use super::tls::{Accept, Tls};
 
 /// A client gets this long to finish its handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A client of HTTP/2 that is silent for so long is asked whether it is there, and cut off if it is not.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Requests in flight get this long when the server stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// After a failed accept (out of descriptors), before the next.
@@ -74,6 +76,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(connected) = server.peers().connect(peer.ip()) else {
+                    tracing::debug!(%peer, "refused: too many connections");
+                    continue;
+                };
                 let (tls, server) = (tls.accept(), Arc::clone(&server));
                 let watcher = graceful.watcher();
                 tokio::spawn(async move {
@@ -81,6 +87,7 @@ pub async fn serve(
                     if let Err(error) = connection(stream, peer, &tls, server, watcher).await {
                         tracing::debug!(peer = %peer.0, error, "connection ended");
                     }
+                    drop(connected);
                 });
             }
             Err(error) => {
@@ -118,6 +125,7 @@ async fn connection(
         .map_err(|error| format!("handshake: {error}"))?;
     let certificates = stream.get_ref().1.peer_certificates();
     let peer = certificates.and_then(|chain| tls.read(chain));
+    let head = server.peers().limits().head;
     let service = service_fn(move |request: Request<Incoming>| {
         let server = Arc::clone(&server);
         let mut request = request.map(Body::new);
@@ -128,7 +136,15 @@ async fn connection(
         async move { Ok::<_, std::convert::Infallible>(server.respond(request).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(1000);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .max_concurrent_streams(1000);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     watcher
         .watch(connection.into_owned())

@@ -4,7 +4,7 @@
 //!
 //! 1. *panic isolation*: a fault in one request answers 500 and harms no other;
 //! 2. *request info*: path, method and query in the API's terms, which all further steps read;
-//! 3. *authentication*: before anything is spent on strangers; from here on it is known how much of the request is
+//! 3. *authentication*: before anything is spent on strangers, who are bounded themselves (`peers.rs`); from here on it is known how much of the request is
 //!    audited (`audit/`), and whoever may acts as somebody else (`authn/impersonation.rs`);
 //! 4. *limit*: bounds on requests in flight (`limits.rs`), by which an overloaded server says 429 instead
 //!    of falling over; watches and streams are exempt because they last;
@@ -30,6 +30,7 @@ mod metrics;
 pub mod negotiation;
 pub mod openapi;
 mod openid;
+pub mod peers;
 mod protobuf;
 pub mod request_info;
 pub mod status;
@@ -58,8 +59,10 @@ use authz::Grounds;
 use connect::NodeConnector;
 use health::Health;
 use limits::{Class, Limits};
+use listener::PeerAddress;
 use metrics::Metrics;
 use openapi::OpenApi;
+use peers::{PeerLimits, Peers};
 use request_info::{Query, RequestInfo};
 
 /// How long a request may take that does not last by nature.
@@ -79,6 +82,7 @@ pub struct ApiServer {
     images: Option<axum::Router>,
     health: Health,
     limits: Limits,
+    peers: Arc<Peers>,
     metrics: Arc<Metrics>,
     audit: Option<Arc<Audit>>,
 }
@@ -97,6 +101,8 @@ pub struct Parts {
     pub images: Option<axum::Router>,
     /// What is audited, if anything is.
     pub audit: Option<Audit>,
+    /// What an address may cost.
+    pub peers: PeerLimits,
 }
 
 /// A request as verbs see it.
@@ -140,6 +146,7 @@ impl ApiServer {
             images: parts.images,
             health: Health::default(),
             limits: Limits::default(),
+            peers: Peers::new(parts.peers),
             metrics: Arc::new(Metrics::new()?),
             audit: parts.audit.map(Arc::new),
         }))
@@ -155,6 +162,10 @@ impl ApiServer {
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.authenticator
+    }
+
+    fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// The way to node agents.
@@ -278,10 +289,23 @@ impl ApiServer {
             return Ok(own.user().clone());
         }
         let certificate = request.extensions.get::<PeerCertificate>();
+        let address = request.extensions.get::<PeerAddress>();
+        let address = address.map(|peer| peer.0.ip());
+        let is_stranger = certificate.is_none();
+        if address.is_some_and(|address| is_stranger && !self.peers.may_try(address)) {
+            let text = "too many requests with wrong credentials, please try again later";
+            return Err(ApiError::TooManyRequests(text.into()));
+        }
         let store = self.registry.store();
-        self.authenticator
-            .authenticate(certificate, request.uri.path(), &request.headers, &**store)
-            .await
+        let path = request.uri.path();
+        let user = self
+            .authenticator
+            .authenticate(certificate, path, &request.headers, &**store);
+        let user = user.await;
+        if let (Err(ApiError::Unauthorized), Some(address)) = (&user, address) {
+            self.peers.failed(address);
+        }
+        user
     }
 
     async fn serve_images(

@@ -3,6 +3,7 @@
 mod attacks;
 mod audit;
 mod authority;
+mod connections;
 mod front_proxy;
 mod issuers;
 mod nodes;

@@ -106,8 +106,8 @@ fn what_cannot_be_followed_is_refused_without_showing_a_key() {
             "\"secretbox\" is not supported",
         ),
         (
-            configuration("secrets", "{kms: {keys: []}}"),
-            "\"kms\" is not supported",
+            configuration("secrets", "{secretbox: {keys: []}}"),
+            "\"secretbox\" is not supported",
         ),
         (configuration("secrets", ""), "providers must not be empty"),
         (

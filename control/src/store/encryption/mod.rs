@@ -1,41 +1,37 @@
-//! Encryption at rest: what a key file protects in the data file.
+//! Encryption at rest: what is protected in the data file, and by which keys.
 //!
-//! A key of the file (the wrapping key) never touches a value. Each process draws a key of its own for each wrapping key
-//! it writes with (the data key), stores it with every value, wrapped, and counts its nonces up from zero:
-//!
-//! ```text
-//! 2 | length of the name u8 | name of the wrapping key | nonce | wrapped data key and tag | nonce | value and tag
-//! ```
-//!
-//! Both are AES-GCM with nonces of 12 bytes; the object's key is associated data, so no value can be passed off as
-//! another object's. A wrapping key is used once per process, with a random nonce; a data key never twice with one nonce.
+//! A wrapping key never touches a value: it wraps the keys that do (`wrapping.rs`). It is in the configuration itself
+//! (provider `aesgcm`), or in a key management service that a plugin on this machine speaks to (`kms`, `kms.rs`).
 //! Deletions say nothing and stay as they are.
 //!
-//! Source of the configuration: upstream's `EncryptionConfiguration`, providers `aesgcm` and `identity`.
+//! Source of the configuration: upstream's `EncryptionConfiguration`, providers `aesgcm`, `kms` of version `v2`, and
+//! `identity`.
 //! Differs from Kubernetes: keys of `aesgcm` wrap data keys, so they need no rotation by number of writes; other
 //! providers are refused by name.
 
+mod kms;
+mod wrapping;
+
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
+use jiff::SignedDuration;
+use ring::aead::{AES_128_GCM, AES_256_GCM, LessSafeKey, UnboundKey};
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::ObjectKey;
 use super::transform::Transform;
+use kms::Kms;
+use wrapping::{SEALED, Sealed, WrappingKey};
 
-/// First byte of a sealed value; plain ones begin with less.
-const SEALED: u8 = 2;
 /// First byte of a deletion.
 const DELETED: u8 = 0;
-/// Bytes of a data key.
-const DATA_KEY: usize = 32;
-const TAG: usize = 16;
-/// A wrapped data key with its nonce.
-const WRAPPED: usize = NONCE_LEN + DATA_KEY + TAG;
+/// How long a plugin may take unless the configuration says otherwise.
+const KMS_TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// What is wrong with a configuration. Never shows a key.
 #[derive(Debug, Error)]
@@ -54,7 +50,9 @@ pub enum EncryptionError {
         api_version: String,
     },
     /// A provider that there is not.
-    #[error("resources[{at}].providers: {name:?} is not supported; there are aesgcm and identity")]
+    #[error(
+        "resources[{at}].providers: {name:?} is not supported; there are aesgcm, kms and identity"
+    )]
     Provider {
         /// Which entry.
         at: usize,
@@ -76,6 +74,16 @@ pub enum EncryptionError {
         at: usize,
         /// How many it names.
         found: usize,
+    },
+    /// A plugin that cannot be spoken to as the configuration says.
+    #[error("resources[{at}].providers: kms {name:?}: {why}")]
+    Kms {
+        /// Which entry.
+        at: usize,
+        /// The plugin's name.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
     },
     /// A key that is none.
     #[error("key {name:?}: {why}")]
@@ -106,21 +114,6 @@ enum Provider {
     Identity,
 }
 
-struct WrappingKey {
-    name: String,
-    key: LessSafeKey,
-    /// The process' own data key.
-    own: Mutex<Option<DataKey>>,
-    /// Data keys of other processes, by their wrapped form.
-    known: Mutex<HashMap<[u8; WRAPPED], Arc<LessSafeKey>>>,
-}
-
-struct DataKey {
-    key: LessSafeKey,
-    wrapped: [u8; WRAPPED],
-    writes: u64,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
@@ -138,13 +131,22 @@ struct FileRule {
     #[serde(default)]
     resources: Vec<String>,
     #[serde(default)]
-    providers: Vec<HashMap<String, Option<FileKeys>>>,
+    providers: Vec<HashMap<String, Option<FileProvider>>>,
 }
 
-#[derive(Deserialize)]
-struct FileKeys {
+/// What a provider is given: keys, or the way to a plugin.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileProvider {
     #[serde(default)]
     keys: Vec<FileKey>,
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    endpoint: String,
+    timeout: Option<SignedDuration>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +155,13 @@ struct FileKey {
     name: String,
     /// In base64.
     secret: String,
+}
+
+impl FileProvider {
+    fn leads_to_plugin(&self) -> bool {
+        let texts = [&self.api_version, &self.name, &self.endpoint];
+        self.timeout.is_some() || texts.iter().any(|text| !text.is_empty())
+    }
 }
 
 impl Encryption {
@@ -194,12 +203,17 @@ impl Encryption {
         let first = self.rule(key).and_then(|rule| rule.providers.first());
         match (first, stored.first()) {
             (_, Some(&DELETED)) => false,
-            (Some(Provider::Keys(keys)), Some(&SEALED)) => {
-                let name = Sealed::read(stored).map(|sealed| sealed.name);
-                name != keys.first().map(|key| key.name.as_bytes())
+            (Some(Provider::Keys(keys)), Some(first)) if SEALED.contains(first) => {
+                let sealed = Sealed::read(stored);
+                let writer = keys.first();
+                !sealed
+                    .zip(writer)
+                    .is_some_and(|(sealed, key)| key.would_write(&sealed))
             }
             (Some(Provider::Keys(_)), _) => true,
-            (Some(Provider::Identity) | None, first) => first == Some(&SEALED),
+            (Some(Provider::Identity) | None, first) => {
+                first.is_some_and(|first| SEALED.contains(first))
+            }
         }
     }
 }
@@ -223,12 +237,22 @@ impl Rule {
             providers.push(match &*name {
                 "identity" => Provider::Identity,
                 "aesgcm" => {
-                    let keys = body.map(|body| body.keys).unwrap_or_default();
+                    let body = body.unwrap_or_default();
+                    if body.leads_to_plugin() {
+                        let text = format!("resources[{at}]: aesgcm has keys and nothing else");
+                        return Err(EncryptionError::Form(text));
+                    }
+                    let keys = body.keys;
                     if keys.is_empty() {
                         return Err(empty("aesgcm.keys"));
                     }
-                    let keys: Result<Vec<_>, _> = keys.iter().map(WrappingKey::read).collect();
+                    let keys: Result<Vec<_>, _> = keys.iter().map(read_key).collect();
                     Provider::Keys(keys?)
+                }
+                "kms" => {
+                    let plugin = read_kms(&body.unwrap_or_default());
+                    let wrong = |(name, why)| EncryptionError::Kms { at, name, why };
+                    Provider::Keys(vec![plugin.map_err(wrong)?])
                 }
                 _ => return Err(EncryptionError::Provider { at, name }),
             });
@@ -268,128 +292,48 @@ impl Rule {
     }
 }
 
-impl WrappingKey {
-    fn read(key: &FileKey) -> Result<Arc<Self>, EncryptionError> {
-        let wrong = |why| EncryptionError::Key {
-            name: key.name.clone(),
-            why,
-        };
-        if key.name.is_empty() || key.name.len() > usize::from(u8::MAX) {
-            return Err(wrong("a name has 1 to 255 bytes"));
-        }
-        let secret = base64::engine::general_purpose::STANDARD.decode(key.secret.trim());
-        let secret = secret.map_err(|_| wrong("the secret is not base64"))?;
-        let algorithm = match secret.len() {
-            16 => &AES_128_GCM,
-            32 => &AES_256_GCM,
-            _ => return Err(wrong("the secret must have 16 or 32 bytes")),
-        };
-        let bound = UnboundKey::new(algorithm, &secret).map_err(|_| wrong("it cannot be used"))?;
-        Ok(Arc::new(Self {
-            name: key.name.clone(),
-            key: LessSafeKey::new(bound),
-            own: Mutex::new(None),
-            known: Mutex::default(),
-        }))
-    }
+fn read_key(key: &FileKey) -> Result<Arc<WrappingKey>, EncryptionError> {
+    let wrong = |why| EncryptionError::Key {
+        name: key.name.clone(),
+        why,
+    };
+    wrapping::check_name(&key.name).map_err(wrong)?;
+    let secret = base64::engine::general_purpose::STANDARD.decode(key.secret.trim());
+    let secret = secret.map_err(|_| wrong("the secret is not base64"))?;
+    let algorithm = match secret.len() {
+        16 => &AES_128_GCM,
+        32 => &AES_256_GCM,
+        _ => return Err(wrong("the secret must have 16 or 32 bytes")),
+    };
+    let bound = UnboundKey::new(algorithm, &secret).map_err(|_| wrong("it cannot be used"))?;
+    Ok(Arc::new(WrappingKey::local(
+        &key.name,
+        LessSafeKey::new(bound),
+    )))
+}
 
-    /// A new data key, wrapped.
-    fn data_key(&self) -> Option<DataKey> {
-        let random = SystemRandom::new();
-        let (mut secret, mut nonce) = ([0; DATA_KEY], [0; NONCE_LEN]);
-        random.fill(&mut secret).ok()?;
-        random.fill(&mut nonce).ok()?;
-        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &secret).ok()?);
-        let unique = Nonce::assume_unique_for_key(nonce);
-        let aad = Aad::from(self.name.as_bytes());
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(unique, aad, &mut secret);
-        let mut wrapped = nonce.to_vec();
-        wrapped.extend_from_slice(&secret);
-        wrapped.extend_from_slice(tag.ok()?.as_ref());
-        Some(DataKey {
-            key,
-            wrapped: wrapped.try_into().ok()?,
-            writes: 0,
-        })
+/// A plugin, or its name and what is wrong with it.
+fn read_kms(plugin: &FileProvider) -> Result<Arc<WrappingKey>, (String, &'static str)> {
+    let wrong = |why| (plugin.name.clone(), why);
+    wrapping::check_name(&plugin.name).map_err(wrong)?;
+    if !plugin.keys.is_empty() {
+        return Err(wrong("its keys are with the service, not in this file"));
     }
-
-    /// The sealed form of a value; `None` if the system gives no randomness.
-    fn seal(&self, key: &ObjectKey, mut value: Vec<u8>) -> Option<Vec<u8>> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.is_none() {
-            *own = self.data_key();
-        }
-        let data = own.as_mut()?;
-        let mut nonce = [0; NONCE_LEN];
-        let (_, counter) = nonce.split_at_mut(NONCE_LEN - 8);
-        counter.copy_from_slice(&data.writes.to_be_bytes());
-        data.writes += 1;
-        let unique = Nonce::assume_unique_for_key(nonce);
-        let aad = Aad::from(key.as_str().as_bytes());
-        data.key
-            .seal_in_place_append_tag(unique, aad, &mut value)
-            .ok()?;
-        let mut sealed =
-            Vec::with_capacity(2 + self.name.len() + WRAPPED + nonce.len() + value.len());
-        sealed.extend([SEALED, u8::try_from(self.name.len()).ok()?]);
-        sealed.extend_from_slice(self.name.as_bytes());
-        sealed.extend_from_slice(&data.wrapped);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&value);
-        Some(sealed)
-    }
-
-    fn open(&self, key: &ObjectKey, sealed: &Sealed<'_>) -> Option<Vec<u8>> {
-        let data = self.unwrap(sealed.wrapped)?;
-        let mut value = sealed.value.to_vec();
-        let aad = Aad::from(key.as_str().as_bytes());
-        let nonce = Nonce::assume_unique_for_key(*sealed.nonce);
-        let length = data.open_in_place(nonce, aad, &mut value).ok()?.len();
-        value.truncate(length);
-        Some(value)
-    }
-
-    fn unwrap(&self, wrapped: &[u8; WRAPPED]) -> Option<Arc<LessSafeKey>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = known.get(wrapped) {
-            return Some(Arc::clone(key));
-        }
-        let (nonce, rest) = wrapped.split_first_chunk::<NONCE_LEN>()?;
-        let mut secret = rest.to_vec();
-        let aad = Aad::from(self.name.as_bytes());
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let secret = self.key.open_in_place(nonce, aad, &mut secret).ok()?;
-        let key = Arc::new(LessSafeKey::new(
-            UnboundKey::new(&AES_256_GCM, secret).ok()?,
+    if plugin.api_version != "v2" {
+        return Err(wrong(
+            "apiVersion must be \"v2\"; version 1 is deprecated and not supported",
         ));
-        known.insert(*wrapped, Arc::clone(&key));
-        Some(key)
     }
-}
-
-/// The parts of a sealed value.
-struct Sealed<'a> {
-    name: &'a [u8],
-    wrapped: &'a [u8; WRAPPED],
-    nonce: &'a [u8; NONCE_LEN],
-    value: &'a [u8],
-}
-
-impl<'a> Sealed<'a> {
-    fn read(stored: &'a [u8]) -> Option<Self> {
-        let (head, rest) = stored.split_first_chunk::<2>()?;
-        let (name, rest) = rest.split_at_checked(usize::from(head[1]))?;
-        let (wrapped, rest) = rest.split_first_chunk::<WRAPPED>()?;
-        let (nonce, value) = rest.split_first_chunk::<NONCE_LEN>()?;
-        (head[0] == SEALED).then_some(Self {
-            name,
-            wrapped,
-            nonce,
-            value,
-        })
-    }
+    let path = plugin.endpoint.strip_prefix("unix://");
+    let path = path.filter(|path| path.starts_with('/'));
+    let path = path.ok_or_else(|| wrong("endpoint must be unix:///PATH"))?;
+    let limit = plugin
+        .timeout
+        .map_or(Ok(KMS_TIME_LIMIT), Duration::try_from);
+    let limit = limit.ok().filter(|limit| !limit.is_zero());
+    let limit = limit.ok_or_else(|| wrong("timeout must be positive"))?;
+    let kms = Kms::new(plugin.name.clone(), PathBuf::from(path), limit);
+    Ok(Arc::new(WrappingKey::kms(&plugin.name, kms)))
 }
 
 impl Transform for Encryption {
@@ -398,14 +342,14 @@ impl Transform for Encryption {
         let Some(Provider::Keys(keys)) = first.filter(|_| value.first() != Some(&DELETED)) else {
             return Ok(value);
         };
-        let sealed = keys.first().and_then(|first| first.seal(key, value));
-        sealed.ok_or_else(|| "the value cannot be encrypted: no randomness".to_owned())
+        let first = keys.first().ok_or("there is no key to encrypt with")?;
+        first.seal(key, value)
     }
 
     fn open(&self, key: &ObjectKey, stored: Vec<u8>) -> Result<Vec<u8>, String> {
         let rule = self.rule(key);
         match stored.first() {
-            Some(&SEALED) => {}
+            Some(first) if SEALED.contains(first) => {}
             Some(&DELETED) => return Ok(stored),
             _ if rule.is_none_or(Rule::reads_plain) => return Ok(stored),
             _ => {
@@ -418,23 +362,17 @@ impl Transform for Encryption {
         let name = String::from_utf8_lossy(sealed.name);
         // A resource that is no longer to be encrypted is read by the keys of every rule.
         let keys = self.rules.iter().flat_map(Rule::keys);
-        let mut known = keys
-            .filter(|key| key.name.as_bytes() == sealed.name)
-            .peekable();
-        if known.peek().is_none() {
-            return Err(format!(
-                "value {key} is encrypted with key {name:?}, which the encryption configuration does not have"
-            ));
+        let known = keys.filter(|key| key.name().as_bytes() == sealed.name);
+        let mut why = "which the encryption configuration does not have".to_owned();
+        for wrapping in known {
+            match wrapping.open(key, &sealed) {
+                Ok(value) => return Ok(value),
+                Err(error) => why = error,
+            }
         }
-        let opened = known.find_map(|wrapping| wrapping.open(key, &sealed));
-        opened.ok_or_else(|| {
-            format!(
-                "value {key} cannot be decrypted with key {name:?}: another key, or the value was changed"
-            )
-        })
+        Err(format!("value {key} is encrypted with key {name:?}, {why}"))
     }
 }
 
 #[cfg(test)]
-#[path = "encryption_tests.rs"]
 mod tests;
