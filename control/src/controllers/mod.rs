@@ -7,7 +7,7 @@
 //!
 //! Invariants: a wake-up carries a key, never data; every field has one writer; nothing polls, timers
 //! run only towards a due time. To add a controller: a file, a line in the table, a row in
-//! `server/authz.rs`.
+//! `server/authz/components.rs`.
 
 mod certificates;
 mod cluster_role_aggregation;
@@ -128,7 +128,7 @@ type Start = fn(Context) -> BoxFuture<'static, ()>;
 /// A row of the table.
 struct Controller {
     name: &'static str,
-    /// Who it acts as; its rights are in `server/authz.rs`.
+    /// Who it acts as; its rights are in `server/authz/components.rs`.
     user: &'static str,
     start: Start,
 }
