@@ -13,10 +13,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windlass_oci::digest::Digest;
 use windlass_wasi_shims::net::{NetError, VirtualNetwork};
 
+use windlass_api::grants::REQUESTS_PER_INSTANCE;
 use windlass_node::logs::{LogLimits, LogSink, Logs};
 use windlass_node::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
 use windlass_node::runtime::suite::{self, Subject};
-use windlass_node::runtime::wasm::{REQUESTS_PER_INSTANCE, WasmConfig, WasmRuntime};
+use windlass_node::runtime::wasm::{WasmConfig, WasmRuntime};
 use windlass_node::runtime::{
     ContainerPort, ContainerSpec, ExitStatus, ImageKind, PodIdentity, Protocol, ResolvedImage,
     RunningContainer, Runtime, StartError,

@@ -14,6 +14,7 @@ mod autoscaling;
 mod built;
 mod conformance;
 mod faults;
+mod grants;
 mod images;
 mod pods;
 mod streams;

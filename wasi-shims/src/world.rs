@@ -112,6 +112,21 @@ impl World {
         holders > 1
     }
 
+    /// What the component imports, with versions; without what it imports only types of.
+    pub fn imports(&self) -> Vec<String> {
+        let component = match self {
+            Self::CommandP2(pre) => pre.instance_pre().component(),
+            Self::CommandP3(pre) => pre.instance_pre().component(),
+            Self::Http(pre) => pre.component(),
+        };
+        let ty = component.component_type();
+        let imports = ty.imports(component.engine()).map(|(name, _)| name);
+        imports
+            .filter(|name| !holds_only_types(component, name))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Links a component and finds out how to run it.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! typed objects (`pod_resources`, `label_selector`) use `k8s-openapi`'s types.
 
 pub mod field_selector;
+pub mod grants;
 pub mod label_selector;
 pub mod metrics;
 pub mod names;

@@ -22,6 +22,7 @@ mod runtime_class;
 mod service_account;
 mod storage_in_use;
 mod taint_nodes;
+mod wasm_grants;
 
 use serde_json::Value;
 
@@ -144,6 +145,7 @@ pub const ADMISSION: &[Plugin] = &[
     plugin("TaintNodesByCondition", &taint_nodes::TaintNodes),
     optional("AlwaysPullImages", &always_pull_images::AlwaysPullImages),
     plugin("PodSecurity", &pod_security::PodSecurity),
+    plugin(WASM_GRANTS, &wasm_grants::WasmGrants),
     plugin("Priority", &priority::Priority),
     plugin(
         "DefaultTolerationSeconds",
@@ -166,3 +168,5 @@ pub const ADMISSION: &[Plugin] = &[
 
 /// Upstream asks this in front of the store and lets nobody disable it; so no option names it here either.
 const RBAC_ESCALATION: &str = "";
+/// Ours, and no less needed.
+const WASM_GRANTS: &str = "";

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::Core;
@@ -29,8 +30,8 @@ impl HostNetwork {
         if !core.is_pod_address(to.ip()) && !core.services.load().is_service_address(to.ip()) {
             return Err(NetError::RemoteUnreachable);
         }
-        core.connect(SocketAddr::new(core.host_address(), 0), to)
-            .await
+        let from = SocketAddr::new(core.host_address(), 0);
+        core.connect(from, to, Egress::All).await
     }
 
     /// Connects to a pod of this node and nowhere else: the receiving end of a tunnel.
@@ -88,7 +89,10 @@ impl HostNetwork {
         let from = SocketAddr::new(self.0.host_address(), 0);
         let mut failure = NetError::ConnectionRefused;
         for endpoint in service.candidates(client) {
-            match self.0.connect_endpoint(from, endpoint, endpoint).await {
+            let connected = self
+                .0
+                .connect_endpoint(from, endpoint, endpoint, Egress::All);
+            match connected.await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
                     service.forget(client, endpoint);

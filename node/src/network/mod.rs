@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
+use windlass_api::grants;
 
 mod address_pool;
 mod dns;
@@ -93,6 +94,8 @@ pub struct PodNetworkRequest {
     pub hostname: String,
     /// Domains tried for short names, instead of the cluster's usual three.
     pub search: Option<Vec<String>>,
+    /// Where the pod may connect to.
+    pub egress: grants::Egress,
 }
 
 /// Why a pod got no network.

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{NetError, NetFuture, Stream, TcpBinding, UdpPort, VirtualNetwork};
 
 use super::dns::{self, Answer, PodNames};
@@ -21,6 +22,8 @@ struct Pod {
     core: Arc<Core>,
     ports: Arc<PodPorts>,
     names: PodNames,
+    /// Where the pod may connect to.
+    granted: Egress,
 }
 
 impl Drop for Pod {
@@ -33,7 +36,12 @@ impl Drop for Pod {
 impl PodNetwork {
     pub(super) fn new(core: Arc<Core>, ports: Arc<PodPorts>, request: &PodNetworkRequest) -> Self {
         let names = PodNames::new(request, &core.config.cluster_domain, ports.address());
-        Self(Arc::new(Pod { core, ports, names }))
+        Self(Arc::new(Pod {
+            core,
+            ports,
+            names,
+            granted: request.egress,
+        }))
     }
 
     /// The pod's address.
@@ -65,6 +73,7 @@ impl VirtualNetwork for PodNetwork {
             self.0.core.clone(),
             self.0.ports.clone(),
             lease,
+            self.0.granted,
         )?))
     }
 
@@ -87,7 +96,10 @@ impl Pod {
             return self.ports.connect(from, to, to).await;
         }
         let from = self.source(from, self.ports.address().into())?;
-        self.core.connect(from, to).await
+        if self.granted == Egress::None && to.ip() != self.ports.address() {
+            return Err(NetError::AccessDenied);
+        }
+        self.core.connect(from, to, self.granted).await
     }
 
     /// The client's address: what the socket was bound to, or an ephemeral port of `ip`.
@@ -107,6 +119,10 @@ impl Pod {
                 Answer::Addresses(addresses) => return Ok(addresses),
                 Answer::NotFound => return Err(NetError::NameUnresolvable),
                 Answer::CanonicalName(next) => name = next,
+                // A name can carry a message to whoever answers for it.
+                Answer::Outside if self.granted != Egress::All => {
+                    return Err(NetError::NameUnresolvable);
+                }
                 Answer::Outside => return self.core.egress.resolve(name).await,
             }
         }
@@ -118,18 +134,19 @@ impl Pod {
 const MAX_CNAMES: usize = 8;
 
 impl Core {
-    /// Connects to any address but loopback: a Service, a pod, or the world outside.
+    /// Connects to any address but loopback: a Service, a pod, or the world outside if that is `granted`.
     pub(super) async fn connect(
         &self,
         from: SocketAddr,
         to: SocketAddr,
+        granted: Egress,
     ) -> Result<Stream, NetError> {
         let table = self.services.load();
         let Some(service) = table.by_address(Transport::Tcp, to) else {
             if table.is_service_address(to.ip()) {
                 return Err(NetError::ConnectionRefused);
             }
-            return self.connect_endpoint(from, to, to).await;
+            return self.connect_endpoint(from, to, to, granted).await;
         };
         if let Some(api_server) = self.config.api_server.filter(|_| service.is_api_server()) {
             return self.egress.connect_trusted(from, api_server, to).await;
@@ -137,7 +154,7 @@ impl Core {
         // Most pods' first choice answers; the others are for endpoints that went away just now.
         let mut failure = NetError::ConnectionRefused;
         for endpoint in service.candidates(from.ip()) {
-            match self.connect_endpoint(from, endpoint, to).await {
+            match self.connect_endpoint(from, endpoint, to, granted).await {
                 Err(error @ (NetError::ConnectionRefused | NetError::RemoteUnreachable)) => {
                     service.forget(from.ip(), endpoint);
                     failure = error;
@@ -148,12 +165,13 @@ impl Core {
         Err(failure)
     }
 
-    /// Connects to an address that is not a Service's.
+    /// Connects to an address that is not a Service's. An endpoint of a Service may well be outside.
     pub(super) async fn connect_endpoint(
         &self,
         from: SocketAddr,
         to: SocketAddr,
         seen_as: SocketAddr,
+        granted: Egress,
     ) -> Result<Stream, NetError> {
         if let Some(ports) = self.pod(to.ip()) {
             return ports.connect(from, to, seen_as).await;
@@ -165,6 +183,9 @@ impl Core {
                 }
                 _ => Err(NetError::RemoteUnreachable),
             };
+        }
+        if granted != Egress::All {
+            return Err(NetError::AccessDenied);
         }
         self.egress.connect(from, to, seen_as).await
     }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{Datagram, MAX_DATAGRAM, NetError, UdpPort};
 
 use super::Core;
@@ -30,6 +31,7 @@ pub(super) struct PodUdpPort {
     core: Arc<Core>,
     ports: Arc<PodPorts>,
     lease: PortLease,
+    granted: Egress,
     queue: Mutex<mpsc::Receiver<Datagram>>,
     tracked: Mutex<Tracked>,
 }
@@ -58,12 +60,14 @@ impl PodUdpPort {
         core: Arc<Core>,
         ports: Arc<PodPorts>,
         lease: PortLease,
+        granted: Egress,
     ) -> Result<Self, NetError> {
         let queue = Mutex::new(lease.datagrams(QUEUE)?);
         Ok(Self {
             core,
             ports,
             lease,
+            granted,
             queue,
             tracked: Mutex::default(),
         })
@@ -119,12 +123,16 @@ impl UdpPort for PodUdpPort {
         let Some(to) = self.endpoint(to) else {
             return Ok(());
         };
+        if self.granted == Egress::None && to.ip() != self.ports.address() {
+            return Err(NetError::AccessDenied);
+        }
         let from = SocketAddr::new(self.ports.address().into(), port);
         match self.core.pod(to.ip()) {
             Some(receiver) => receiver.deliver(to, Datagram { from, data }),
             None if self.core.is_of_this_node(to.ip()) => return Err(NetError::RemoteUnreachable),
             // Differs from Kubernetes: the tunnel carries TCP only.
             None if self.core.is_pod_address(to.ip()) => return Err(NetError::NotSupported),
+            None if self.granted != Egress::All => return Err(NetError::AccessDenied),
             None => {
                 self.core.egress.check(to.ip())?;
                 return Err(NetError::RemoteUnreachable);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use windlass_api::grants::Grants;
 use windlass_oci::digest::Digest;
 use windlass_wasi_shims::fs::MemoryTree;
 
@@ -179,6 +180,17 @@ pub struct ContainerSpec {
     pub annotations: Arc<BTreeMap<String, String>>,
     /// Whether standard input stays open (`stdin: true`).
     pub stdin: bool,
+}
+
+impl ContainerSpec {
+    /// What the annotations of the pod grant.
+    ///
+    /// # Errors
+    /// The annotation that cannot be understood.
+    pub fn grants(&self) -> Result<Grants, StartError> {
+        let annotation = |key: &str| self.annotations.get(key).map(String::as_str);
+        Grants::read(annotation).map_err(|error| StartError::config(error.to_string()))
+    }
 }
 
 /// Where a container writes why it ended.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime::component::InstancePre;
+use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::bindings::ProxyPre as P2Pre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -24,6 +24,13 @@ use crate::state::InstanceState;
 pub struct HttpPre(ProxyPre<InstanceState>);
 
 impl HttpPre {
+    pub(crate) fn component(&self) -> &Component {
+        match &self.0 {
+            ProxyPre::P2(pre) => pre.instance_pre().component(),
+            ProxyPre::P3(pre) => pre.instance_pre().component(),
+        }
+    }
+
     /// A component that exports `wasi:http/incoming-handler` 0.2.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ use super::NodeContext;
 use super::facts::{self, PodFacts, Setup};
 use super::plan::{self, Action};
 use super::start::{self, StartedContainer};
+use windlass_api::grants::{Egress, Grants};
+
 use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
@@ -37,6 +39,16 @@ use crate::tasks::OwnedTask;
 use crate::volumes::{self, PodVolumes, VolumeContext};
 
 mod containers;
+/// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
+fn granted_egress(pod: &Pod) -> Egress {
+    let annotations = pod.metadata.annotations.as_ref();
+    let annotation = |key: &str| annotations?.get(key).map(String::as_str);
+    match Grants::read(annotation) {
+        Ok(grants) => grants.egress.unwrap_or_default(),
+        Err(_) => Egress::None,
+    }
+}
+
 #[cfg(test)]
 mod fake_api;
 mod termination;
@@ -330,6 +342,7 @@ impl PodWorker {
                 .and_then(|spec| spec.hostname.clone())
                 .unwrap_or_else(|| self.identity.name.clone()),
             search: None,
+            egress: granted_egress(pod),
         };
         let pod_changes = self.pod.subscribe();
         let directory = start::pod_directory(&context.data_dir, &self.identity).join("volumes");

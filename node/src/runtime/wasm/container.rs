@@ -35,9 +35,6 @@ const DEFAULT_PORT: u16 = 8080;
 /// Connections that may wait at an http container's port.
 const BACKLOG: usize = 1024;
 
-/// Annotation: how many requests one instance serves before it is dropped; 1 if absent.
-pub const REQUESTS_PER_INSTANCE: &str = "wasm.windlass.dev/requests-per-instance";
-
 /// Exit code of a trap: what a shell shows for SIGABRT.
 const ABORTED: i32 = 134;
 
@@ -131,7 +128,7 @@ pub(super) fn serve(
 ) -> Result<WasmContainer, StartError> {
     let listeners = listeners(spec, network)?;
     let mut settings = HttpSettings::new(runtime.request_instances.clone());
-    settings.requests_per_instance = requests_per_instance(spec)?;
+    settings.requests_per_instance = spec.grants()?.requests_per_instance.unwrap_or(1);
     let server = HttpServer::new(pre, granted.grants.clone(), settings);
     let (stop, stopped) = watch::channel(None);
     let work = serve_all(server, listeners, stopped.clone());
@@ -169,17 +166,6 @@ fn listeners(
             })
     };
     ports.into_iter().map(listen).collect()
-}
-
-fn requests_per_instance(spec: &ContainerSpec) -> Result<usize, StartError> {
-    let Some(text) = spec.annotations.get(REQUESTS_PER_INSTANCE) else {
-        return Ok(1);
-    };
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
-        StartError::config(format!(
-            "annotation {REQUESTS_PER_INSTANCE}: {text:?} is not a positive number"
-        ))
-    })
 }
 
 async fn serve_all(

@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use windlass_api::grants::INTERFACES;
 use windlass_wasi_shims::cpu::Cpu;
 use windlass_wasi_shims::fs::{MountError, Mounts};
 use windlass_wasi_shims::limits::Memory;
 use windlass_wasi_shims::pipe::Writer;
 use windlass_wasi_shims::state::Grants;
 use windlass_wasi_shims::stdio::{Input, OutputSink};
+use windlass_wasi_shims::world::World;
 
 use super::WasmRuntime;
 use crate::logs::{LogSink, Output};
@@ -61,6 +63,24 @@ pub(super) async fn grants(
         grants: Arc::new(grants),
         stdin,
     })
+}
+
+/// Refuses a component that imports what its pod was not granted.
+pub(super) fn check(spec: &ContainerSpec, world: &World) -> Result<(), StartError> {
+    let granted = spec.grants()?.interfaces.unwrap_or_default();
+    let imports = world.imports();
+    let denied: Vec<_> = imports
+        .iter()
+        .filter(|name| !granted.include(name))
+        .collect();
+    if denied.is_empty() {
+        return Ok(());
+    }
+    let denied: Vec<&str> = denied.into_iter().map(String::as_str).collect();
+    Err(StartError::config(format!(
+        "the component imports {}, annotation {INTERFACES} of the pod grants {granted}",
+        denied.join(", ")
+    )))
 }
 
 /// Opens what is to be mounted. Opening blocks, so it runs on a thread for that.

@@ -39,7 +39,6 @@ mod guest_tls;
 
 pub use cache::LoadError;
 pub use compiler::{CompileError, Compiler, InProcess};
-pub use container::REQUESTS_PER_INSTANCE;
 pub use engine::EngineConfig;
 
 use cache::Cache;
@@ -140,6 +139,7 @@ impl Runtime for WasmRuntime {
             .world(&spec.image.blob_digest, &spec.image.blob)
             .await;
         let world = world.map_err(|error| start_error(&error))?;
+        grants::check(&spec, &world)?;
         let grants = grants::grants(self, &spec, network.clone(), logs).await?;
         Ok(Box::new(match world {
             World::Http(pre) => container::serve(self, &spec, &network, pre, grants)?,

@@ -1,6 +1,6 @@
 //! Reviews of access: whether somebody may do something, and what one may do.
 //!
-//! A review asks the same question that every request is asked (`server/authz.rs`), about a request that
+//! A review asks the same question that every request is asked (`server/authz/`), about a request that
 //! is not made.
 
 use async_trait::async_trait;
