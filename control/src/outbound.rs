@@ -93,7 +93,8 @@ impl Outbound {
         *request.uri_mut() = uri;
         request.headers_mut().extend(headers.iter().cloned());
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(full_text)?;
+            let answer = self.client.request(request).await;
+            let answer = answer.map_err(|error| full_text(&error))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER);
             let body = body.collect().await.map_err(|error| error.to_string())?;
@@ -144,9 +145,9 @@ fn roots(authorities: Option<&str>) -> Result<RootCertStore, String> {
 }
 
 /// The error with what caused it.
-fn full_text(error: hyper_util::client::legacy::Error) -> String {
+fn full_text(error: &hyper_util::client::legacy::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         text = format!("{text}: {inner}");
         cause = inner.source();

@@ -94,7 +94,7 @@ impl Scene {
     }
 }
 
-fn rule(groups: Value, resources: Value, verbs: Value) -> Value {
+fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
 }
 
@@ -245,15 +245,18 @@ async fn headers_make_nobody_somebody_else() {
 
 #[tokio::test]
 async fn nobody_gives_away_what_they_do_not_have() {
-    let rbac = json!(["rbac.authorization.k8s.io"]);
-    let verbs = json!(["get", "create", "update", "patch", "delete"]);
-    let rules = json!([rule(rbac, json!(["roles", "rolebindings"]), verbs)]);
+    let verbs = &["get", "create", "update", "patch", "delete"];
+    let rules = json!([rule(
+        &["rbac.authorization.k8s.io"],
+        &["roles", "rolebindings"],
+        verbs,
+    )]);
     let scene = Scene::set(rules).await;
     let (roles, bindings) = (
         format!("{RBAC}/namespaces/dev/roles"),
         format!("{RBAC}/namespaces/dev/rolebindings"),
     );
-    let all = json!([rule(json!(["*"]), json!(["*"]), json!(["*"]))]);
+    let all = json!([rule(&["*"], &["*"], &["*"])]);
     let role = json!({"metadata": {"name": "all"}, "rules": all});
     let answer = scene
         .refused("a role with more", Method::POST, &roles, &role)
@@ -291,11 +294,7 @@ async fn nobody_gives_away_what_they_do_not_have() {
 
 #[tokio::test]
 async fn pods_are_no_way_to_the_node_or_to_another_account() {
-    let rules = json!([rule(
-        json!([""]),
-        json!(["pods", "pods/ephemeralcontainers"]),
-        json!(["*"])
-    ),]);
+    let rules = json!([rule(&[""], &["pods", "pods/ephemeralcontainers"], &["*"]),]);
     let scene = Scene::set(rules).await;
     scene.audited.account("dev", "mighty").await;
     let pods = "/api/v1/namespaces/dev/pods";
@@ -383,8 +382,8 @@ async fn certificate_requests_are_no_way_up() {
     let scene = Scene::set(json!([])).await;
     let csrs = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
     let role = json!({"metadata": {"name": "asks"}, "rules": [
-        rule(json!(["certificates.k8s.io"]), json!(["certificatesigningrequests"]), json!(["create", "get"])),
-        rule(json!(["certificates.k8s.io"]), json!(["certificatesigningrequests/approval", "certificatesigningrequests/status"]), json!(["update"]))]});
+        rule(&["certificates.k8s.io"], &["certificatesigningrequests"], &["create", "get"]),
+        rule(&["certificates.k8s.io"], &["certificatesigningrequests/approval", "certificatesigningrequests/status"], &["update"])]});
     scene
         .audited
         .create(&format!("{RBAC}/clusterroles"), role)
@@ -480,7 +479,7 @@ async fn certificate_requests_are_no_way_up() {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_is_a_way_around() {
-    let rules = json!([rule(json!([""]), json!(["configmaps"]), json!(["*"]))]);
+    let rules = json!([rule(&[""], &["configmaps"], &["*"])]);
     let scene = Scene::set(rules).await;
     for path in [
         "/api/v1/namespaces/default/secrets/crown",
@@ -548,11 +547,7 @@ async fn strangers_do_not_see_what_is_served() {
 
 #[tokio::test]
 async fn what_is_taken_away_is_gone_at_once() {
-    let maps = rule(
-        json!([""]),
-        json!(["configmaps"]),
-        json!(["get", "list", "watch"]),
-    );
+    let maps = rule(&[""], &["configmaps"], &["get", "list", "watch"]);
     let scene = Scene::set(json!([maps])).await;
     let path = "/api/v1/namespaces/dev/configmaps?watch=1&timeoutSeconds=1";
     let watched = scene

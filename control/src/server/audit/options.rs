@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::log_file::{LogFile, LogFileOptions};
 use super::policy::Policy;
-use super::queue::{BatchOptions, Mode, Queue, Sink, Writer, queue};
+use super::queue::{BatchOptions, Mode, Queue, Sink, Webhook, Writer, queue};
 use super::{Audit, Writers};
 use crate::outbound::{Outbound, Trust};
 
@@ -135,12 +135,12 @@ fn webhook(options: &WebhookOptions) -> Result<Sink, AuditOptionsError> {
         authorities,
         identity,
     };
-    Ok(Sink::Webhook {
+    Ok(Sink::Webhook(Box::new(Webhook {
         client: Outbound::new(&trust).map_err(|error| wrong(&error))?,
         url,
         headers,
         backoff: options.initial_backoff,
-    })
+    })))
 }
 
 fn identity_of(

@@ -45,13 +45,17 @@ pub struct BatchOptions {
 pub(super) enum Sink {
     /// `None` while it is written to.
     File(Option<LogFile>),
-    Webhook {
-        client: Outbound,
-        url: String,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        /// The wait before the second attempt; each later one is half as long again.
-        backoff: Duration,
-    },
+    Webhook(Box<Webhook>),
+}
+
+/// A server that is sent events.
+#[derive(Debug)]
+pub(super) struct Webhook {
+    pub(super) client: Outbound,
+    pub(super) url: String,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The wait before the second attempt; each later one is half as long again.
+    pub(super) backoff: Duration,
 }
 
 /// An event, and who waits for it.
@@ -223,12 +227,7 @@ impl Writer {
                 *slot = Some(file);
                 written.map_err(|error| error.to_string())
             }
-            Sink::Webhook {
-                client,
-                url,
-                headers,
-                backoff,
-            } => post(client, url, headers, *backoff, list(&events)).await,
+            Sink::Webhook(webhook) => webhook.post(list(&events)).await,
         }
     }
 }
@@ -248,28 +247,26 @@ fn list(events: &[Bytes]) -> Bytes {
     list.into()
 }
 
-async fn post(
-    client: &Outbound,
-    url: &str,
-    headers: &[(HeaderName, HeaderValue)],
-    mut backoff: Duration,
-    body: Bytes,
-) -> Result<(), String> {
-    let json = (
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    let headers: Vec<_> = headers.iter().cloned().chain([json]).collect();
-    let mut attempt = 1;
-    loop {
-        let sent = client.send(Method::POST, url, &headers, body.clone()).await;
-        match sent {
-            Ok(_) => return Ok(()),
-            Err(error) if attempt == ATTEMPTS => return Err(error),
-            Err(error) => tracing::debug!(error, attempt, "send audit events again"),
+impl Webhook {
+    async fn post(&self, body: Bytes) -> Result<(), String> {
+        let json = (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        let headers: Vec<_> = self.headers.iter().cloned().chain([json]).collect();
+        let (mut attempt, mut backoff) = (1, self.backoff);
+        loop {
+            let sent = self
+                .client
+                .send(Method::POST, &self.url, &headers, body.clone());
+            match sent.await {
+                Ok(_) => return Ok(()),
+                Err(error) if attempt == ATTEMPTS => return Err(error),
+                Err(error) => tracing::debug!(error, attempt, "send audit events again"),
+            }
+            attempt += 1;
+            tokio::time::sleep(backoff).await;
+            backoff = backoff * 3 / 2;
         }
-        attempt += 1;
-        tokio::time::sleep(backoff).await;
-        backoff = backoff * 3 / 2;
     }
 }

@@ -327,7 +327,7 @@ impl AuthenticationConfiguration {
             claim,
             required_value,
         });
-        let groups = (!options.groups_claim.is_empty()).then(|| PrefixedClaim {
+        let groups = (!options.groups_claim.is_empty()).then_some(PrefixedClaim {
             claim: options.groups_claim,
             prefix: options.groups_prefix,
         });
@@ -603,7 +603,7 @@ mod tests {
         ] {
             match parse(&text) {
                 Err(AuthenticationError::Field { field: found, .. }) => {
-                    assert_eq!(found, field, "{text}")
+                    assert_eq!(found, field, "{text}");
                 }
                 other => panic!("{text}: {other:?}"),
             }

@@ -46,7 +46,7 @@ pub(super) struct WrappingKey {
 }
 
 enum Wrapper {
-    Key(LessSafeKey),
+    Key(Box<LessSafeKey>),
     Plugin(Kms),
 }
 
@@ -68,7 +68,7 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
 impl WrappingKey {
     /// A key that is at hand.
     pub(super) fn local(name: &str, key: LessSafeKey) -> Self {
-        Self::new(name, Wrapper::Key(key))
+        Self::new(name, Wrapper::Key(Box::new(key)))
     }
 
     /// The key behind a plugin.

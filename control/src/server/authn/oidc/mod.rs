@@ -207,7 +207,7 @@ jwt:
         })
     }
 
-    fn accepted(change: Value) -> Result<(UserInfo, Vec<String>), String> {
+    fn accepted(change: &Value) -> Result<(UserInfo, Vec<String>), String> {
         let mut claims = claims();
         for (key, value) in change.as_object().unwrap() {
             claims[key] = value.clone();
@@ -224,7 +224,7 @@ jwt:
 
     #[test]
     fn claims_become_a_user() {
-        let (user, audiences) = accepted(json!({})).unwrap();
+        let (user, audiences) = accepted(&json!({})).unwrap();
         assert_eq!(user.name, "oidc:a@example.com");
         assert_eq!(user.groups, ["role-dev", "role-ops", AUTHENTICATED]);
         assert_eq!((&*user.uid, audiences), ("7", vec!["windlass".to_owned()]));
@@ -232,12 +232,12 @@ jwt:
             user.extra["authentication.kubernetes.io/credential-id"],
             ["JTI=t1"]
         );
-        let (one, _) = accepted(json!({"roles": "dev", "aud": "other"})).unwrap();
+        let (one, _) = accepted(&json!({"roles": "dev", "aud": "other"})).unwrap();
         assert_eq!(one.groups, ["role-dev", AUTHENTICATED]);
-        let (none, _) = accepted(json!({"roles": null, "email_verified": null})).unwrap();
+        let (none, _) = accepted(&json!({"roles": null, "email_verified": null})).unwrap();
         assert_eq!(none.groups, [AUTHENTICATED]);
         assert!(
-            accepted(json!({"nbf": 450})).is_ok(),
+            accepted(&json!({"nbf": 450})).is_ok(),
             "clocks differ a little"
         );
     }
@@ -262,7 +262,7 @@ jwt:
             json!({"roles": [1]}),
             json!({"sub": 7}),
         ] {
-            assert!(accepted(change.clone()).is_err(), "{change}");
+            assert!(accepted(&change).is_err(), "{change}");
         }
     }
 }

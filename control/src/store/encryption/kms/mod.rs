@@ -256,7 +256,7 @@ impl Speaker {
                 *current = status.key_id;
             }
             Err(error) => {
-                tracing::error!(plugin = self.name, error, "ask the KMS plugin how it is")
+                tracing::error!(plugin = self.name, error, "ask the KMS plugin how it is");
             }
         }
     }
