@@ -26,24 +26,30 @@ pub(super) struct IdentityOptions {
     oidc_client_id: Option<String>,
     /// The claim that names the user.
     #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    #[arg(requires = "oidc_issuer_url")]
     oidc_username_claim: String,
     /// What is put in front of the user's name: the issuer's URL and `#` if nothing is said, nothing if `-`.
     #[arg(long, value_name = "PREFIX", default_value = "")]
     #[arg(hide_default_value = true)]
+    #[arg(requires = "oidc_issuer_url")]
     oidc_username_prefix: String,
     /// The claim that names the user's groups.
     #[arg(long, value_name = "CLAIM", default_value = "")]
     #[arg(hide_default_value = true)]
+    #[arg(requires = "oidc_issuer_url")]
     oidc_groups_claim: String,
     /// What is put in front of the names of groups.
     #[arg(long, value_name = "PREFIX", default_value = "")]
     #[arg(hide_default_value = true)]
+    #[arg(requires = "oidc_issuer_url")]
     oidc_groups_prefix: String,
     /// A claim that must have a value; may be given several times.
     #[arg(long, value_name = "CLAIM=VALUE", value_parser = pair)]
+    #[arg(requires = "oidc_issuer_url")]
     oidc_required_claim: Vec<(String, String)>,
     /// Certificates by which the issuer's server is trusted; those of the machine by default.
     #[arg(long, value_name = "FILE")]
+    #[arg(requires = "oidc_issuer_url")]
     oidc_ca_file: Option<PathBuf>,
     /// Who issues ServiceAccount tokens; of several the first does, and tokens of the others are accepted.
     #[arg(long, value_name = "URL")]
@@ -53,18 +59,23 @@ pub(super) struct IdentityOptions {
     requestheader_client_ca_file: Option<PathBuf>,
     /// Common names that the proxy's certificate may have; any if none is given.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(requires = "requestheader_client_ca_file")]
     requestheader_allowed_names: Vec<String>,
     /// Headers of which the first that is there names the user.
     #[arg(long, value_name = "HEADER", value_delimiter = ',')]
+    #[arg(requires = "requestheader_client_ca_file")]
     requestheader_username_headers: Vec<HeaderName>,
     /// Headers that name the user's groups.
     #[arg(long, value_name = "HEADER", value_delimiter = ',')]
+    #[arg(requires = "requestheader_client_ca_file")]
     requestheader_group_headers: Vec<HeaderName>,
     /// Headers of which the first that is there is the user's uid.
     #[arg(long, value_name = "HEADER", value_delimiter = ',')]
+    #[arg(requires = "requestheader_client_ca_file")]
     requestheader_uid_headers: Vec<HeaderName>,
     /// What headers of further attributes begin with.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    #[arg(requires = "requestheader_client_ca_file")]
     requestheader_extra_headers_prefix: Vec<HeaderName>,
 }
 

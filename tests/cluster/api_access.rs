@@ -3,13 +3,16 @@
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::Api;
 use serde_json::{Value, json};
-use windlass_tests::{Cluster, PATIENCE, eventually};
+use windlass_tests::{Cluster, eventually};
 
 use crate::built::guest;
-use crate::{apply, get, node_port, push, url};
+use crate::{answered, apply, is_ready, node_port, push, url};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
 
+/// Conformance: [sig-auth] ServiceAccounts should mount an API token into pods [Conformance]
+/// Conformance: [sig-auth] ServiceAccounts should mount projected service account token [Conformance]
+/// Conformance: [sig-auth] ServiceAccounts ServiceAccountIssuerDiscovery should support OIDC discovery of service account issuer [Conformance]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_reads_what_the_role_of_its_account_allows() {
     let Some(web) = guest("web") else {
@@ -36,33 +39,22 @@ async fn a_component_reads_what_the_role_of_its_account_allows() {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "client", "labels": {"app": "hello"}},
-        "spec": {"serviceAccountName": "reader", "terminationGracePeriodSeconds": 1, "containers": [{
-            "name": "web", "image": image, "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "spec": {
+            "serviceAccountName": "reader", "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "web", "image": image, "ports": [{"name": "http", "containerPort": 8080}],
+                "volumeMounts": [{"name": "vault", "mountPath": "/var/run/secrets/tokens"}],
+            }],
+            "volumes": [{"name": "vault", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "vault-token", "audience": "vault"}}]}}],
+        },
     });
     apply::<Pod>(&cluster, &pod).await;
     apply::<Service>(&cluster, &node_port()).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
-    eventually(pods, "client", "readiness", |pod| {
-        let status = pod.and_then(|pod| pod.status.as_ref());
-        let mut conditions = status
-            .into_iter()
-            .flat_map(|of| of.conditions.iter().flatten());
-        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
-    .await;
+    eventually(pods, "client", "readiness", is_ready).await;
     let url = url(&cluster).await;
-    let ask = async |path: &str| {
-        let url = format!("{url}api?{path}");
-        // The node port leads somewhere a moment after the pod is ready.
-        let answer = async {
-            loop {
-                if let Ok((_, text)) = get(&url).await {
-                    return text;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, answer).await.unwrap()
-    };
+    let ask = async |path: &str| answered(&format!("{url}api?{path}")).await.1;
     let read = ask("/api/v1/namespaces/default/configmaps/notes").await;
     assert!(
         read.starts_with("200 ") && read.contains("seen by the pod"),
@@ -78,6 +70,40 @@ async fn a_component_reads_what_the_role_of_its_account_allows() {
         assert!(refused.starts_with("403 "), "{path}: {refused}");
         let who = r#"User \"system:serviceaccount:default:reader\" cannot"#;
         assert!(refused.contains(who), "{path}: {refused}");
+    }
+    for (path, wanted) in [
+        (
+            "/.well-known/openid-configuration",
+            "https://kubernetes.default.svc",
+        ),
+        ("/openid/v1/jwks", "\"kty\":\"EC\""),
+    ] {
+        let document = ask(path).await;
+        assert!(
+            document.starts_with("200 ") && document.contains(wanted),
+            "{document}"
+        );
+    }
+
+    // What is mounted is the account's, for whom the volume says, and the rest of what clients look for.
+    let file = async |path: &str| answered(&format!("{url}file?{path}")).await.1;
+    let mounted = "/var/run/secrets/kubernetes.io/serviceaccount";
+    assert_eq!(file(&format!("{mounted}/namespace")).await, "default");
+    let ca = file(&format!("{mounted}/ca.crt")).await;
+    assert_eq!(ca, *cluster.plane().authority().certificate());
+    for (path, audience) in [
+        (
+            format!("{mounted}/token"),
+            "https://kubernetes.default.svc.cluster.local",
+        ),
+        ("/var/run/secrets/tokens/vault-token".to_owned(), "vault"),
+    ] {
+        let review = json!({"spec": {"token": file(&path).await, "audiences": [audience]}});
+        let reviewed = create("/apis/authentication.k8s.io/v1/tokenreviews", review).await;
+        let user = &reviewed["status"]["user"];
+        assert_eq!(user["username"], "system:serviceaccount:default:reader");
+        let pod = &user["extra"]["authentication.kubernetes.io/pod-name"];
+        assert_eq!(*pod, json!(["client"]));
     }
     cluster.shutdown().await;
 }

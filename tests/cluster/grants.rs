@@ -4,10 +4,10 @@ use http::{Method, StatusCode};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use windlass_tests::{Cluster, PATIENCE, eventually};
+use windlass_tests::{Cluster, eventually};
 
 use crate::built::guest;
-use crate::{apply, get, node_port, push, url};
+use crate::{answered, apply, is_ready, node_port, push, url};
 
 const EGRESS: &str = "wasm.windlass.dev/egress";
 const INTERFACES: &str = "wasm.windlass.dev/interfaces";
@@ -97,26 +97,9 @@ async fn a_component_gets_what_was_granted_and_no_more() {
     apply::<Pod>(&cluster, &pod("lonely", &image, &json!({}))).await;
     apply::<Service>(&cluster, &node_port()).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
-    eventually(pods.clone(), "lonely", "readiness", |pod| {
-        let status = pod.and_then(|pod| pod.status.as_ref());
-        let mut conditions = status
-            .into_iter()
-            .flat_map(|of| of.conditions.iter().flatten());
-        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
-    .await;
+    eventually(pods.clone(), "lonely", "readiness", is_ready).await;
     let url = url(&cluster).await;
-    let ask = async |path: &str| {
-        let url = format!("{url}{path}");
-        let answer = async {
-            loop {
-                if let Ok(answer) = get(&url).await {
-                    return answer;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, answer).await.unwrap()
-    };
+    let ask = async |path: &str| answered(&format!("{url}{path}")).await;
     let (status, text) = ask("").await;
     assert_eq!((status, text.starts_with("hello")), (200, true), "{text}");
     for target in [

@@ -22,10 +22,10 @@ mod two_nodes;
 mod web_app;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use windlass_tests::{Cluster, eventually, get, push};
+use windlass_tests::{Cluster, PATIENCE, eventually, get, push};
 
 /// The component of `examples/hello`.
 const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
@@ -103,4 +103,25 @@ async fn url(cluster: &Cluster) -> String {
     let service = api.get("hello").await.unwrap();
     let port = service.spec.unwrap().ports.unwrap()[0].node_port.unwrap();
     format!("http://{}:{port}/", cluster.node_address())
+}
+
+fn is_ready(pod: Option<&Pod>) -> bool {
+    let status = pod.and_then(|pod| pod.status.as_ref());
+    let mut conditions = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The answer behind a node port, which leads somewhere a moment after its pod is ready.
+async fn answered(url: &str) -> (u16, String) {
+    let answer = async {
+        loop {
+            if let Ok(answer) = get(url).await {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    answer.unwrap_or_else(|_| panic!("{url} does not answer"))
 }

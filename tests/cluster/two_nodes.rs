@@ -7,7 +7,7 @@ use kube::api::Api;
 use serde_json::{Value, json};
 use windlass_tests::{Cluster, PATIENCE, eventually};
 
-use crate::{HELLO, apply, get, node_port, push, url};
+use crate::{HELLO, apply, get, is_ready, node_port, push, url};
 
 /// A pod of the hello component on a node.
 fn pod(name: &str, node: &str, image: &str) -> Value {
@@ -20,14 +20,6 @@ fn pod(name: &str, node: &str, image: &str) -> Value {
             "ports": [{"name": "http", "containerPort": 8080}],
         }]},
     })
-}
-
-fn is_ready(pod: Option<&Pod>) -> bool {
-    let status = pod.and_then(|pod| pod.status.as_ref());
-    let mut conditions = status
-        .into_iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Whichever node has the NodePort, one of the two pods is on the other.

@@ -6,6 +6,7 @@
 //! | `/echo` | the request's body |
 //! | `/env/NAME` | an environment variable |
 //! | `/api?PATH` | the status and body of a GET to the cluster's API, as the pod's account |
+//! | `/file?PATH` | a file |
 //! | `/get?URL` | the status and body of an outgoing request, or its error code |
 //! | `/many/N` | N lines |
 //! | `/half` | a response that breaks off in the middle |
@@ -47,6 +48,10 @@ impl wasip2::exports::http::incoming_handler::Guest for Web {
             ["api"] => match api(query) {
                 Ok(text) => respond(out, 200, &[&text]),
                 Err(text) => respond(out, 502, &[&text]),
+            },
+            ["file"] => match std::fs::read_to_string(query) {
+                Ok(text) => respond(out, 200, &[&text]),
+                Err(error) => respond(out, 404, &[&error.to_string()]),
             },
             ["get"] => match get(query, Fields::new()) {
                 Ok(text) => respond(out, 200, &[&text]),
