@@ -191,6 +191,8 @@ impl ControlPlane {
             .transpose()?
             .unzip();
         let nodes = NodeConnector::new(&authority, &Endpoint::node_client(&authority)?)?;
+        let directory = config.data_dir.join("registry");
+        let images = images::routes(&directory, Arc::clone(&registry)).await?;
         let server = ApiServer::new(Parts {
             registry,
             authenticator: Authenticator::new(
@@ -200,7 +202,7 @@ impl ControlPlane {
             )?,
             tokens: Arc::clone(&tokens),
             nodes: nodes.clone(),
-            images: Some(images::routes(&config.data_dir.join("registry")).await?),
+            images: Some(images),
             audit,
             peers: config.peer_limits,
         })?;

@@ -5,6 +5,7 @@ mod audit;
 mod authority;
 mod connections;
 mod front_proxy;
+mod images;
 mod issuers;
 mod nodes;
 mod storage;
