@@ -10,6 +10,7 @@ mod control_plane;
 pub mod controllers;
 pub mod cron;
 mod descriptor;
+mod file_kind;
 pub mod identity;
 mod images;
 pub mod kubeconfig;
@@ -28,6 +29,7 @@ mod taints;
 pub use config::{ComponentClients, Config};
 pub use control_plane::{ControlPlane, NODE_CLIENT, StartError, data_file};
 pub use controllers::runtime::clock::Clock;
+pub use file_kind::WrongKind;
 
 /// The Kubernetes version whose API this is.
 pub const VERSION: &str = "v1.35.0";

@@ -696,7 +696,7 @@ fn a_configuration_that_cannot_be_followed_is_refused_by_name() {
         Profiles::parse(other)
             .unwrap_err()
             .to_string()
-            .contains("it is v1 Pod")
+            .contains("is of kind \"Pod\" of \"v1\"")
     );
 }
 

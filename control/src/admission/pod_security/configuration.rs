@@ -7,6 +7,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::policy::{Level, Mode, Policies};
+use crate::file_kind::{FileKind, WrongKind};
 
 /// What holds for namespaces without labels, and who is exempt. By default nothing and nobody.
 #[derive(Clone, Debug, Default)]
@@ -33,17 +34,8 @@ pub enum PodSecurityError {
     #[error("not an AdmissionConfiguration: {0}")]
     Form(String),
     /// It is of another kind, or a part of it is.
-    #[error("{place} is of kind {kind:?} of {api_version:?}, not {} of {:?}", expected.0, expected.1)]
-    Kind {
-        /// Where in the file.
-        place: &'static str,
-        /// What it says it is.
-        kind: String,
-        /// Of that version.
-        api_version: String,
-        /// What it should be: a kind of a version.
-        expected: (&'static str, &'static str),
-    },
+    #[error(transparent)]
+    Kind(#[from] WrongKind),
     /// A plugin that takes no configuration here.
     #[error("plugin {0:?} cannot be configured: only PodSecurity can")]
     Plugin(String),
@@ -105,11 +97,12 @@ impl PodSecurityConfiguration {
     pub fn parse(text: &str) -> Result<Self, PodSecurityError> {
         let file: File = serde_yaml::from_str(text)
             .map_err(|error| PodSecurityError::Form(error.to_string()))?;
-        check_kind(
-            "the file",
-            (file.kind, file.api_version),
-            ("AdmissionConfiguration", "apiserver.config.k8s.io/v1"),
-        )?;
+        let kind = FileKind {
+            kind: &file.kind,
+            api_version: &file.api_version,
+        };
+        let versions = &["apiserver.config.k8s.io/v1"];
+        kind.check("the file", "AdmissionConfiguration", versions)?;
         let mut all = Self::default();
         for plugin in file.plugins {
             if plugin.name != "PodSecurity" {
@@ -126,13 +119,14 @@ impl PodSecurityConfiguration {
     }
 
     fn of(body: Body) -> Result<Self, PodSecurityError> {
-        check_kind(
+        let kind = FileKind {
+            kind: &body.kind,
+            api_version: &body.api_version,
+        };
+        kind.check(
             "the configuration of PodSecurity",
-            (body.kind, body.api_version),
-            (
-                "PodSecurityConfiguration",
-                "pod-security.admission.config.k8s.io/v1",
-            ),
+            "PodSecurityConfiguration",
+            &["pod-security.admission.config.k8s.io/v1"],
         )?;
         let mut defaults = Policies::default();
         for (field, text) in body.defaults {
@@ -164,22 +158,6 @@ impl PodSecurityConfiguration {
             || self.exempt.usernames.contains(user)
             || runtime.is_some_and(|runtime| self.exempt.runtime_classes.contains(runtime))
     }
-}
-
-fn check_kind(
-    place: &'static str,
-    (kind, api_version): (String, String),
-    expected: (&'static str, &'static str),
-) -> Result<(), PodSecurityError> {
-    if (&*kind, &*api_version) == expected {
-        return Ok(());
-    }
-    Err(PodSecurityError::Kind {
-        place,
-        kind,
-        api_version,
-        expected,
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::file_kind::{FileKind, WrongKind};
 use crate::identity::UserInfo;
 use crate::server::request_info::RequestInfo;
 
@@ -125,13 +126,8 @@ pub enum PolicyError {
     #[error("not an audit policy: {0}")]
     Form(String),
     /// It is of another kind.
-    #[error("the file is of kind {kind:?} of {api_version:?}, not {KIND:?} of {API_VERSION:?}")]
-    Kind {
-        /// What it says it is.
-        kind: String,
-        /// Of that version.
-        api_version: String,
-    },
+    #[error(transparent)]
+    Kind(#[from] WrongKind),
     /// Nothing would be audited.
     #[error("rules: there must be at least one")]
     Empty,
@@ -155,12 +151,11 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let policy: Self =
             serde_yaml::from_str(text).map_err(|error| PolicyError::Form(error.to_string()))?;
-        if policy.kind != KIND || policy.api_version != API_VERSION {
-            return Err(PolicyError::Kind {
-                kind: policy.kind,
-                api_version: policy.api_version,
-            });
-        }
+        let kind = FileKind {
+            kind: &policy.kind,
+            api_version: &policy.api_version,
+        };
+        kind.check("the file", KIND, &[API_VERSION])?;
         if policy.rules.is_empty() {
             return Err(PolicyError::Empty);
         }
@@ -375,6 +370,6 @@ mod tests {
             assert!(error.contains(wanted), "{rules}: {error}");
         }
         let other = Policy::parse("apiVersion: v1\nkind: Policy\nrules: [{level: None}]");
-        assert!(matches!(other, Err(PolicyError::Kind { .. })));
+        assert!(matches!(other, Err(PolicyError::Kind(_))));
     }
 }

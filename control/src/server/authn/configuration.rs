@@ -6,6 +6,7 @@ use http::Uri;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::file_kind::{FileKind, WrongKind};
 use crate::outbound;
 
 /// Versions of the file that are read.
@@ -101,13 +102,8 @@ pub enum AuthenticationError {
     #[error("not an AuthenticationConfiguration: {0}")]
     Form(String),
     /// It is of another kind.
-    #[error("the file is of kind {kind:?} of {api_version:?}, not {KIND:?} of {:?}", VERSIONS[0])]
-    Kind {
-        /// What it says it is.
-        kind: String,
-        /// Of that version.
-        api_version: String,
-    },
+    #[error(transparent)]
+    Kind(#[from] WrongKind),
     /// A field is not as it must be.
     #[error("{field}: {problem}")]
     Field {
@@ -268,10 +264,12 @@ impl AuthenticationConfiguration {
             kind: String,
         }
         let form = |error: serde_yaml::Error| AuthenticationError::Form(error.to_string());
-        let Head { api_version, kind } = serde_yaml::from_str(text).map_err(form)?;
-        if kind != KIND || !VERSIONS.contains(&&*api_version) {
-            return Err(AuthenticationError::Kind { kind, api_version });
-        }
+        let head: Head = serde_yaml::from_str(text).map_err(form)?;
+        let kind = FileKind {
+            kind: &head.kind,
+            api_version: &head.api_version,
+        };
+        kind.check("the file", KIND, &VERSIONS)?;
         let file: file::Configuration = serde_yaml::from_str(text).map_err(form)?;
         if file.jwt.len() > MAX_ISSUERS {
             return Err(wrong(
@@ -615,7 +613,7 @@ mod tests {
             );
         }
         let other = AuthenticationConfiguration::parse("apiVersion: v1\nkind: Secret\n");
-        assert!(matches!(other, Err(AuthenticationError::Kind { .. })));
+        assert!(matches!(other, Err(AuthenticationError::Kind(_))));
         let own = parse(&format!("jwt: [{{{ISSUER}, {NAME}}}]")).unwrap();
         assert!(own.check_against(&["https://a".into()]).is_err());
     }

@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use super::ObjectKey;
 use super::transform::Transform;
+use crate::file_kind::{FileKind, WrongKind};
 use kms::Kms;
 use wrapping::{SEALED, Sealed, WrappingKey};
 
@@ -40,15 +41,8 @@ pub enum EncryptionError {
     #[error("not an EncryptionConfiguration: {0}")]
     Form(String),
     /// It is of another kind.
-    #[error(
-        "kind {kind:?} of {api_version:?} is not EncryptionConfiguration of \"apiserver.config.k8s.io/v1\""
-    )]
-    Kind {
-        /// What it says it is.
-        kind: String,
-        /// Of that version.
-        api_version: String,
-    },
+    #[error(transparent)]
+    Kind(#[from] WrongKind),
     /// A provider that there is not.
     #[error(
         "resources[{at}].providers: {name:?} is not supported; there are aesgcm, kms and identity"
@@ -178,14 +172,12 @@ impl Encryption {
                 |at| format!("line {}, column {}", at.line(), at.column()),
             ))
         })?;
-        if (&*file.kind, &*file.api_version)
-            != ("EncryptionConfiguration", "apiserver.config.k8s.io/v1")
-        {
-            return Err(EncryptionError::Kind {
-                kind: file.kind,
-                api_version: file.api_version,
-            });
-        }
+        let kind = FileKind {
+            kind: &file.kind,
+            api_version: &file.api_version,
+        };
+        let versions = &["apiserver.config.k8s.io/v1"];
+        kind.check("the file", "EncryptionConfiguration", versions)?;
         let rules = file.resources.into_iter().enumerate();
         let rules: Result<Vec<Rule>, _> = rules.map(|(at, rule)| Rule::read(at, rule)).collect();
         Ok(Self {

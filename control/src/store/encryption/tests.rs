@@ -132,7 +132,7 @@ fn what_cannot_be_followed_is_refused_without_showing_a_key() {
         ),
         (
             "kind: Pod\napiVersion: v1\n".to_owned(),
-            "kind \"Pod\" of \"v1\"",
+            "the file is of kind \"Pod\" of \"v1\"",
         ),
         (
             configuration(
