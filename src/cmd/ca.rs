@@ -14,31 +14,32 @@ use crate::output;
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    data_dir: DataDir,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Print which authorities are trusted, which of them issues, and the keys of tokens.
-    Show,
+    Show(DataDir),
     /// Trust another authority, a new one or your own, beside those that are. It issues nothing yet: agents and
     /// kubeconfigs have to learn of it first.
     Add(AddArgs),
     /// Have an authority issue certificates from now on. Those of the others stay valid.
-    Use {
-        /// Its id, as `show` prints it.
-        id: String,
-    },
+    Use(Chosen),
     /// Trust an authority no more. Certificates of it are refused from then on.
-    Remove {
-        /// Its id, as `show` prints it.
-        id: String,
-    },
+    Remove(Chosen),
     /// Sign tokens with a new key. Those of the keys before stay valid.
-    RotateTokenKey,
+    RotateTokenKey(DataDir),
     /// Refuse tokens that were signed with another key than the present one.
-    RetireTokenKeys,
+    RetireTokenKeys(DataDir),
+}
+
+/// One of the authorities.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    /// Its id, as `show` prints it.
+    id: String,
+    #[command(flatten)]
+    data_dir: DataDir,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,13 +50,15 @@ struct AddArgs {
     /// Its key in PEM, as PKCS#8.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
 }
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let pki = args.data_dir.path()?.join("pki");
+    let pki = |data_dir: &DataDir| anyhow::Ok(data_dir.path()?.join("pki"));
     match &args.command {
-        Command::Show => show(&pki)?,
+        Command::Show(data_dir) => show(&pki(data_dir)?)?,
         Command::Add(files) => {
             let own = files.certificate.as_deref().zip(files.key.as_deref());
             let own = own.map(|(certificate, key)| anyhow::Ok((read(certificate)?, read(key)?)));
@@ -63,27 +66,27 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let own = own
                 .as_ref()
                 .map(|(certificate, key)| (&**certificate, &**key));
-            let id = manage::add(&pki, own)?;
+            let id = manage::add(&pki(&files.data_dir)?, own)?;
             output::line(&id);
             output::step(&format!(
                 "authority {id} is trusted; restart the agents, fetch kubeconfigs anew, then: windlass ca use {id}"
             ));
         }
-        Command::Use { id } => {
-            manage::promote(&pki, id)?;
+        Command::Use(Chosen { id, data_dir }) => {
+            manage::promote(&pki(data_dir)?, id)?;
             output::step(&format!("authority {id} issues from now on"));
         }
-        Command::Remove { id } => {
-            manage::remove(&pki, id)?;
+        Command::Remove(Chosen { id, data_dir }) => {
+            manage::remove(&pki(data_dir)?, id)?;
             output::step(&format!("authority {id} is not trusted any more"));
         }
-        Command::RotateTokenKey => {
-            let id = manage::rotate_token_key(&pki)?;
+        Command::RotateTokenKey(data_dir) => {
+            let id = manage::rotate_token_key(&pki(data_dir)?)?;
             output::line(&id);
             output::step("tokens last a day at most; after that: windlass ca retire-token-keys");
         }
-        Command::RetireTokenKeys => {
-            manage::retire_token_keys(&pki)?;
+        Command::RetireTokenKeys(data_dir) => {
+            manage::retire_token_keys(&pki(data_dir)?)?;
             output::step("only tokens of the present key are accepted");
         }
     }

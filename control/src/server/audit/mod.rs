@@ -20,9 +20,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
-use windlass_api::time::{format_micros, now};
+use windlass_api::time::format_micros;
 
 use super::listener::PeerAddress;
 use super::request_info::RequestInfo;
@@ -117,7 +118,10 @@ impl Audit {
             ("requestURI", json!(path_and_query(&request.uri))),
             ("verb", json!(info.verb)),
             ("sourceIPs", json!(sources(&request.headers, peer))),
-            ("requestReceivedTimestamp", json!(format_micros(now()))),
+            (
+                "requestReceivedTimestamp",
+                json!(format_micros(Timestamp::now())),
+            ),
         ] {
             event.insert(key.into(), value);
         }
@@ -153,7 +157,10 @@ impl Record {
         let mut event = facts.event.clone();
         event.insert("level".into(), decision.level.name().into());
         event.insert("stage".into(), stage.name().into());
-        event.insert("stageTimestamp".into(), format_micros(now()).into());
+        event.insert(
+            "stageTimestamp".into(),
+            format_micros(Timestamp::now()).into(),
+        );
         if !facts.annotations.is_empty() {
             event.insert("annotations".into(), facts.annotations.clone().into());
         }
