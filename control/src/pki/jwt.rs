@@ -169,8 +169,8 @@ impl PublicKey {
                 modulus: decode(&jwk.n)?,
                 exponent: decode(&jwk.e)?,
             },
-            ("EC", "P-256") => Material::P256(point(&decode(&jwk.x)?, &decode(&jwk.y)?)),
-            ("EC", "P-384") => Material::P384(point(&decode(&jwk.x)?, &decode(&jwk.y)?)),
+            ("EC", "P-256") => Material::P256(point(&decode(&jwk.x)?, &decode(&jwk.y)?, 32)?),
+            ("EC", "P-384") => Material::P384(point(&decode(&jwk.x)?, &decode(&jwk.y)?, 48)?),
             _ => return None,
         };
         matches!(&*jwk.usage, "" | "sig").then_some(Self {
@@ -235,8 +235,9 @@ fn rsa(algorithm: &str) -> Option<&'static RsaParameters> {
     })
 }
 
-fn point(x: &[u8], y: &[u8]) -> Vec<u8> {
-    [&[4], x, y].concat()
+/// An uncompressed point, of two coordinates as long as the curve has them.
+fn point(x: &[u8], y: &[u8], length: usize) -> Option<Vec<u8>> {
+    (x.len() == length && y.len() == length).then(|| [&[4], x, y].concat())
 }
 
 /// Whether one of `keys` has signed the token. Keys of another id than the token names are not tried.
