@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::routing::get;
@@ -174,6 +175,7 @@ async fn keys_are_fetched_when_they_are_needed_and_not_for_every_forgery() {
     let stranger = Issuer::start().await;
     let cluster = issuer.cluster().await;
     cluster.plane().server().authenticator().prepare().await;
+    let begin = Instant::now();
     let mut forged = issuer.claims("mallory");
     for at in 0..20 {
         forged.jti = at.to_string();
@@ -182,7 +184,10 @@ async fn keys_are_fetched_when_they_are_needed_and_not_for_every_forgery() {
         let answer = who_am_i(&cluster, &client, &[]).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(issuer.asked.load(Ordering::Relaxed), 1);
+    // At the start, and once more for every ten seconds that all this took.
+    let most = 1 + usize::try_from(begin.elapsed().as_secs() / 10).unwrap();
+    let asked = issuer.asked.load(Ordering::Relaxed);
+    assert!(asked <= most, "{asked} times");
     assert!(issuer.dir.path().join("sa.key").exists());
     cluster.shutdown().await;
 }
