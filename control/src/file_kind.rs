@@ -16,32 +16,23 @@ pub struct WrongKind {
     expected: (&'static str, &'static str),
 }
 
-/// What something says it is; the defaults of `serde` where it says nothing.
-#[derive(Debug, Default)]
-pub(crate) struct FileKind<'a> {
-    pub(crate) kind: &'a str,
-    pub(crate) api_version: &'a str,
-}
-
-impl FileKind<'_> {
-    /// Refuses another kind than `kind`, and versions but `versions`, the first of which is told.
-    ///
-    /// # Errors
-    /// [`WrongKind`].
-    pub(crate) fn check(
-        &self,
-        place: &'static str,
-        kind: &'static str,
-        versions: &[&'static str],
-    ) -> Result<(), WrongKind> {
-        if self.kind == kind && versions.contains(&self.api_version) {
-            return Ok(());
-        }
-        Err(WrongKind {
-            place,
-            kind: self.kind.to_owned(),
-            api_version: self.api_version.to_owned(),
-            expected: (kind, versions.first().copied().unwrap_or_default()),
-        })
+/// Refuses what is not of this kind and one of these versions, the first of which is told.
+///
+/// # Errors
+/// [`WrongKind`].
+pub(crate) fn check(
+    place: &'static str,
+    (kind, api_version): (&str, &str),
+    expected: &'static str,
+    versions: &[&'static str],
+) -> Result<(), WrongKind> {
+    if kind == expected && versions.contains(&api_version) {
+        return Ok(());
     }
+    Err(WrongKind {
+        place,
+        kind: kind.to_owned(),
+        api_version: api_version.to_owned(),
+        expected: (expected, versions.first().copied().unwrap_or_default()),
+    })
 }

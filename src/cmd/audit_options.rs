@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::server::{file_text, place};
 use anyhow::Context;
 use clap::ValueEnum;
 use jiff::SignedDuration;
@@ -74,12 +75,12 @@ impl AuditMode {
 impl AuditOptions {
     /// What the options say; `None` without a policy.
     pub(super) fn read(&self) -> anyhow::Result<Option<Audit>> {
-        let Some(path) = &self.audit_policy_file else {
+        const OPTION: &str = "audit-policy-file";
+        let path = self.audit_policy_file.as_ref();
+        let Some(text) = file_text(OPTION, path)? else {
             return Ok(None);
         };
-        let place = || format!("--audit-policy-file {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(place)?;
-        let policy = Policy::parse(&text).with_context(place)?;
+        let policy = Policy::parse(&text).with_context(|| place(OPTION, path))?;
         let batches = BatchOptions {
             buffer: self.audit_batch_buffer_size,
             max_size: self.audit_batch_max_size,
@@ -100,11 +101,10 @@ impl AuditOptions {
     }
 
     fn webhook(&self) -> anyhow::Result<Option<WebhookOptions>> {
-        let Some(path) = &self.audit_webhook_config_file else {
+        let path = self.audit_webhook_config_file.as_ref();
+        let Some(kubeconfig) = file_text("audit-webhook-config-file", path)? else {
             return Ok(None);
         };
-        let kubeconfig = std::fs::read_to_string(path)
-            .with_context(|| format!("--audit-webhook-config-file {}", path.display()))?;
         let backoff = self.audit_webhook_initial_backoff;
         Ok(Some(WebhookOptions {
             kubeconfig,

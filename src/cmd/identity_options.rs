@@ -8,7 +8,7 @@ use http::HeaderName;
 use windlass_control::Config;
 use windlass_control::server::authn::{AuthenticationConfiguration, FrontProxy, OidcOptions};
 
-use super::server::read;
+use super::server::{file_text, read};
 
 /// Who is taken for whom.
 #[derive(Debug, Clone, clap::Args)]
@@ -113,14 +113,14 @@ impl IdentityOptions {
             groups_claim: self.oidc_groups_claim.clone(),
             groups_prefix: self.oidc_groups_prefix.clone(),
             required_claims: self.oidc_required_claim.clone(),
-            certificate_authority: text("oidc-ca-file", self.oidc_ca_file.as_ref())?,
+            certificate_authority: file_text("oidc-ca-file", self.oidc_ca_file.as_ref())?,
         };
         AuthenticationConfiguration::of_options(options).context("--oidc-issuer-url")
     }
 
     fn front_proxy(&self) -> anyhow::Result<Option<FrontProxy>> {
         let file = self.requestheader_client_ca_file.as_ref();
-        let Some(certificate_authority) = text("requestheader-client-ca-file", file)? else {
+        let Some(certificate_authority) = file_text("requestheader-client-ca-file", file)? else {
             return Ok(None);
         };
         let proxy = FrontProxy {
@@ -134,13 +134,4 @@ impl IdentityOptions {
         proxy.check()?;
         Ok(Some(proxy))
     }
-}
-
-fn text(option: &str, path: Option<&PathBuf>) -> anyhow::Result<Option<String>> {
-    let Some(path) = path else {
-        return Ok(None);
-    };
-    let text = std::fs::read_to_string(path);
-    let text = text.with_context(|| format!("--{option} {}", path.display()))?;
-    Ok(Some(text))
 }

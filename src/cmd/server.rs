@@ -103,12 +103,22 @@ pub(super) fn read<T: Default, E: std::error::Error + Send + Sync + 'static>(
     path: Option<&PathBuf>,
     parse: fn(&str) -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    let Some(path) = path else {
+    let Some(text) = file_text(option, path)? else {
         return Ok(T::default());
     };
-    let place = || format!("--{option} {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(place)?;
-    parse(&text).with_context(place)
+    parse(&text).with_context(|| place(option, path))
+}
+
+/// The text of the file of an option, if one is given.
+pub(super) fn file_text(option: &str, path: Option<&PathBuf>) -> anyhow::Result<Option<String>> {
+    let text = path.map(std::fs::read_to_string).transpose();
+    text.with_context(|| place(option, path))
+}
+
+/// What an error about the file of an option begins with.
+pub(super) fn place(option: &str, path: Option<&PathBuf>) -> String {
+    let path = path.map(|path| path.display().to_string());
+    format!("--{option} {}", path.unwrap_or_default())
 }
 
 /// Runs until interrupted.

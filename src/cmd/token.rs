@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
-use kube::config::Kubeconfig;
-use windlass_node::registration::bootstrap::ca_hash;
+use windlass_node::registration::bootstrap::{ca_hash, cluster_info_ca};
 
 use crate::connection::Connection;
 use crate::output;
@@ -87,21 +86,6 @@ fn random(length: usize) -> String {
 
 /// The authority that a joining node is to find.
 pub(super) async fn cluster_ca(client: &kube::Client) -> anyhow::Result<String> {
-    use base64::Engine;
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
-    let info = api
-        .get("cluster-info")
-        .await
-        .context("read ConfigMap kube-public/cluster-info")?;
-    let text = info.data.and_then(|mut data| data.remove("kubeconfig"));
-    let kubeconfig = Kubeconfig::from_yaml(&text.context("cluster-info has no kubeconfig")?)?;
-    let cluster = kubeconfig
-        .clusters
-        .into_iter()
-        .next()
-        .and_then(|named| named.cluster);
-    let ca = cluster.and_then(|cluster| cluster.certificate_authority_data);
-    let ca = ca.context("cluster-info names no authority")?;
-    let pem = base64::engine::general_purpose::STANDARD.decode(ca)?;
-    Ok(String::from_utf8(pem)?)
+    let found = cluster_info_ca(client).await;
+    found.context("read ConfigMap kube-public/cluster-info")
 }

@@ -4,30 +4,11 @@ use http::{Method, StatusCode};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::config::AuthInfo;
 use serde_json::json;
 use windlass_tests::Cluster;
 
-async fn over_tls(cluster: &Cluster, auth: Option<AuthInfo>) -> Client {
-    let text = cluster.plane().admin_kubeconfig().unwrap();
-    let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
-    let options = KubeConfigOptions::default();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .unwrap();
-    if let Some(auth) = auth {
-        config.auth_info = auth;
-    }
-    Client::try_from(config).unwrap()
-}
-
-fn token(token: &str) -> Option<AuthInfo> {
-    Some(AuthInfo {
-        token: Some(token.to_owned().into()),
-        ..AuthInfo::default()
-    })
-}
+use crate::access::{bearer, over_tls};
 
 #[tokio::test]
 async fn the_admin_kubeconfig_works_over_tls() {
@@ -60,7 +41,7 @@ async fn without_credentials_only_what_is_public_is_served() {
 async fn a_wrong_token_is_401() {
     let cluster = Cluster::control_plane().await.unwrap();
     for wrong in ["nonsense", "abcdef.0123456789abcdef"] {
-        let client = over_tls(&cluster, token(wrong)).await;
+        let client = over_tls(&cluster, bearer(wrong)).await;
         let kube::Error::Api(status) = client.apiserver_version().await.unwrap_err() else {
             panic!("not a status")
         };
@@ -81,7 +62,11 @@ async fn a_service_account_token_dies_with_its_account() {
         .create(&format!("{accounts}/robot/token"), &request)
         .await
         .unwrap();
-    let robot = over_tls(&cluster, token(issued["status"]["token"].as_str().unwrap())).await;
+    let robot = over_tls(
+        &cluster,
+        bearer(issued["status"]["token"].as_str().unwrap()),
+    )
+    .await;
     let api: Api<ConfigMap> = Api::namespaced(robot.clone(), "default");
     let refused = api.list(&Default::default()).await.unwrap_err().to_string();
     assert!(
@@ -127,8 +112,8 @@ async fn a_token_bound_to_an_object_dies_with_it_and_says_what_it_is_bound_to() 
         let request = bound(&object["metadata"]["uid"]);
         let issued = cluster.create(&path, &request).await.unwrap();
         let issued = issued["status"]["token"].as_str().unwrap();
-        let bearer = over_tls(&cluster, token(issued)).await;
-        let reviews: Api<SelfSubjectReview> = Api::all(bearer.clone());
+        let holder = over_tls(&cluster, bearer(issued)).await;
+        let reviews: Api<SelfSubjectReview> = Api::all(holder.clone());
         let review = SelfSubjectReview::default();
         let review = reviews
             .create(&PostParams::default(), &review)
@@ -144,7 +129,7 @@ async fn a_token_bound_to_an_object_dies_with_it_and_says_what_it_is_bound_to() 
         let path = format!("{collection}/anchor");
         let deleted = cluster.request(Method::DELETE, &path, &[], "").await;
         assert_eq!(deleted.unwrap().status, StatusCode::OK);
-        let kube::Error::Api(status) = bearer.apiserver_version().await.unwrap_err() else {
+        let kube::Error::Api(status) = holder.apiserver_version().await.unwrap_err() else {
             panic!("not a status")
         };
         assert_eq!(status.code, 401, "{kind}");

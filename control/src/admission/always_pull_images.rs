@@ -9,7 +9,7 @@ use crate::registry::strategy::Endpoint;
 
 pub(super) struct AlwaysPullImages;
 
-/// Where a pod names images, with the field of the policy beside each.
+/// Where a pod has containers.
 const CONTAINERS: [&str; 3] = [
     "/spec/initContainers",
     "/spec/containers",
@@ -30,10 +30,8 @@ impl Admission for AlwaysPullImages {
             let containers = object.pointer_mut(pointer).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
                 // The policy of a container that is there cannot change; only another image is asked for anew.
-                let is_known = before.is_some_and(|before| {
-                    let same = |old: &&Value| old.get("image") == container.get("image");
-                    before.iter().any(|old| same(&old))
-                });
+                let is_same = |old: &Value| old.get("image") == container.get("image");
+                let is_known = before.is_some_and(|before| before.iter().any(is_same));
                 if let Some(container) = container.as_object_mut().filter(|_| !is_known) {
                     container.insert("imagePullPolicy".into(), "Always".into());
                 }

@@ -9,7 +9,6 @@ use crate::pki::request::parse;
 use crate::rbac::Action;
 use crate::registry::error::ApiError;
 use crate::registry::kinds::text;
-use crate::registry::object_meta as meta;
 use crate::registry::strategy::Endpoint;
 
 const KIND: &str = "CertificateSigningRequest";
@@ -61,11 +60,8 @@ impl Admission for SubjectRestriction {
         if asked.organizations.iter().all(|of| of != MASTERS) {
             return Ok(());
         }
-        Err(ApiError::Forbidden {
-            target: attributes.call.target_of(meta::name(request)),
-            reason: format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"),
-            cause: None,
-        })
+        let reason = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+        Err(attributes.forbidden(request, reason))
     }
 }
 
@@ -91,9 +87,6 @@ fn may(attributes: &Attributes<'_>, verb: &str, request: &Value) -> Result<(), A
     if allowed {
         return Ok(());
     }
-    Err(ApiError::Forbidden {
-        target: attributes.call.target(),
-        reason: format!("user not permitted to {verb} requests with signerName {signer:?}"),
-        cause: None,
-    })
+    let reason = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(attributes.forbidden(request, reason))
 }

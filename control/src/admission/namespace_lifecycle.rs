@@ -15,7 +15,7 @@ impl Admission for NamespaceLifecycle {
     fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
         let call = attributes.call;
         if object.is_null() {
-            return refuse_immortal(attributes);
+            return refuse_immortal(attributes, object);
         }
         if attributes.old.is_some() || !call.served.kind.info.namespaced {
             return Ok(());
@@ -44,15 +44,10 @@ impl Admission for NamespaceLifecycle {
     }
 }
 
-fn refuse_immortal(attributes: &Attributes<'_>) -> Result<(), ApiError> {
+fn refuse_immortal(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
     let call = attributes.call;
     if call.served.kind.info.gvk.kind == "Namespace" && IMMORTAL.contains(&call.name) {
-        let reason = "this namespace may not be deleted".into();
-        return Err(ApiError::Forbidden {
-            target: call.target(),
-            reason,
-            cause: None,
-        });
+        return Err(attributes.forbidden(object, "this namespace may not be deleted"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Admission, Attributes};
 use crate::registry::error::ApiError;
-use crate::registry::kinds::pod::MIRROR;
+use crate::registry::kinds::pod::{MIRROR, is_mirror};
 use crate::registry::kinds::text;
 use crate::registry::object_meta as meta;
 
@@ -67,11 +67,7 @@ fn check_node(attributes: &Attributes<'_>, node: &str, object: &Value) -> Result
         }
         return refuse(format!("set the following labels: {}", reserved.join(", ")));
     };
-    let taints = |node: &Value| {
-        let taints = node.pointer("/spec/taints").and_then(Value::as_array);
-        taints.cloned().unwrap_or_default()
-    };
-    if taints(old) != taints(object) {
+    if !taints(old).eq(taints(object)) {
         return refuse("modify taints".into());
     }
     let reserved = reserved_labels(object, old);
@@ -81,16 +77,18 @@ fn check_node(attributes: &Attributes<'_>, node: &str, object: &Value) -> Result
     refuse(format!("modify labels: {}", reserved.join(", ")))
 }
 
+fn taints(node: &Value) -> impl Iterator<Item = &Value> {
+    let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+    taints.into_iter().flatten()
+}
+
 /// The labels that differ between the two and are not a node's to set, sorted.
 fn reserved_labels<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
-    let none = Map::new();
     let labels = |of: &'a Value| meta::get(of, "labels").and_then(Value::as_object);
     let (new, old) = (labels(new), labels(old));
     let keys = new.into_iter().chain(old).flat_map(Map::keys);
     let keys: BTreeSet<&str> = keys.map(String::as_str).collect();
-    let value =
-        |of: Option<&'a Map<String, Value>>, key: &str| of.unwrap_or(&none).get(key).cloned();
-    let changed = |key: &&str| value(new, key) != value(old, key);
+    let changed = |key: &&str| new.and_then(|of| of.get(*key)) != old.and_then(|of| of.get(*key));
     keys.into_iter()
         .filter(changed)
         .filter(|key| is_reserved(key))
@@ -135,8 +133,7 @@ fn check_pod(attributes: &Attributes<'_>, node: &str, object: &Value) -> Result<
 /// A pod that an agent makes stands for one that it runs already, and reaches nothing by the API.
 fn check_mirror(attributes: &Attributes<'_>, node: &str, pod: &Value) -> Result<(), ApiError> {
     let refuse = |reason: String| Err(attributes.forbidden(pod, reason));
-    let annotations = meta::get(pod, "annotations");
-    if annotations.is_none_or(|of| of.get(MIRROR).is_none()) {
+    if !is_mirror(pod) {
         return refuse(format!(
             "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
         ));

@@ -47,14 +47,7 @@ fn keep(old: &Value, pod: &mut Value) {
 }
 
 fn pod(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    let refused = |reason: String| {
-        let target = attributes.call.target_of(meta::name(pod));
-        ApiError::Forbidden {
-            target,
-            reason,
-            cause: None,
-        }
-    };
+    let refused = |reason: String| attributes.forbidden(pod, reason);
     let class = match text(pod, "/spec/priorityClassName") {
         "" => default_class(attributes)?,
         name => {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Admission, Attributes};
 use crate::registry::error::ApiError;
-use crate::registry::kinds::pod::MIRROR;
+use crate::registry::kinds::pod::is_mirror;
 use crate::registry::object_meta as meta;
 use crate::registry::parse;
 use crate::store::{Entry, ObjectKey};
@@ -127,10 +127,6 @@ fn volume(name: &str) -> Value {
         {"configMap": {"name": "kube-root-ca.crt", "items": ca}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}},
     ]}})
-}
-
-fn is_mirror(object: &Value) -> bool {
-    meta::get(object, "annotations").is_some_and(|annotations| annotations.get(MIRROR).is_some())
 }
 
 #[cfg(test)]

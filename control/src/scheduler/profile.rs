@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::plugins::{PLUGINS, position};
 use super::pod_affinity::Spread;
 use super::pod_info::DEFAULT;
-use crate::file_kind::FileKind;
+use crate::file_kind;
 use crate::node_terms::NodeTerms;
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -167,11 +167,8 @@ impl Profiles {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file: File =
             serde_yaml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
-        let kind = FileKind {
-            kind: &file.kind,
-            api_version: &file.api_version,
-        };
-        let checked = kind.check("the file", KIND, &[API_VERSION]);
+        let kind = (&*file.kind, &*file.api_version);
+        let checked = file_kind::check("the file", kind, KIND, &[API_VERSION]);
         checked.map_err(|error| ConfigError(error.to_string()))?;
         let mut profiles = BTreeMap::new();
         for (at, row) in file.profiles.iter().enumerate() {

@@ -408,8 +408,11 @@ fn trusted(ca: &str, expected: &str) -> Result<String, BootstrapError> {
     })
 }
 
-/// What `cluster-info` says is to be trusted; worth as much as the client's connection.
-async fn cluster_info_ca(client: &Client) -> Result<String, BootstrapError> {
+/// What `cluster-info` says is to be trusted, in PEM; worth as much as the client's connection.
+///
+/// # Errors
+/// It can't be read, or names nobody.
+pub async fn cluster_info_ca(client: &Client) -> Result<String, BootstrapError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
     let info = api.get("cluster-info").await?;
     let malformed = |text: &str| BootstrapError::ClusterInfo(text.to_owned());

@@ -34,7 +34,7 @@ use windlass_tests::{Answer, Cluster};
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A client that connects over TLS; as an administrator without `auth`.
-async fn over_tls(cluster: &Cluster, auth: Option<AuthInfo>) -> Client {
+pub(crate) async fn over_tls(cluster: &Cluster, auth: Option<AuthInfo>) -> Client {
     let text = cluster.plane().admin_kubeconfig().unwrap();
     let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
     let options = KubeConfigOptions::default();
@@ -46,7 +46,7 @@ async fn over_tls(cluster: &Cluster, auth: Option<AuthInfo>) -> Client {
     Client::try_from(config).unwrap()
 }
 
-fn bearer(token: &str) -> Option<AuthInfo> {
+pub(crate) fn bearer(token: &str) -> Option<AuthInfo> {
     Some(AuthInfo {
         token: Some(token.to_owned().into()),
         ..AuthInfo::default()

@@ -49,12 +49,7 @@ impl Admission for LimitRanger {
         let Some(broken) = broken.find(|broken| !broken.is_empty()) else {
             return Ok(());
         };
-        let target = attributes.call.target_of(meta::name(object));
-        Err(ApiError::Forbidden {
-            target,
-            reason: aggregate(broken),
-            cause: None,
-        })
+        Err(attributes.forbidden(object, aggregate(broken)))
     }
 }
 

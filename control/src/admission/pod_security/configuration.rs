@@ -7,7 +7,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::policy::{Level, Mode, Policies};
-use crate::file_kind::{FileKind, WrongKind};
+use crate::file_kind::{self, WrongKind};
 
 /// What holds for namespaces without labels, and who is exempt. By default nothing and nobody.
 #[derive(Clone, Debug, Default)]
@@ -97,12 +97,9 @@ impl PodSecurityConfiguration {
     pub fn parse(text: &str) -> Result<Self, PodSecurityError> {
         let file: File = serde_yaml::from_str(text)
             .map_err(|error| PodSecurityError::Form(error.to_string()))?;
-        let kind = FileKind {
-            kind: &file.kind,
-            api_version: &file.api_version,
-        };
+        let kind = (&*file.kind, &*file.api_version);
         let versions = &["apiserver.config.k8s.io/v1"];
-        kind.check("the file", "AdmissionConfiguration", versions)?;
+        file_kind::check("the file", kind, "AdmissionConfiguration", versions)?;
         let mut all = Self::default();
         for plugin in file.plugins {
             if plugin.name != "PodSecurity" {
@@ -119,12 +116,10 @@ impl PodSecurityConfiguration {
     }
 
     fn of(body: Body) -> Result<Self, PodSecurityError> {
-        let kind = FileKind {
-            kind: &body.kind,
-            api_version: &body.api_version,
-        };
-        kind.check(
+        let kind = (&*body.kind, &*body.api_version);
+        file_kind::check(
             "the configuration of PodSecurity",
+            kind,
             "PodSecurityConfiguration",
             &["pod-security.admission.config.k8s.io/v1"],
         )?;

@@ -81,8 +81,14 @@ impl Admission for PodSecurity {
             let found = told(&violations(policy, spec))?;
             Some(format!("would violate PodSecurity \"{policy}\": {found}"))
         };
-        remarks.warnings.extend(broken(&policies.warn));
-        if let Some(text) = broken(&policies.audit) {
+        let warned = broken(&policies.warn);
+        let audited = if policies.audit == policies.warn {
+            warned.clone()
+        } else {
+            broken(&policies.audit)
+        };
+        remarks.warnings.extend(warned);
+        if let Some(text) = audited {
             remarks.annotations.push((AUDIT_VIOLATIONS, text));
         }
         if kind == "Pod" {
@@ -136,12 +142,8 @@ fn refuse(attributes: &Attributes<'_>, pod: &Value) -> Result<(), ApiError> {
     let Some(found) = told(&violations(&enforce, spec)) else {
         return Ok(());
     };
-    let target = attributes.call.target_of(meta::name(pod));
-    Err(ApiError::Forbidden {
-        target,
-        reason: format!("violates PodSecurity \"{enforce}\": {found}"),
-        cause: None,
-    })
+    let reason = format!("violates PodSecurity \"{enforce}\": {found}");
+    Err(attributes.forbidden(pod, reason))
 }
 
 /// `what (wherein), what (wherein)`; `None` if there is nothing.

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::file_kind::{FileKind, WrongKind};
+use crate::file_kind::{self, WrongKind};
 use crate::identity::UserInfo;
 use crate::server::request_info::RequestInfo;
 
@@ -151,11 +151,8 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let policy: Self =
             serde_yaml::from_str(text).map_err(|error| PolicyError::Form(error.to_string()))?;
-        let kind = FileKind {
-            kind: &policy.kind,
-            api_version: &policy.api_version,
-        };
-        kind.check("the file", KIND, &[API_VERSION])?;
+        let kind = (&*policy.kind, &*policy.api_version);
+        file_kind::check("the file", kind, KIND, &[API_VERSION])?;
         if policy.rules.is_empty() {
             return Err(PolicyError::Empty);
         }

@@ -6,7 +6,7 @@ use http::Uri;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::file_kind::{FileKind, WrongKind};
+use crate::file_kind::{self, WrongKind};
 use crate::outbound;
 
 /// Versions of the file that are read.
@@ -265,11 +265,8 @@ impl AuthenticationConfiguration {
         }
         let form = |error: serde_yaml::Error| AuthenticationError::Form(error.to_string());
         let head: Head = serde_yaml::from_str(text).map_err(form)?;
-        let kind = FileKind {
-            kind: &head.kind,
-            api_version: &head.api_version,
-        };
-        kind.check("the file", KIND, &VERSIONS)?;
+        let kind = (&*head.kind, &*head.api_version);
+        file_kind::check("the file", kind, KIND, &VERSIONS)?;
         let file: file::Configuration = serde_yaml::from_str(text).map_err(form)?;
         if file.jwt.len() > MAX_ISSUERS {
             return Err(wrong(

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use super::ObjectKey;
 use super::transform::Transform;
-use crate::file_kind::{FileKind, WrongKind};
+use crate::file_kind::{self, WrongKind};
 use kms::Kms;
 use wrapping::{SEALED, Sealed, WrappingKey};
 
@@ -172,12 +172,9 @@ impl Encryption {
                 |at| format!("line {}, column {}", at.line(), at.column()),
             ))
         })?;
-        let kind = FileKind {
-            kind: &file.kind,
-            api_version: &file.api_version,
-        };
+        let kind = (&*file.kind, &*file.api_version);
         let versions = &["apiserver.config.k8s.io/v1"];
-        kind.check("the file", "EncryptionConfiguration", versions)?;
+        file_kind::check("the file", kind, "EncryptionConfiguration", versions)?;
         let rules = file.resources.into_iter().enumerate();
         let rules: Result<Vec<Rule>, _> = rules.map(|(at, rule)| Rule::read(at, rule)).collect();
         Ok(Self {

@@ -59,6 +59,11 @@ const RESIZE: &str = "resize";
 /// Marks the shadow of a pod that a node runs from a file.
 /// Annotation of a pod that stands for one its node runs anyway.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether the pod stands for one that its node runs anyway.
+pub(crate) fn is_mirror(pod: &Value) -> bool {
+    meta::get(pod, "annotations").is_some_and(|annotations| annotations.get(MIRROR).is_some())
+}
 /// Which pod a ReplicaSet gives up first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::field::{Errors, Field, pointer};
 use super::super::{items, text};
-use super::{MIRROR, qos, update};
+use super::{is_mirror, qos, update};
 use crate::registry::field_error::FieldError;
 use crate::registry::object_meta as meta;
 
@@ -55,10 +55,6 @@ fn keep(old: &Value, new: &mut Value) {
         Some(managed) => meta::set(new, "managedFields", managed),
         None => meta::remove(new, "managedFields"),
     }
-}
-
-fn is_mirror(object: &Value) -> bool {
-    meta::get(object, "annotations").is_some_and(|annotations| annotations.get(MIRROR).is_some())
 }
 
 /// Ephemeral containers are added, never changed or removed.
