@@ -159,6 +159,7 @@ impl NodeAgent {
             let (network, client) = (network.clone(), client.clone());
             async move { network.watch_services(client).await }
         });
+        let _policies = OwnedTask::spawn(network.watch_policies(client.clone()));
         let _tunnel = tunnel_identity.map(|identity| {
             let network = network.clone();
             OwnedTask::spawn(async move { network.tunnel_between_agents(client, identity).await })

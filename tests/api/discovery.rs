@@ -47,6 +47,7 @@ async fn plain_discovery_lists_groups_and_resources() {
             "resource.k8s.io",
             "flowcontrol.apiserver.k8s.io",
             "metrics.k8s.io",
+            "node.windlass.dev",
         ]
     );
     let core = get(&cluster, "/api/v1", &[]).await.body;

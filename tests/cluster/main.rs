@@ -17,6 +17,7 @@ mod faults;
 mod grants;
 mod images;
 mod pods;
+mod policies;
 mod streams;
 mod two_nodes;
 mod web_app;

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-pub use crate::pipe::Stream;
+pub use crate::pipe::{Meters, Stream};
 
 /// A boxed future that owns all it needs.
 pub type NetFuture<T> = Pin<Box<dyn Future<Output = Result<T, NetError>> + Send>>;

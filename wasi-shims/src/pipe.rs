@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -77,23 +78,30 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
-struct Pipe(Mutex<State>);
+/// Counters that each byte of a pipe is added to.
+pub type Meters = Vec<Arc<AtomicU64>>;
+
+struct Pipe {
+    state: Mutex<State>,
+    meters: Meters,
+}
 
 impl Pipe {
-    fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+    fn new(meters: Meters) -> Arc<Self> {
+        let state = Mutex::new(State {
             chunks: VecDeque::new(),
             queued: 0,
             writer: WriteEnd::Open,
             reader_open: true,
             read_waker: None,
             write_waker: None,
-        })))
+        });
+        Arc::new(Self { state, meters })
     }
 
     /// The state. A poisoned lock is taken over: no code that holds it can leave it half changed.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn finish(&self, end: WriteEnd) {
@@ -230,11 +238,15 @@ impl Writer {
         if !state.reader_open {
             return Err(Closed);
         }
-        state.queued += data.len();
+        let length = data.len();
+        state.queued += length;
         state.chunks.push_back(data);
         let waker = state.read_waker.take();
         drop(state);
         wake(waker);
+        for meter in &self.0.meters {
+            meter.fetch_add(length as u64, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -252,7 +264,11 @@ impl Drop for Writer {
 
 /// A one-way pipe.
 pub fn one_way() -> (Writer, Reader) {
-    let pipe = Pipe::new();
+    metered(Meters::new())
+}
+
+fn metered(meters: Meters) -> (Writer, Reader) {
+    let pipe = Pipe::new(meters);
     (Writer(pipe.clone()), Reader(pipe))
 }
 
@@ -269,8 +285,18 @@ impl Stream {
     ///
     /// The addresses are each side's view, which differ behind a translated address.
     pub fn pair(a: SocketAddr, b_seen_by_a: SocketAddr, b: SocketAddr) -> (Self, Self) {
-        let (a_writer, b_reader) = one_way();
-        let (b_writer, a_reader) = one_way();
+        Self::metered_pair(a, b_seen_by_a, b, [Meters::new(), Meters::new()])
+    }
+
+    /// As [`Self::pair`]; the bytes that `a` sends and those that `b` sends are counted.
+    pub fn metered_pair(
+        a: SocketAddr,
+        b_seen_by_a: SocketAddr,
+        b: SocketAddr,
+        [from_a, from_b]: [Meters; 2],
+    ) -> (Self, Self) {
+        let (a_writer, b_reader) = metered(from_a);
+        let (b_writer, a_reader) = metered(from_b);
         (
             Self {
                 reader: a_reader,

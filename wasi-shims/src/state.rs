@@ -6,7 +6,9 @@
 //! Invariant: kernel-backed `wasi:sockets` and ambient files are never linked. An import that is
 //! not in [`OFFERED`](crate::world::OFFERED) is an error at link time, not a trap later.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
@@ -50,6 +52,51 @@ pub struct Grants {
     pub memory: Arc<Memory>,
     /// The account of its processor time.
     pub cpu: Arc<Cpu>,
+    /// Its instances, counted.
+    pub instances: Arc<Instances>,
+}
+
+/// Instances of one container, and how the last of them failed.
+#[derive(Debug, Default)]
+pub struct Instances {
+    current: AtomicU64,
+    started: AtomicU64,
+    last_trap: Mutex<Option<(SystemTime, String)>>,
+}
+
+impl Instances {
+    /// How many there are now.
+    pub fn current(&self) -> u64 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// How many there were.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// When an instance trapped last, and the trap with its backtrace.
+    pub fn last_trap(&self) -> Option<(SystemTime, String)> {
+        let last = self.last_trap.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// An instance, as long as it is there.
+struct Counted(Arc<Instances>);
+
+impl Counted {
+    fn new(instances: &Arc<Instances>) -> Self {
+        instances.current.fetch_add(1, Ordering::Relaxed);
+        instances.started.fetch_add(1, Ordering::Relaxed);
+        Self(instances.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.current.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Grants {
@@ -59,6 +106,13 @@ impl Grants {
         store.limiter(|state| &mut state.limits);
         self.cpu.install(&mut store);
         store
+    }
+
+    /// Tells of an instance that trapped: on the container's standard error, and whoever asks for the last one.
+    pub fn report_trap(&self, text: &str) {
+        self.report(text);
+        let last = self.instances.last_trap.lock();
+        *last.unwrap_or_else(PoisonError::into_inner) = Some((SystemTime::now(), text.to_owned()));
     }
 
     /// Writes a line about the container to its standard error.
@@ -79,6 +133,7 @@ pub struct InstanceState {
     mounts: Arc<Mounts>,
     open_files: usize,
     limits: Limits,
+    _counted: Counted,
 }
 
 impl InstanceState {
@@ -102,6 +157,7 @@ impl InstanceState {
             mounts: grants.mounts.clone(),
             open_files: 0,
             limits: Limits::new(grants.memory.clone()),
+            _counted: Counted::new(&grants.instances),
         }
     }
 

@@ -112,13 +112,25 @@ impl World {
         holders > 1
     }
 
-    /// What the component imports, with versions; without what it imports only types of.
-    pub fn imports(&self) -> Vec<String> {
-        let component = match self {
+    fn component(&self) -> &Component {
+        match self {
             Self::CommandP2(pre) => pre.instance_pre().component(),
             Self::CommandP3(pre) => pre.instance_pre().component(),
             Self::Http(pre) => pre.component(),
-        };
+        }
+    }
+
+    /// What the component exports, with versions.
+    pub fn exports(&self) -> Vec<String> {
+        let component = self.component();
+        let ty = component.component_type();
+        let exports = ty.exports(component.engine());
+        exports.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// What the component imports, with versions; without what it imports only types of.
+    pub fn imports(&self) -> Vec<String> {
+        let component = self.component();
         let ty = component.component_type();
         let imports = ty.imports(component.engine()).map(|(name, _)| name);
         imports

@@ -97,6 +97,7 @@ impl Probe {
             tls: None,
             memory: Memory::new(None),
             cpu: Cpu::new(None),
+            instances: Arc::default(),
         };
         Some(Self {
             world,

@@ -9,6 +9,7 @@ pub mod grants;
 pub mod label_selector;
 pub mod metrics;
 pub mod names;
+pub mod node_info;
 pub mod pod_resources;
 pub mod quantity;
 pub mod resource;

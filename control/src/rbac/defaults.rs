@@ -21,6 +21,9 @@ const COLLECTING: [(&str, &str, Option<&str>); 3] = [
     ("view", "aggregate-to-view", Some("aggregate-to-edit")),
 ];
 
+/// The same for what nodes tell of pods' components and flows.
+const NODE_INFO_READER: &str = "system:aggregated-node-info-reader";
+
 /// Whom a role is bound to.
 #[derive(Clone, Copy)]
 enum Subject<'a> {
@@ -144,7 +147,7 @@ pub(crate) fn roles() -> Vec<Value> {
     }
     let stated = rules.into_iter().map(|(name, rules)| {
         let label = match name {
-            METRICS_READER => Some("aggregate-to-view"),
+            METRICS_READER | NODE_INFO_READER => Some("aggregate-to-view"),
             _ => name.strip_prefix("system:"),
         };
         let label = label.filter(|label| label.starts_with("aggregate-to-"));

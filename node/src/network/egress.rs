@@ -16,10 +16,20 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use windlass_wasi_shims::net::{NetError, Stream};
+use windlass_wasi_shims::net::{Meters, NetError, Stream};
 
+use super::policy::PodIdentity;
 use super::switch::CONNECT_TIMEOUT;
-use super::tunnel::Tunnel;
+use super::tunnel::{Call, Tunnel};
+
+/// The two ends of a connection as a pod sees them, and what counts its bytes.
+pub(super) struct Ends {
+    pub(super) from: SocketAddr,
+    /// The address that was dialled.
+    pub(super) seen_as: SocketAddr,
+    /// Bytes out, and back.
+    pub(super) meters: [Meters; 2],
+}
 
 /// Opens kernel sockets for pods, within the rules.
 pub(super) struct Egress {
@@ -36,52 +46,61 @@ impl Egress {
     }
 
     /// Connects to the world outside, if the rules allow it.
-    pub(super) async fn connect(
-        &self,
-        from: SocketAddr,
-        to: SocketAddr,
-        seen_as: SocketAddr,
-    ) -> Result<Stream, NetError> {
+    pub(super) async fn connect(&self, ends: Ends, to: SocketAddr) -> Result<Stream, NetError> {
         self.check(to.ip())?;
-        self.open(from, seen_as, async move { TcpStream::connect(to).await })
+        self.open(ends, async move { TcpStream::connect(to).await })
             .await
     }
 
     /// Connects to an address that the node's configuration names: the rules do not apply.
     pub(super) async fn connect_trusted(
         &self,
-        from: SocketAddr,
+        ends: Ends,
         to: SocketAddr,
-        seen_as: SocketAddr,
     ) -> Result<Stream, NetError> {
-        self.open(from, seen_as, async move { TcpStream::connect(to).await })
+        self.open(ends, async move { TcpStream::connect(to).await })
             .await
     }
 
     /// Connects to a pod of another node.
     pub(super) async fn connect_tunnel(
         &self,
+        ends: Ends,
         tunnel: &Arc<dyn Tunnel>,
-        from: SocketAddr,
-        to: SocketAddr,
-        seen_as: SocketAddr,
+        call: Call,
     ) -> Result<Stream, NetError> {
         let tunnel = tunnel.clone();
-        self.open(from, seen_as, async move { tunnel.connect(from, to).await })
+        self.open(ends, async move { tunnel.connect(call).await })
             .await
+    }
+
+    /// Asks the agent of another node which of its pods has the address.
+    pub(super) async fn describe(
+        &self,
+        tunnel: &Arc<dyn Tunnel>,
+        pod: IpAddr,
+    ) -> Result<PodIdentity, NetError> {
+        let tunnel = tunnel.clone();
+        let asking = async move { tunnel.describe(pod).await };
+        let task = tokio_util::task::AbortOnDropHandle::new(self.system.spawn(asking));
+        match tokio::time::timeout(CONNECT_TIMEOUT, task).await {
+            Ok(Ok(answer)) => answer.map_err(|error| net_error(&error)),
+            Ok(Err(_)) => Err(NetError::ConnectionReset),
+            Err(_) => Err(NetError::Timeout),
+        }
     }
 
     /// Awaits a kernel connection on the system runtime and joins it to a new stream.
     async fn open<C>(
         &self,
-        from: SocketAddr,
-        seen_as: SocketAddr,
+        ends: Ends,
         connecting: impl Future<Output = io::Result<C>> + Send + 'static,
     ) -> Result<Stream, NetError>
     where
         C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (inside, outside) = Stream::pair(from, seen_as, seen_as);
+        let (inside, outside) =
+            Stream::metered_pair(ends.from, ends.seen_as, ends.seen_as, ends.meters);
         let connect = async move {
             let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
                 .await

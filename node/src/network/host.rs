@@ -2,14 +2,17 @@
 //! agents.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use windlass_api::grants::Egress;
+use windlass_api::node_info::{Flow, PodInfo};
 use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::Core;
+use super::connect::{Attempt, Caller};
+use super::policy::PodIdentity;
 use super::service_table::ServicePort;
 use super::switch::Transport;
+use super::tunnel::Call;
 
 /// The network as the node itself sees it. Cheap to clone.
 #[derive(Clone)]
@@ -31,7 +34,7 @@ impl HostNetwork {
             return Err(NetError::RemoteUnreachable);
         }
         let from = SocketAddr::new(core.host_address(), 0);
-        core.connect(from, to, Egress::All).await
+        core.connect(from, to, Caller::Node).await
     }
 
     /// Connects to a pod of this node and nowhere else: the receiving end of a tunnel.
@@ -39,13 +42,29 @@ impl HostNetwork {
     /// # Errors
     /// [`NetError::RemoteUnreachable`] if the address is not of a pod here, [`NetError`] as a client
     /// in a pod would see it otherwise.
-    pub async fn connect_local(
-        &self,
-        from: SocketAddr,
-        to: SocketAddr,
-    ) -> Result<Stream, NetError> {
-        let ports = self.0.pod(to.ip()).ok_or(NetError::RemoteUnreachable)?;
-        ports.connect(from, to, to).await
+    pub async fn connect_local(&self, call: &Call) -> Result<Stream, NetError> {
+        self.0.connect_local(call).await
+    }
+
+    /// Which pod of this node has the address.
+    pub(crate) fn describe(&self, pod: IpAddr) -> Option<Arc<PodIdentity>> {
+        Some(self.0.pod(pod)?.identity.load_full())
+    }
+
+    /// What went between the pods of this node and their peers.
+    pub(crate) fn flows(&self) -> Vec<PodInfo<Flow>> {
+        let pods = self.0.pods.read().unwrap_or_else(PoisonError::into_inner);
+        let pods: Vec<_> = pods.values().cloned().collect();
+        let told = pods.iter().map(|pod| PodInfo {
+            uid: pod.uid.clone(),
+            items: pod.flows.told(),
+        });
+        told.filter(|pod| !pod.items.is_empty()).collect()
+    }
+
+    /// Whether the address is a pod's, here or elsewhere.
+    pub(crate) fn is_pod_address(&self, ip: IpAddr) -> bool {
+        self.0.is_pod_address(ip)
     }
 
     /// Connects to a port of a pod of this node as a process inside of it would: by loopback, where
@@ -55,14 +74,15 @@ impl HostNetwork {
     /// [`NetError::RemoteUnreachable`] if the address is not of a pod here, [`NetError`] as a client
     /// in the pod would see it otherwise.
     pub async fn connect_inside(&self, pod: IpAddr, port: u16) -> Result<Stream, NetError> {
-        let ports = self.0.pod(pod).ok_or(NetError::RemoteUnreachable)?;
+        let local = self.0.pod(pod).ok_or(NetError::RemoteUnreachable)?;
+        let ports = &local.ports;
         let mut failure = NetError::ConnectionRefused;
         for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), pod] {
             let (from, to) = (
                 ports.ephemeral(Transport::Tcp, ip)?,
                 SocketAddr::new(ip, port),
             );
-            match ports.connect(from, to, to).await {
+            match ports.connect(from, to, to, Default::default()).await {
                 Err(error @ NetError::ConnectionRefused) => failure = error,
                 result => return result,
             }
@@ -84,18 +104,21 @@ impl HostNetwork {
     pub(super) async fn connect_service(
         &self,
         service: &ServicePort,
-        client: IpAddr,
+        client: SocketAddr,
     ) -> Result<Stream, NetError> {
-        let from = SocketAddr::new(self.0.host_address(), 0);
+        self.0.policies.known().await?;
         let mut failure = NetError::ConnectionRefused;
-        for endpoint in service.candidates(client) {
-            let connected = self
-                .0
-                .connect_endpoint(from, endpoint, endpoint, Egress::All);
-            match connected.await {
+        for endpoint in service.candidates(client.ip()) {
+            let attempt = Attempt {
+                from: client,
+                to: endpoint,
+                seen_as: endpoint,
+                service: Some(&service.service),
+            };
+            match self.0.connect_endpoint(attempt, Caller::Outside).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
-                    service.forget(client, endpoint);
+                    service.forget(client.ip(), endpoint);
                     failure = error;
                 }
             }

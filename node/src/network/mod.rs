@@ -20,7 +20,7 @@
 //! on the address actually dialled, after names and Services were resolved; no lock is held over
 //! an await.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -28,13 +28,17 @@ use tokio::sync::watch;
 use windlass_api::grants;
 
 mod address_pool;
+mod connect;
 mod dns;
 mod egress;
+mod flows;
 mod follow;
 mod host;
+mod local_pod;
 mod node_port;
 mod node_table;
 mod pod;
+pub(crate) mod policy;
 mod service_table;
 mod service_watch;
 mod switch;
@@ -46,15 +50,17 @@ pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use node_port::NodePortFailure;
 pub use pod::PodNetwork;
+pub use policy::{NamedPort, PodIdentity};
 pub(crate) use service_table::{LinkedPort, ServiceAddress};
-pub use tunnel::{Tunnel, TunnelIdentity, TunnelStream};
+pub use tunnel::{Call, Tunnel, TunnelIdentity, TunnelStream};
 
 use address_pool::AddressPool;
 use egress::Egress;
 use follow::ObjectKey;
+use local_pod::LocalPod;
 use node_table::NodeTable;
+use policy::PolicyTable;
 use service_table::ServiceTable;
-use switch::PodPorts;
 
 /// What a node's network is told once.
 #[derive(Debug, Clone)]
@@ -96,6 +102,10 @@ pub struct PodNetworkRequest {
     pub search: Option<Vec<String>>,
     /// Where the pod may connect to.
     pub egress: grants::Egress,
+    /// Labels of the pod, by which policies select it.
+    pub labels: BTreeMap<String, String>,
+    /// The ports of its containers that have a name, by which policies may speak of them.
+    pub ports: Vec<NamedPort>,
 }
 
 /// Why a pod got no network.
@@ -118,8 +128,9 @@ struct Core {
     config: NetworkConfig,
     pool: Mutex<Option<AddressPool>>,
     pod_cidr: watch::Sender<Option<Cidr>>,
-    pods: RwLock<HashMap<Ipv4Addr, Arc<PodPorts>>>,
+    pods: RwLock<HashMap<Ipv4Addr, Arc<LocalPod>>>,
     services: ServiceTable,
+    policies: PolicyTable,
     nodes: Arc<NodeTable>,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
@@ -139,6 +150,7 @@ impl Network {
             pod_cidr: watch::channel(None).0,
             pods: RwLock::default(),
             services: ServiceTable::new(),
+            policies: PolicyTable::new(),
             nodes: Arc::new(NodeTable::new()),
             tunnel: arc_swap::ArcSwapOption::empty(),
         }))
@@ -174,13 +186,19 @@ impl Network {
     /// [`NetworkError`] if there is no address to give.
     pub fn set_up(&self, request: &PodNetworkRequest) -> Result<PodNetwork, NetworkError> {
         let address = self.0.take_address()?;
-        let ports = Arc::new(PodPorts::new(address));
+        let identity = PodIdentity {
+            namespace: request.namespace.clone(),
+            name: request.name.clone(),
+            labels: request.labels.clone(),
+            ports: request.ports.clone(),
+        };
+        let pod = Arc::new(LocalPod::new(address, request.uid.clone(), identity));
         self.0
             .pods
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(address, ports.clone());
-        Ok(PodNetwork::new(self.0.clone(), ports, request))
+            .insert(address, pod.clone());
+        Ok(PodNetwork::new(self.0.clone(), pod, request))
     }
 
     /// Gives pods of other nodes a way: without a tunnel they are unreachable.
@@ -204,6 +222,17 @@ impl Network {
     /// Keeps the service table in step with the cluster's Services and EndpointSlices, until dropped.
     pub async fn watch_services(&self, client: kube::Client) {
         service_watch::run(&self.0.services, client).await;
+    }
+
+    /// Keeps the NetworkPolicies that are enforced in step with the cluster's, until dropped. From the call on
+    /// nothing is connected before they are known.
+    pub fn watch_policies(
+        &self,
+        client: kube::Client,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.0.policies.await_policies();
+        let core = self.0.clone();
+        async move { core.policies.watch(client).await }
     }
 
     /// Waits until [`Self::watch_services`] has seen the Services that there are. Cancel-safe.
@@ -249,13 +278,13 @@ impl Core {
     }
 
     /// Takes a pod off the network; its address may be given to another.
-    fn release(&self, ports: &PodPorts) {
-        let address = ports.address();
+    fn release(&self, pod: &LocalPod) {
+        let address = pod.ports.address();
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         // The address may belong to another pod by now if this one was released before.
         if pods
             .get(&address)
-            .is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), ports))
+            .is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), pod))
         {
             pods.remove(&address);
             drop(pods);
@@ -272,7 +301,7 @@ impl Core {
     }
 
     /// The pod of this node with that address.
-    fn pod(&self, address: IpAddr) -> Option<Arc<PodPorts>> {
+    fn pod(&self, address: IpAddr) -> Option<Arc<LocalPod>> {
         let IpAddr::V4(address) = address else {
             return None;
         };

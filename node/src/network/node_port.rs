@@ -124,7 +124,7 @@ async fn proxy(host: HostNetwork, connection: TcpStream, client: SocketAddr, por
     let Some(service) = service else { return };
     // Small answers must not wait for the client's delayed acknowledgement.
     let _best_effort = connection.set_nodelay(true);
-    match host.connect_service(&service, client.ip()).await {
+    match host.connect_service(&service, client).await {
         Ok(stream) => egress::join(connection, stream).await,
         Err(error) => {
             tracing::debug!(port, %client, %error, "no endpoint answers behind a node port");

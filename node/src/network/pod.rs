@@ -3,56 +3,73 @@
 //! [`PodNetwork`] is what a runtime puts behind a container's `wasi:sockets` and `wasi:http`. All
 //! containers of a pod share it: the same address, the same loopback, the same ports.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{NetError, NetFuture, Stream, TcpBinding, UdpPort, VirtualNetwork};
 
+use super::connect::Caller;
 use super::dns::{self, Answer, PodNames};
-use super::switch::{PodPorts, Transport};
+use super::local_pod::LocalPod;
+use super::policy::{Direction, Isolation, KnownNames, Peer, PodIdentity, Traffic};
+use super::switch::Transport;
 use super::udp::PodUdpPort;
 use super::{Core, PodNetworkRequest};
 
 /// The network of one pod. Cheap to clone; when the last clone goes, so does the pod's address.
 #[derive(Clone)]
-pub struct PodNetwork(Arc<Pod>);
+pub struct PodNetwork(pub(super) Arc<Pod>);
 
-struct Pod {
-    core: Arc<Core>,
-    ports: Arc<PodPorts>,
+pub(super) struct Pod {
+    pub(super) core: Arc<Core>,
+    pub(super) local: Arc<LocalPod>,
     names: PodNames,
     /// Where the pod may connect to.
-    granted: Egress,
+    pub(super) granted: Egress,
+    /// The addresses it was told for names outside of the cluster.
+    pub(super) known: KnownNames,
 }
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        self.ports.close();
-        self.core.release(&self.ports);
+        self.local.ports.close();
+        self.core.release(&self.local);
     }
 }
 
 impl PodNetwork {
-    pub(super) fn new(core: Arc<Core>, ports: Arc<PodPorts>, request: &PodNetworkRequest) -> Self {
-        let names = PodNames::new(request, &core.config.cluster_domain, ports.address());
+    pub(super) fn new(core: Arc<Core>, local: Arc<LocalPod>, request: &PodNetworkRequest) -> Self {
+        let names = PodNames::new(request, &core.config.cluster_domain, local.ports.address());
         Self(Arc::new(Pod {
             core,
-            ports,
+            local,
             names,
             granted: request.egress,
+            known: KnownNames::default(),
         }))
     }
 
     /// The pod's address.
     pub fn ip(&self) -> IpAddr {
-        self.0.ports.address().into()
+        self.0.local.ip()
+    }
+
+    /// The pod has other labels now: policies go by them from its next connection on.
+    pub fn set_labels(&self, labels: &BTreeMap<String, String>) {
+        let identity = self.0.local.identity.load();
+        if identity.labels != *labels {
+            let mut changed = PodIdentity::clone(&identity);
+            changed.labels.clone_from(labels);
+            self.0.local.identity.store(Arc::new(changed));
+        }
     }
 
     /// Closes every port of the pod and frees its address, even while clones of this value live.
     pub fn tear_down(&self) {
-        self.0.ports.close();
-        self.0.core.release(&self.0.ports);
+        self.0.local.ports.close();
+        self.0.core.release(&self.0.local);
     }
 }
 
@@ -64,17 +81,12 @@ impl std::fmt::Debug for PodNetwork {
 
 impl VirtualNetwork for PodNetwork {
     fn bind_tcp(&self, local: SocketAddr) -> Result<Box<dyn TcpBinding>, NetError> {
-        Ok(Box::new(self.0.ports.bind(Transport::Tcp, local)?))
+        Ok(Box::new(self.0.local.ports.bind(Transport::Tcp, local)?))
     }
 
     fn bind_udp(&self, local: SocketAddr) -> Result<Arc<dyn UdpPort>, NetError> {
-        let lease = self.0.ports.bind(Transport::Udp, local)?;
-        Ok(Arc::new(PodUdpPort::open(
-            self.0.core.clone(),
-            self.0.ports.clone(),
-            lease,
-            self.0.granted,
-        )?))
+        let lease = self.0.local.ports.bind(Transport::Udp, local)?;
+        Ok(Arc::new(PodUdpPort::open(self.0.clone(), lease)?))
     }
 
     fn connect(&self, from: Option<SocketAddr>, remote: SocketAddr) -> NetFuture<Stream> {
@@ -93,13 +105,14 @@ impl Pod {
     async fn connect(&self, from: Option<SocketAddr>, to: SocketAddr) -> Result<Stream, NetError> {
         if to.ip().is_loopback() {
             let from = self.source(from, to.ip())?;
-            return self.ports.connect(from, to, to).await;
+            let ports = &self.local.ports;
+            return ports.connect(from, to, to, Default::default()).await;
         }
-        let from = self.source(from, self.ports.address().into())?;
-        if self.granted == Egress::None && to.ip() != self.ports.address() {
+        let from = self.source(from, self.local.ip())?;
+        if self.granted == Egress::None && to.ip() != self.local.ip() {
             return Err(NetError::AccessDenied);
         }
-        self.core.connect(from, to, self.granted).await
+        self.core.connect(from, to, Caller::Pod(self)).await
     }
 
     /// The client's address: what the socket was bound to, or an ephemeral port of `ip`.
@@ -107,7 +120,7 @@ impl Pod {
         match bound {
             Some(bound) if bound.ip().is_unspecified() => Ok(SocketAddr::new(ip, bound.port())),
             Some(bound) => Ok(bound),
-            None => self.ports.ephemeral(Transport::Tcp, ip),
+            None => self.local.ports.ephemeral(Transport::Tcp, ip),
         }
     }
 
@@ -123,78 +136,65 @@ impl Pod {
                 Answer::Outside if self.granted != Egress::All => {
                     return Err(NetError::NameUnresolvable);
                 }
-                Answer::Outside => return self.core.egress.resolve(name).await,
+                Answer::Outside => return self.resolve_outside(name).await,
             }
         }
         Err(NetError::NameUnresolvable)
+    }
+
+    async fn resolve_outside(&self, name: String) -> Result<Vec<IpAddr>, NetError> {
+        self.core.policies.known().await?;
+        if !self.may_look_up(&name) {
+            return Err(NetError::AccessDenied);
+        }
+        let addresses = self.core.egress.resolve(name.clone()).await?;
+        self.known.remember(&name, &addresses);
+        Ok(addresses)
+    }
+
+    /// Whether the pod's policies let it ask for a name outside of the cluster: those that open the cluster's
+    /// DNS to it, the name itself, or the world.
+    pub(super) fn may_look_up(&self, name: &str) -> bool {
+        let subject = self.local.identity.load();
+        let policies = &self.core.policies;
+        if policies.isolation(&subject, Direction::Egress) == Isolation::None {
+            return true;
+        }
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let server = dns_server();
+        let peers = [
+            (Some(&server), Transport::Udp),
+            (Some(&server), Transport::Tcp),
+            (None, Transport::Udp),
+        ];
+        peers.into_iter().any(|(pod, transport)| {
+            policies.allows(&Traffic {
+                subject: &subject,
+                direction: Direction::Egress,
+                peer: Peer {
+                    ip: Ipv4Addr::UNSPECIFIED.into(),
+                    pod,
+                    known_as: &|pattern| pattern.matches(&name),
+                },
+                transport,
+                port: DNS,
+            })
+        })
+    }
+}
+
+/// The port of DNS servers.
+const DNS: u16 = 53;
+
+/// What policies are told of the cluster's DNS, which here is no pod: as the labels of upstream's are.
+fn dns_server() -> PodIdentity {
+    PodIdentity {
+        namespace: "kube-system".to_owned(),
+        name: "kube-dns".to_owned(),
+        labels: BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
+        ports: Vec::new(),
     }
 }
 
 /// How many ExternalName Services are followed for one name.
 const MAX_CNAMES: usize = 8;
-
-impl Core {
-    /// Connects to any address but loopback: a Service, a pod, or the world outside if that is `granted`.
-    pub(super) async fn connect(
-        &self,
-        from: SocketAddr,
-        to: SocketAddr,
-        granted: Egress,
-    ) -> Result<Stream, NetError> {
-        let table = self.services.load();
-        let Some(service) = table.by_address(Transport::Tcp, to) else {
-            if table.is_service_address(to.ip()) {
-                return Err(NetError::ConnectionRefused);
-            }
-            return self.connect_endpoint(from, to, to, granted).await;
-        };
-        if let Some(api_server) = self.config.api_server.filter(|_| service.is_api_server()) {
-            return self.egress.connect_trusted(from, api_server, to).await;
-        }
-        // Most pods' first choice answers; the others are for endpoints that went away just now.
-        let mut failure = NetError::ConnectionRefused;
-        for endpoint in service.candidates(from.ip()) {
-            match self.connect_endpoint(from, endpoint, to, granted).await {
-                Err(error @ (NetError::ConnectionRefused | NetError::RemoteUnreachable)) => {
-                    service.forget(from.ip(), endpoint);
-                    failure = error;
-                }
-                result => return result,
-            }
-        }
-        Err(failure)
-    }
-
-    /// Connects to an address that is not a Service's. An endpoint of a Service may well be outside.
-    pub(super) async fn connect_endpoint(
-        &self,
-        from: SocketAddr,
-        to: SocketAddr,
-        seen_as: SocketAddr,
-        granted: Egress,
-    ) -> Result<Stream, NetError> {
-        if let Some(ports) = self.pod(to.ip()) {
-            return ports.connect(from, to, seen_as).await;
-        }
-        if self.is_pod_address(to.ip()) {
-            return match self.tunnel.load_full() {
-                Some(tunnel) if !self.is_of_this_node(to.ip()) => {
-                    self.egress.connect_tunnel(&tunnel, from, to, seen_as).await
-                }
-                _ => Err(NetError::RemoteUnreachable),
-            };
-        }
-        if granted != Egress::All {
-            return Err(NetError::AccessDenied);
-        }
-        self.egress.connect(from, to, seen_as).await
-    }
-
-    /// The address by which the node itself shows up at its pods.
-    pub(super) fn host_address(&self) -> IpAddr {
-        self.pod_cidr
-            .borrow()
-            .map_or(Ipv4Addr::UNSPECIFIED, |cidr| cidr.gateway())
-            .into()
-    }
-}

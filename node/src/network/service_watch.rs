@@ -71,7 +71,7 @@ pub(super) fn service_facts(object: &Service) -> ServiceFacts {
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
         Some(PortFacts {
             name: port.name.clone().unwrap_or_default(),
-            transport: transport(port.protocol.as_deref())?,
+            transport: Transport::parse(port.protocol.as_deref())?,
             port: u16::try_from(port.port).ok()?,
             node_port: port
                 .node_port
@@ -111,7 +111,7 @@ fn slice_facts(object: &EndpointSlice) -> Option<SliceFacts> {
         let number = u16::try_from(port.port?).ok()?;
         Some((
             port.name.clone().unwrap_or_default(),
-            transport(port.protocol.as_deref())?,
+            Transport::parse(port.protocol.as_deref())?,
             number,
         ))
     });
@@ -133,14 +133,6 @@ fn endpoint_facts(endpoint: &Endpoint) -> Option<EndpointFacts> {
         ready,
         serving: conditions.serving.unwrap_or(ready),
     })
-}
-
-fn transport(protocol: Option<&str>) -> Option<Transport> {
-    match protocol {
-        None | Some("TCP") => Some(Transport::Tcp),
-        Some("UDP") => Some(Transport::Udp),
-        Some(_) => None,
-    }
 }
 
 #[cfg(test)]

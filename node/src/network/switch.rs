@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use windlass_wasi_shims::net::{Datagram, NetError, Stream, TcpBinding, TcpListener};
+use windlass_wasi_shims::net::{Datagram, Meters, NetError, Stream, TcpBinding, TcpListener};
 
 /// How long a connection attempt may wait for room at the listener or for an answer from outside.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +43,15 @@ impl Transport {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+        }
+    }
+
+    /// As objects spell it; TCP where they don't. None for what pods here don't have.
+    pub(super) fn parse(protocol: Option<&str>) -> Option<Self> {
+        match protocol {
+            None | Some("TCP") => Some(Self::Tcp),
+            Some("UDP") => Some(Self::Udp),
+            Some(_) => None,
         }
     }
 }
@@ -151,12 +160,14 @@ impl PodPorts {
 
     /// Queues a new connection at the listener of `to`, and answers the client's end of it.
     ///
-    /// `seen_as` is the address the client dialled, which may be a Service's.
+    /// `seen_as` is the address the client dialled, which may be a Service's. What the client and what the
+    /// listener send is counted by `meters`.
     pub(super) async fn connect(
         &self,
         from: SocketAddr,
         to: SocketAddr,
         seen_as: SocketAddr,
+        meters: [Meters; 2],
     ) -> Result<Stream, NetError> {
         let listener = self.listener(to).ok_or(NetError::ConnectionRefused)?;
         let permit = match listener.try_reserve() {
@@ -169,7 +180,7 @@ impl PodPorts {
                     .map_err(|_| NetError::ConnectionRefused)?
             }
         };
-        let (client, server) = Stream::pair(from, seen_as, to);
+        let (client, server) = Stream::metered_pair(from, seen_as, to, meters);
         permit.send(server);
         Ok(client)
     }
@@ -335,7 +346,10 @@ mod tests {
     }
 
     async fn connect(ports: &PodPorts, to: &str) -> Result<Stream, NetError> {
-        ports.connect(at("10.42.0.9:40000"), at(to), at(to)).await
+        let from = at("10.42.0.9:40000");
+        ports
+            .connect(from, at(to), at(to), Default::default())
+            .await
     }
 
     #[tokio::test]
@@ -411,7 +425,9 @@ mod tests {
         let mut listener = listen(&ports, "0.0.0.0:80");
         let vip = at("10.43.0.1:8080");
         let to = at("10.42.0.2:80");
-        let mut client = ports.connect(at("10.42.0.9:40000"), to, vip).await.unwrap();
+        let from = at("10.42.0.9:40000");
+        let connected = ports.connect(from, to, vip, Default::default());
+        let mut client = connected.await.unwrap();
         let mut server = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
         assert_eq!((client.peer(), server.local()), (vip, to));
         assert_eq!(

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -17,8 +18,11 @@ use tokio::sync::mpsc;
 use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{Datagram, MAX_DATAGRAM, NetError, UdpPort};
 
-use super::Core;
-use super::switch::{PodPorts, PortLease, Transport};
+use super::flows::PeerName;
+use super::local_pod::LocalPod;
+use super::pod::Pod;
+use super::policy::Direction;
+use super::switch::{PortLease, Transport};
 
 /// Datagrams that may wait at one port.
 const QUEUE: usize = 256;
@@ -28,10 +32,8 @@ const MAX_TRACKED: usize = 256;
 
 /// An open UDP port of a pod.
 pub(super) struct PodUdpPort {
-    core: Arc<Core>,
-    ports: Arc<PodPorts>,
+    pod: Arc<Pod>,
     lease: PortLease,
-    granted: Egress,
     queue: Mutex<mpsc::Receiver<Datagram>>,
     tracked: Mutex<Tracked>,
 }
@@ -56,18 +58,11 @@ impl Tracked {
 }
 
 impl PodUdpPort {
-    pub(super) fn open(
-        core: Arc<Core>,
-        ports: Arc<PodPorts>,
-        lease: PortLease,
-        granted: Egress,
-    ) -> Result<Self, NetError> {
+    pub(super) fn open(pod: Arc<Pod>, lease: PortLease) -> Result<Self, NetError> {
         let queue = Mutex::new(lease.datagrams(QUEUE)?);
         Ok(Self {
-            core,
-            ports,
+            pod,
             lease,
-            granted,
             queue,
             tracked: Mutex::default(),
         })
@@ -76,19 +71,19 @@ impl PodUdpPort {
     /// The endpoint behind a Service address, the address itself if it is no Service's, or nothing
     /// if the Service has no endpoint: then the datagram is lost.
     fn endpoint(&self, to: SocketAddr) -> Option<SocketAddr> {
-        let table = self.core.services.load();
+        let table = self.pod.core.services.load();
         let Some(service) = table.by_address(Transport::Udp, to) else {
             return (!table.is_service_address(to.ip())).then_some(to);
         };
         let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut candidates = service.candidates(self.ports.address().into());
+        let mut candidates = service.candidates(self.pod.local.ip());
         let known = tracked.endpoints.get(&to).copied();
         if let Some(known) = known
             && candidates.any(|candidate| candidate == known)
         {
             return Some(known);
         }
-        let endpoint = service.candidates(self.ports.address().into()).next()?;
+        let endpoint = service.candidates(self.pod.local.ip()).next()?;
         tracked.remember(to, endpoint);
         Some(endpoint)
     }
@@ -97,6 +92,42 @@ impl PodUdpPort {
     fn seen_from(&self, from: SocketAddr) -> SocketAddr {
         let tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
         tracked.services.get(&from).copied().unwrap_or(from)
+    }
+}
+
+impl PodUdpPort {
+    /// Delivers to another pod of this node what the policies of both let through. A sender learns of its
+    /// own policies only: what the receiver's refuse is lost, as any datagram may be.
+    fn send_here(
+        &self,
+        receiver: &LocalPod,
+        from: SocketAddr,
+        to: SocketAddr,
+        data: Bytes,
+    ) -> Result<(), NetError> {
+        let core = &self.pod.core;
+        if !core.policies.are_known() {
+            return Ok(());
+        }
+        let sender = self.pod.local.identity.load();
+        let peer = receiver.identity.load();
+        let (direction, transport) = (Direction::Egress, Transport::Udp);
+        let name = PeerName::from(peer.as_ref());
+        let flows = &self.pod.local.flows;
+        let sent = flows.with(direction, name, transport, to.port());
+        if !core.lets_out(&self.pod, Some(&peer), transport, to) {
+            sent.count_denied();
+            return Err(NetError::AccessDenied);
+        }
+        let (ip, port) = (from.ip(), to.port());
+        let Ok(received) = core.check_ingress(receiver, transport, ip, Some(&sender), port) else {
+            return Ok(());
+        };
+        let length = data.len() as u64;
+        sent.sent.fetch_add(length, Ordering::Relaxed);
+        received.received.fetch_add(length, Ordering::Relaxed);
+        receiver.ports.deliver(to, Datagram { from, data });
+        Ok(())
     }
 }
 
@@ -111,7 +142,7 @@ impl UdpPort for PodUdpPort {
         }
         let port = self.lease.local().port();
         if to.ip().is_loopback() {
-            self.ports.deliver(
+            self.pod.local.ports.deliver(
                 to,
                 Datagram {
                     from: SocketAddr::new(to.ip(), port),
@@ -123,22 +154,25 @@ impl UdpPort for PodUdpPort {
         let Some(to) = self.endpoint(to) else {
             return Ok(());
         };
-        if self.granted == Egress::None && to.ip() != self.ports.address() {
+        let own = self.pod.local.ip();
+        let from = SocketAddr::new(own, port);
+        if to.ip() == own {
+            self.pod.local.ports.deliver(to, Datagram { from, data });
+            return Ok(());
+        }
+        if self.pod.granted == Egress::None {
             return Err(NetError::AccessDenied);
         }
-        let from = SocketAddr::new(self.ports.address().into(), port);
-        match self.core.pod(to.ip()) {
-            Some(receiver) => receiver.deliver(to, Datagram { from, data }),
-            None if self.core.is_of_this_node(to.ip()) => return Err(NetError::RemoteUnreachable),
+        let core = &self.pod.core;
+        match core.pod(to.ip()) {
+            Some(receiver) => return self.send_here(&receiver, from, to, data),
+            None if core.is_of_this_node(to.ip()) => {}
             // Differs from Kubernetes: the tunnel carries TCP only.
-            None if self.core.is_pod_address(to.ip()) => return Err(NetError::NotSupported),
-            None if self.granted != Egress::All => return Err(NetError::AccessDenied),
-            None => {
-                self.core.egress.check(to.ip())?;
-                return Err(NetError::RemoteUnreachable);
-            }
+            None if core.is_pod_address(to.ip()) => return Err(NetError::NotSupported),
+            None if self.pod.granted != Egress::All => return Err(NetError::AccessDenied),
+            None => core.egress.check(to.ip())?,
         }
-        Ok(())
+        Err(NetError::RemoteUnreachable)
     }
 
     fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Result<Datagram, NetError>> {

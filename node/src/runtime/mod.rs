@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use windlass_api::grants::Grants;
+use windlass_api::node_info::Component;
 use windlass_oci::digest::Digest;
 use windlass_wasi_shims::fs::MemoryTree;
 
@@ -79,6 +80,11 @@ pub trait RunningContainer: Send + Sync {
 
     /// Its standard input, if it was left open (`stdin: true`) and the runtime has one.
     fn stdin(&self) -> Option<Stdin> {
+        None
+    }
+
+    /// What it runs, if that is a component.
+    fn component(&self) -> Option<Component> {
         None
     }
 }

@@ -3,7 +3,7 @@
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
 //!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, and by upgrade `attach` and
+//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, `windlass/…` ([`info`]), and by upgrade `attach` and
 //!    `portForward` ([`streaming`]); `exec` answers 501 until it is offered.
 //! 4. An API server of this process connects without a socket ([`DaemonServer::dialer`]); whoever holds the
 //!    dialer is the API server.
@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use windlass_api::node_info;
 use windlass_api::stream::ByteStream;
 use windlass_api::stream::local::{self, Acceptor, Dialer};
 
@@ -39,6 +40,7 @@ use crate::network::tunnel::prepare_link;
 use crate::pods::{KnownPods, RunningContainers};
 
 mod container_logs;
+mod info;
 pub(crate) mod stats;
 mod streaming;
 #[cfg(test)]
@@ -225,6 +227,8 @@ fn router(state: DaemonState, carrier: Carrier) -> Router {
             get(container_logs::serve),
         )
         .route("/stats/summary", get(stats::serve))
+        .route(node_info::COMPONENTS_PATH, get(info::components))
+        .route(node_info::FLOWS_PATH, get(info::flows))
         .route("/exec/{*path}", any(|| not_offered("exec")))
         .with_state(state)
         .merge(streaming)
@@ -241,7 +245,12 @@ async fn pods(State(state): State<DaemonState>) -> Response {
         items,
         ..List::default()
     };
-    match serde_json::to_vec(&list) {
+    json(&list)
+}
+
+/// An answer in JSON.
+fn json(value: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(value) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

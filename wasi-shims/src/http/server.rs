@@ -178,7 +178,7 @@ impl HttpServer {
         match tokio::time::timeout(self.settings.request_timeout, running).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                self.grants.report(&format!("request failed: {error}"));
+                self.grants.report_trap(&format!("request failed: {error}"));
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
             }
             Err(_) => {
@@ -293,7 +293,7 @@ async fn report_late_trap(
     task: tokio::task::JoinHandle<wasmtime::Result<()>>,
 ) {
     if let Ok(Err(trap)) = task.await {
-        server.grants.report(&format!(
+        server.grants.report_trap(&format!(
             "request failed after its response had begun: {trap:?}"
         ));
     }

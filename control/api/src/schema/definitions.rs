@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Schema, protobuf};
 use crate::metrics::{self, NodeMetrics, PodMetrics};
+use crate::node_info::{self, PodComponents, PodFlows};
 use crate::resource::GroupVersionKind;
 
 const FACTS: &str = include_str!("facts.tsv");
@@ -117,6 +118,8 @@ static KINDS: &[BuiltinKind] = &[
     kind::<storage::VolumeAttributesClass>(),
     named::<NodeMetrics>(metrics::NODE_METRICS),
     named::<PodMetrics>(metrics::POD_METRICS),
+    named::<PodComponents>(node_info::POD_COMPONENTS),
+    named::<PodFlows>(node_info::POD_FLOWS),
     kind::<meta::Status>(),
     named::<meta::DeleteOptions>(GroupVersionKind::of("", "v1", "DeleteOptions")),
 ];

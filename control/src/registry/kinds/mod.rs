@@ -27,6 +27,7 @@ mod metrics;
 mod namespace;
 mod networking;
 mod node;
+mod node_info;
 mod persistent_volume;
 mod persistent_volume_claim;
 pub(crate) mod pod;
@@ -121,6 +122,8 @@ pub const KINDS: &[fn() -> Kind] = &[
     flowcontrol::priority_level_configuration::kind,
     metrics::node_metrics,
     metrics::pod_metrics,
+    node_info::pod_components,
+    node_info::pod_flows,
 ];
 
 /// The text at a JSON pointer, empty when there is none.

@@ -349,6 +349,7 @@ pub(super) const COMPONENTS: &[(&str, &[Rule])] = &[
 pub(super) const NODE: &[Rule] = &[
     rule(READ, "", &["services", "nodes"]),
     rule(READ, "discovery.k8s.io", &["endpointslices"]),
+    rule(READ, "networking.k8s.io", &["networkpolicies"]),
     rule(
         &["create", "update", "patch"],
         "",
@@ -358,7 +359,8 @@ pub(super) const NODE: &[Rule] = &[
     rule(&["update", "patch"], "", &["pods/status"]),
     rule(&["delete"], "", &["pods"]),
     rule(READ, "", &["configmaps", "secrets"]),
-    rule(&["get"], "", &["namespaces", "serviceaccounts"]),
+    rule(READ, "", &["namespaces"]),
+    rule(&["get"], "", &["serviceaccounts"]),
     rule(&["create"], "", &["serviceaccounts/token"]),
     rule(
         &["get", "create", "update", "patch", "delete"],

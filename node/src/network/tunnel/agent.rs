@@ -1,14 +1,14 @@
 //! The calling side of the tunnel: dials the agent of the node that has the pod.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -20,10 +20,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::wire::{self, Call};
 use super::{Tunnel, TunnelIdentity, TunnelStream, prepare_link};
 use crate::network::node_table::{NodeRoute, NodeTable};
+use crate::network::policy::PodIdentity;
 use crate::server::tls;
 
 /// How long one address of a node may take to answer, before the next one is tried.
 const DIAL: Duration = Duration::from_secs(10);
+
+/// The longest description of a pod that is read: as long as an object may be.
+const MAX_DESCRIPTION: usize = 3 << 20;
 
 /// The tunnel between node agents.
 pub(crate) struct AgentTunnel {
@@ -78,34 +82,60 @@ impl AgentTunnel {
 #[async_trait]
 impl Tunnel for AgentTunnel {
     /// Dropping the future gives the call up; the other agent notices.
-    async fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Box<dyn TunnelStream>> {
-        let unreachable = || io::Error::from(io::ErrorKind::HostUnreachable);
-        let node = self.nodes.owner(to.ip()).ok_or_else(unreachable)?;
+    async fn connect(&self, call: Call) -> io::Result<Box<dyn TunnelStream>> {
+        let node = self.nodes.owner(call.to.ip()).ok_or_else(unreachable)?;
         let link = self.dial(&node).await?;
-        call(link, &node, Call { from, to }).await
+        open(link, &node, &call).await
+    }
+
+    async fn describe(&self, pod: IpAddr) -> io::Result<PodIdentity> {
+        let node = self.nodes.owner(pod).ok_or_else(unreachable)?;
+        let link = self.dial(&node).await?;
+        let request = Request::get(wire::pod_uri(pod)).header(header::HOST, &node.name);
+        let (response, _connection) = send(link, request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(unreachable());
+        }
+        let body = Limited::new(response.into_body(), MAX_DESCRIPTION);
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        serde_json::from_slice(&body).map_err(io::Error::other)
     }
 }
 
-async fn call(
+fn unreachable() -> io::Error {
+    io::ErrorKind::HostUnreachable.into()
+}
+
+/// Sends a request without a body over a new link; the link ends when the second value is dropped, unless it
+/// was handed over.
+async fn send(
     link: TlsStream<TcpStream>,
-    node: &NodeRoute,
-    call: Call,
-) -> io::Result<Box<dyn TunnelStream>> {
+    request: http::request::Builder,
+) -> io::Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(link))
         .await
         .map_err(io::Error::other)?;
-    // Ends by itself once the link was handed over.
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
-    let request = Request::post(call.uri())
-        .header(header::HOST, &node.name)
-        .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, wire::PROTOCOL)
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+    let request = request
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await;
+    Ok((response.map_err(io::Error::other)?, connection))
+}
+
+async fn open(
+    link: TlsStream<TcpStream>,
+    node: &NodeRoute,
+    call: &Call,
+) -> io::Result<Box<dyn TunnelStream>> {
+    let mut request = Request::post(call.uri())
+        .header(header::HOST, &node.name)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, wire::PROTOCOL);
+    if let Some(caller) = call.caller_header() {
+        request = request.header(wire::CALLER, caller);
+    }
+    let (response, _connection) = send(link, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refused(node, call, &response));
     }
@@ -115,7 +145,7 @@ async fn call(
     Ok(Box::new(TokioIo::new(upgraded)))
 }
 
-fn refused(node: &NodeRoute, call: Call, response: &Response<Incoming>) -> io::Error {
+fn refused(node: &NodeRoute, call: &Call, response: &Response<Incoming>) -> io::Error {
     let word = response
         .headers()
         .get(wire::ERROR)

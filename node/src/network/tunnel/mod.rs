@@ -12,10 +12,12 @@
 //! 2. The owner of the pod's address is looked up among the cluster's Nodes (`node_table.rs`), and its
 //!    daemon endpoint is dialled with the node's client certificate. The certificate shown there must
 //!    be that of the very node.
-//! 3. The receiving agent checks who calls, from where and whereto, connects to the pod, and answers
-//!    `101`; from then on the connection is the pod's. What went wrong is said in a header (`wire.rs`).
+//! 3. The call says which pod it is for. The receiving agent checks who calls, from where and whereto, asks the
+//!    pod's policies, connects to it, and answers `101`; from then on the connection is the pod's. What went wrong is said in a header (`wire.rs`).
 //! 4. The end of a direction is TLS's close_notify and then TCP's FIN; a connection that ends without
 //!    it was broken, and is broken at the other end too. Back-pressure is TCP's.
+//!
+//! An agent whose pod may only send to certain pods asks first who has the address: `GET /tunnel/pod?ip=…`.
 //!
 //! One TLS connection per stream: a slow reader holds up nobody else, which streams that share one
 //! connection's window could. Resumed sessions keep the handshake to one round trip without
@@ -25,7 +27,7 @@
 //! only, pods of other nodes stay unreachable until the agent's user is allowed to.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +41,9 @@ pub(crate) mod wire;
 
 pub(crate) use agent::AgentTunnel;
 pub use identity::TunnelIdentity;
+pub use wire::Call;
+
+use super::policy::PodIdentity;
 
 /// A byte stream to another node.
 pub trait TunnelStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,12 +53,18 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> TunnelStream for T {}
 /// Carries connections to pods of other nodes.
 #[async_trait]
 pub trait Tunnel: Send + Sync + 'static {
-    /// Opens a connection from the pod at `from` to the pod at `to`.
+    /// Opens a connection to a pod of another node.
     ///
     /// # Errors
     /// `ConnectionRefused` if nobody listens there, `HostUnreachable` if no node has the address,
     /// anything else if the link fails.
-    async fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Box<dyn TunnelStream>>;
+    async fn connect(&self, call: Call) -> io::Result<Box<dyn TunnelStream>>;
+
+    /// Asks which pod of another node has the address.
+    ///
+    /// # Errors
+    /// `HostUnreachable` if none has, anything else if the link fails.
+    async fn describe(&self, pod: IpAddr) -> io::Result<PodIdentity>;
 }
 
 /// How long a silent link is trusted before it is probed.

@@ -1,10 +1,12 @@
 //! What agents say to each other: the call, and why it was refused.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderName, StatusCode};
 use windlass_wasi_shims::net::NetError;
+
+use crate::network::policy::PodIdentity;
 
 /// The path of the daemon endpoint that takes calls.
 pub(crate) const PATH: &str = "/tunnel";
@@ -15,13 +17,32 @@ pub(crate) const PROTOCOL: &str = "windlass-tunnel";
 /// The header of an answer that says why there is no connection.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("windlass-tunnel-error");
 
-/// A connection asked for: both ends are pods' addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Call {
-    /// The client: the pod, or the node itself, on whose behalf the agent calls.
-    pub(crate) from: SocketAddr,
+/// The path at which an agent tells who of its pods has an address.
+pub(crate) const POD_PATH: &str = "/tunnel/pod";
+
+/// The header of a call that says which pod it is for.
+pub(crate) const CALLER: HeaderName = HeaderName::from_static("windlass-caller");
+
+/// A connection to a pod asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The client: a pod, the node itself, or somebody outside, on whose behalf the agent calls.
+    pub from: SocketAddr,
     /// The pod to connect to.
-    pub(crate) to: SocketAddr,
+    pub to: SocketAddr,
+    /// Who the client is, if it is a pod.
+    pub caller: Option<PodIdentity>,
+}
+
+/// Path and query of the question who has the address.
+pub(crate) fn pod_uri(ip: IpAddr) -> String {
+    format!("{POD_PATH}?ip={ip}")
+}
+
+/// The address of such a question.
+pub(crate) fn asked_pod(query: &str) -> Option<IpAddr> {
+    let (_, ip) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "ip")?;
+    ip.parse().ok()
 }
 
 impl Call {
@@ -31,11 +52,19 @@ impl Call {
         format!("{PATH}?from={}&to={}", self.from, self.to)
     }
 
-    /// Reads the query of a request.
+    /// The value of the header that says who calls.
+    pub(crate) fn caller_header(&self) -> Option<String> {
+        // Names and labels are ASCII, as headers have to be.
+        self.caller
+            .as_ref()
+            .and_then(|caller| serde_json::to_string(caller).ok())
+    }
+
+    /// Reads the query of a request, and the header that says who calls.
     ///
     /// # Errors
     /// What is missing or malformed.
-    pub(crate) fn parse(query: &str) -> Result<Self, String> {
+    pub(crate) fn parse(query: &str, caller: Option<&[u8]>) -> Result<Self, String> {
         let address = |wanted: &str| {
             let (_, text) = form_urlencoded::parse(query.as_bytes())
                 .find(|(name, _)| name == wanted)
@@ -43,9 +72,11 @@ impl Call {
             text.parse()
                 .map_err(|_| format!("{wanted}: {text:?} is not an address with a port"))
         };
+        let caller = caller.map(serde_json::from_slice).transpose();
         Ok(Self {
             from: address("from")?,
             to: address("to")?,
+            caller: caller.map_err(|error| format!("{CALLER}: {error}"))?,
         })
     }
 }
@@ -119,10 +150,18 @@ mod tests {
         let call = Call {
             from: "10.1.0.2:40000".parse().unwrap(),
             to: "[fd00::2]:80".parse().unwrap(),
+            caller: Some(PodIdentity {
+                namespace: "a".to_owned(),
+                name: "client".to_owned(),
+                labels: [("role".to_owned(), "web".to_owned())].into(),
+                ports: Vec::new(),
+            }),
         };
         let uri: http::Uri = call.uri().parse().unwrap();
         assert_eq!(uri.path(), PATH);
-        assert_eq!(Call::parse(uri.query().unwrap()), Ok(call));
+        let caller = call.caller_header();
+        let read = Call::parse(uri.query().unwrap(), caller.as_deref().map(str::as_bytes));
+        assert_eq!(read, Ok(call));
     }
 
     #[test]
@@ -139,7 +178,7 @@ mod tests {
                 "to: \"web:80\" is not an address with a port",
             ),
         ] {
-            assert_eq!(Call::parse(query).unwrap_err(), want, "{query}");
+            assert_eq!(Call::parse(query, None).unwrap_err(), want, "{query}");
         }
     }
 

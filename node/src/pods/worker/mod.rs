@@ -30,7 +30,7 @@ use windlass_api::grants::{Egress, Grants};
 use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
-use crate::network::{PodNetwork, PodNetworkRequest};
+use crate::network::{NamedPort, PodNetwork, PodNetworkRequest};
 use crate::probes::Verdict;
 use crate::runtime::{ExitStatus, PodIdentity, RunningContainer, StartError};
 use crate::status::reason::EventReason;
@@ -47,6 +47,26 @@ fn granted_egress(pod: &Pod) -> Egress {
         Ok(grants) => grants.egress.unwrap_or_default(),
         Err(_) => Egress::None,
     }
+}
+
+/// The ports of the pod's containers that have a name; sidecars have ports too.
+fn named_ports(pod: &Pod) -> Vec<NamedPort> {
+    let spec = pod.spec.as_ref();
+    let main = spec.into_iter().flat_map(|spec| &spec.containers);
+    let init = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    let ports = main
+        .chain(init)
+        .flat_map(|container| container.ports.iter().flatten());
+    let named = ports.filter_map(|port| {
+        Some(NamedPort {
+            name: port.name.clone()?,
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            number: u16::try_from(port.container_port).ok()?,
+        })
+    });
+    named.collect()
 }
 
 #[cfg(test)]
@@ -284,8 +304,18 @@ impl PodWorker {
         self.facts.shutdown |= desired.shutdown;
         let no_grace = desired.pod.metadata.deletion_grace_period_seconds == Some(0);
         self.pod.send_replace(desired.pod);
+        self.follow_labels();
         if self.facts.gone || (deleting && no_grace) {
             self.force_stops();
+        }
+    }
+
+    /// Policies go by the labels that the pod has now.
+    fn follow_labels(&self) {
+        if let Some(surroundings) = &self.surroundings {
+            let pod = self.pod.borrow();
+            let labels = pod.metadata.labels.clone().unwrap_or_default();
+            surroundings.network.set_labels(&labels);
         }
     }
 
@@ -343,6 +373,8 @@ impl PodWorker {
                 .unwrap_or_else(|| self.identity.name.clone()),
             search: None,
             egress: granted_egress(pod),
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            ports: named_ports(pod),
         };
         let pod_changes = self.pod.subscribe();
         let directory = start::pod_directory(&context.data_dir, &self.identity).join("volumes");
@@ -362,6 +394,7 @@ impl PodWorker {
                 self.setup_failures = 0;
                 self.facts.pod_ip = Some(surroundings.network.ip());
                 self.surroundings = Some(surroundings);
+                self.follow_labels();
                 self.facts.setup = Setup::Done;
             }
             Err((reason, message)) => {

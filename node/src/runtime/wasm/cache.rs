@@ -21,6 +21,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::Engine;
@@ -63,7 +64,15 @@ pub(super) struct Cache {
     linker: Linker<InstanceState>,
     compiler: Arc<dyn Compiler>,
     compilations: Semaphore,
-    worlds: Mutex<HashMap<Digest, Arc<OnceCell<World>>>>,
+    worlds: Mutex<HashMap<Digest, Arc<OnceCell<Loaded>>>>,
+}
+
+/// A component, ready to run.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) world: World,
+    /// How long compiling took, if it was not there in machine code.
+    pub(super) compiling: Option<Duration>,
 }
 
 impl Cache {
@@ -94,13 +103,13 @@ impl Cache {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub(super) async fn world(&self, digest: &Digest, wasm: &Path) -> Result<World, LoadError> {
+    pub(super) async fn world(&self, digest: &Digest, wasm: &Path) -> Result<Loaded, LoadError> {
         let cell = self.cell(digest);
         let world = cell.get_or_try_init(|| self.load(digest, wasm)).await?;
         Ok(world.clone())
     }
 
-    fn cell(&self, digest: &Digest) -> Arc<OnceCell<World>> {
+    fn cell(&self, digest: &Digest) -> Arc<OnceCell<Loaded>> {
         let mut worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = worlds.get(digest) {
             return cell.clone();
@@ -108,13 +117,13 @@ impl Cache {
         if worlds.len() >= UNUSED {
             // A container holds the world itself, a waiter holds the cell.
             worlds.retain(|_, cell| {
-                Arc::strong_count(cell) > 1 || cell.get().is_some_and(World::is_in_use)
+                Arc::strong_count(cell) > 1 || cell.get().is_some_and(|it| it.world.is_in_use())
             });
         }
         worlds.entry(digest.clone()).or_default().clone()
     }
 
-    async fn load(&self, digest: &Digest, wasm: &Path) -> Result<World, LoadError> {
+    async fn load(&self, digest: &Digest, wasm: &Path) -> Result<Loaded, LoadError> {
         let path = self
             .directory
             .join(format!("{}.cwasm", digest.to_string().replace(':', "-")));
@@ -123,10 +132,12 @@ impl Cache {
             source,
         };
         if let Some(component) = self.map(&path).await.map_err(failed)? {
-            return Ok(World::link(&self.linker, &component)?);
+            return self.linked(&component, None);
         }
         let permit = self.compilations.acquire().await;
+        let begin = Instant::now();
         let code = self.compiler.compile(wasm).await?;
+        let compiling = begin.elapsed();
         drop(permit);
         blocking({
             let path = path.clone();
@@ -136,7 +147,16 @@ impl Cache {
         .map_err(failed)?;
         let missing = || failed(io::Error::other("it can't be loaded after it was written"));
         let component = self.map(&path).await.map_err(failed)?.ok_or_else(missing)?;
-        Ok(World::link(&self.linker, &component)?)
+        self.linked(&component, Some(compiling))
+    }
+
+    fn linked(
+        &self,
+        component: &Component,
+        compiling: Option<Duration>,
+    ) -> Result<Loaded, LoadError> {
+        let world = World::link(&self.linker, component)?;
+        Ok(Loaded { world, compiling })
     }
 
     /// Maps a compiled component; nothing if there is none, or none that this engine can use.

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
+use windlass_api::node_info::{Component, Instances, Trap};
 use windlass_wasi_shims::command::CommandEnd;
 use windlass_wasi_shims::http::{HttpPre, HttpServer, HttpSettings};
 use windlass_wasi_shims::net::{NetError, TcpListener, VirtualNetwork};
@@ -44,6 +46,7 @@ const TERMINATED: i32 = 143;
 /// A container that was started.
 pub(super) struct WasmContainer {
     grants: Arc<Grants>,
+    component: Component,
     stdin: Option<Stdin>,
     work: AbortHandle,
     stop: watch::Sender<Option<Instant>>,
@@ -51,13 +54,18 @@ pub(super) struct WasmContainer {
 }
 
 /// Runs a command until it ends.
-pub(super) fn run(runtime: &WasmRuntime, world: World, granted: Granted) -> WasmContainer {
+pub(super) fn run(
+    runtime: &WasmRuntime,
+    world: World,
+    granted: Granted,
+    component: Component,
+) -> WasmContainer {
     let Granted { grants, stdin } = granted;
     let stdin = stdin.map(Stdin::new);
     let (stop, stopped) = watch::channel(None);
     let work = command(world, grants.clone(), stdin.clone(), stopped.clone());
     let work = runtime.guests.handle().spawn(work);
-    supervised(work, grants, stdin, (stop, stopped))
+    supervised(work, (grants, component), stdin, (stop, stopped))
 }
 
 async fn command(
@@ -101,7 +109,7 @@ fn exit_status(grants: &Grants, end: Option<CommandEnd>) -> ExitStatus {
         }
         Some(CommandEnd::Exited(code)) => ExitStatus::exited(code),
         Some(CommandEnd::Trapped(message)) => {
-            grants.report(&message);
+            grants.report_trap(&message);
             if denied {
                 out_of_memory(message)
             } else {
@@ -125,6 +133,7 @@ pub(super) fn serve(
     network: &PodNetwork,
     pre: Arc<HttpPre>,
     granted: Granted,
+    component: Component,
 ) -> Result<WasmContainer, StartError> {
     let listeners = listeners(spec, network)?;
     let mut settings = HttpSettings::new(runtime.request_instances.clone());
@@ -134,7 +143,7 @@ pub(super) fn serve(
     let work = serve_all(server, listeners, stopped.clone());
     Ok(supervised(
         runtime.guests.handle().spawn(work),
-        granted.grants,
+        (granted.grants, component),
         None,
         (stop, stopped),
     ))
@@ -194,7 +203,7 @@ async fn serve_all(
 
 fn supervised(
     work: JoinHandle<ExitStatus>,
-    grants: Arc<Grants>,
+    (grants, component): (Arc<Grants>, Component),
     stdin: Option<Stdin>,
     (stop, stopped): (
         watch::Sender<Option<Instant>>,
@@ -209,6 +218,7 @@ fn supervised(
     });
     WasmContainer {
         grants,
+        component,
         stdin,
         work: abort,
         stop,
@@ -283,6 +293,22 @@ impl RunningContainer for WasmContainer {
 
     fn stdin(&self) -> Option<Stdin> {
         self.stdin.clone()
+    }
+
+    fn component(&self) -> Option<Component> {
+        let instances = &self.grants.instances;
+        let trap = |(time, message)| {
+            let time = Time(jiff::Timestamp::try_from(time).ok()?);
+            Some(Trap { time, message })
+        };
+        Some(Component {
+            instances: Instances {
+                current: instances.current(),
+                started: instances.started(),
+            },
+            last_trap: instances.last_trap().and_then(trap),
+            ..self.component.clone()
+        })
     }
 }
 

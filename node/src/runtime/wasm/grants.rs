@@ -58,6 +58,7 @@ pub(super) async fn grants(
         tls: runtime.tls.clone(),
         memory: Memory::new(spec.memory_limit),
         cpu: Cpu::new(spec.cpu_limit_millis),
+        instances: Arc::default(),
     };
     Ok(Granted {
         grants: Arc::new(grants),

@@ -17,6 +17,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 pub use guest_tls::GuestTls;
@@ -33,6 +34,7 @@ mod cache;
 mod compiler;
 mod container;
 mod core_module;
+mod description;
 mod engine;
 mod grants;
 mod guest_tls;
@@ -134,16 +136,18 @@ impl Runtime for WasmRuntime {
         network: PodNetwork,
         logs: LogSink,
     ) -> Result<Box<dyn RunningContainer>, StartError> {
-        let world = self
+        let begin = Instant::now();
+        let loaded = self
             .cache
             .world(&spec.image.blob_digest, &spec.image.blob)
             .await;
-        let world = world.map_err(|error| start_error(&error))?;
-        grants::check(&spec, &world)?;
+        let loaded = loaded.map_err(|error| start_error(&error))?;
+        grants::check(&spec, &loaded.world)?;
         let grants = grants::grants(self, &spec, network.clone(), logs).await?;
-        Ok(Box::new(match world {
-            World::Http(pre) => container::serve(self, &spec, &network, pre, grants)?,
-            command => container::run(self, command, grants),
+        let component = description::describe(&spec, &loaded, begin)?;
+        Ok(Box::new(match loaded.world {
+            World::Http(pre) => container::serve(self, &spec, &network, pre, grants, component)?,
+            command => container::run(self, command, grants, component),
         }))
     }
 }

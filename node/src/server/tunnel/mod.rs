@@ -2,7 +2,8 @@
 //!
 //! 1. The caller is a node's agent (`tls`); it gets this endpoint and no other.
 //! 2. `to` must be of this node's pod CIDR: an agent is no relay. `from` must be of the caller's, so that
-//!    a node speaks for its own pods only, and what a pod sees as its peer can be believed.
+//!    a node speaks for its own pods only, and what a pod sees as its peer can be believed; or else be no
+//!    pod's at all, and then it claims to be none.
 //! 3. The pod is connected to before the upgrade is answered: a refusal is the answer.
 //! 4. From then on a task joins both sides until both ended, or the agent stops.
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use windlass_wasi_shims::net::{NetError, Stream};
 
+use super::json;
 use crate::network::tunnel::wire::{self, Call};
 use crate::network::{self, HostNetwork};
 
@@ -107,6 +109,9 @@ impl Tunnels {
     ///
     /// Dropping the future mid-way leaves no connection behind.
     pub(super) async fn answer(&self, node: &str, mut request: Request<Incoming>) -> Response {
+        if request.uri().path() == wire::POD_PATH && request.method() == http::Method::GET {
+            return self.describe(&request);
+        }
         match self.open(node, &mut request).await {
             Ok(()) => switching(),
             Err(refusal) => {
@@ -116,12 +121,21 @@ impl Tunnels {
         }
     }
 
+    /// Tells which pod of this node has the address asked for.
+    fn describe(&self, request: &Request<Incoming>) -> Response {
+        let asked = wire::asked_pod(request.uri().query().unwrap_or_default());
+        match asked.and_then(|ip| self.network.describe(ip)) {
+            Some(pod) => json(pod.as_ref()),
+            None => Refusal::Network(NetError::RemoteUnreachable).into_response(),
+        }
+    }
+
     async fn open(&self, node: &str, request: &mut Request<Incoming>) -> Result<(), Refusal> {
         let call = read(request)?;
-        self.admit(node, call).await?;
+        self.admit(node, &call).await?;
         let permit = self.permits.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Refusal::TooMany)?;
-        let stream = self.network.connect_local(call.from, call.to).await?;
+        let stream = self.network.connect_local(&call).await?;
         let carried = carry(hyper::upgrade::on(request), stream);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
@@ -134,11 +148,15 @@ impl Tunnels {
         Ok(())
     }
 
-    async fn admit(&self, node: &str, call: Call) -> Result<(), Refusal> {
+    async fn admit(&self, node: &str, call: &Call) -> Result<(), Refusal> {
         if !self.network.is_of_this_node(call.to.ip()) {
             return Err(Refusal::NotOurs(call.to.ip()));
         }
         let address = call.from.ip();
+        if call.caller.is_none() && !self.network.is_pod_address(address) {
+            // Somebody outside, by a port of that node.
+            return Ok(());
+        }
         let owner = tokio::time::timeout(NEWS_OF_NODE, self.network.node_of(address)).await;
         match owner {
             Ok(owner) if owner == node => Ok(()),
@@ -161,7 +179,9 @@ fn read(request: &Request<Incoming>) -> Result<Call, Refusal> {
     {
         return Err(Refusal::NoUpgrade);
     }
-    Call::parse(request.uri().query().unwrap_or_default()).map_err(Refusal::Malformed)
+    let caller = request.headers().get(wire::CALLER);
+    let query = request.uri().query().unwrap_or_default();
+    Call::parse(query, caller.map(HeaderValue::as_bytes)).map_err(Refusal::Malformed)
 }
 
 async fn carry(upgrade: OnUpgrade, stream: Stream) {

@@ -78,10 +78,6 @@ impl Strategy for NetworkPolicy {
         errors
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("NetworkPolicy is stored but not enforced by Windlass yet")
-    }
-
     fn counts_generations(&self) -> bool {
         true
     }

@@ -5,10 +5,8 @@
 //! upstream's are.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use windlass_api::metrics::{GROUP, NODE_METRICS, POD_METRICS};
@@ -16,16 +14,15 @@ use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
 use super::Computed;
+use super::nodes::{ask, metadata, node_of, pods, snapshot};
 use crate::registry::error::ApiError;
 use crate::registry::object_meta as meta;
 use crate::registry::parse;
 use crate::server::verbs::Request;
-use crate::store::{Freshness, KeyRange, ObjectKey, Snapshot};
+use crate::store::{KeyRange, ObjectKey};
 
-/// Nodes that are asked at once.
-const AT_ONCE: usize = 32;
-/// How long a node may take.
-const LIMIT: Duration = Duration::from_secs(5);
+/// What a node and its pods use, as the node tells it.
+const SUMMARY: &str = "/stats/summary";
 
 pub(super) struct PodsMetrics;
 pub(super) struct NodesMetrics;
@@ -38,17 +35,11 @@ impl Computed for PodsMetrics {
 
     async fn list(&self, request: &Request<'_>) -> Result<Vec<Value>, ApiError> {
         let snapshot = snapshot(request).await?;
-        let namespace = &request.context.info.namespace;
-        let range = match namespace.as_str() {
-            "" => KeyRange::resource("", "pods"),
-            namespace => KeyRange::namespace("", "pods", namespace),
-        };
-        let pods = snapshot.range(&range, None);
-        let pods: Vec<Value> = pods.map(|pod| parse(pod)).collect::<Result<_, _>>()?;
+        let pods = pods(request, &snapshot)?;
         // Only nodes that have some of them are asked.
         let nodes: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
         let nodes = nodes.into_iter().map(str::to_owned).collect();
-        let summaries = ask(request, &snapshot, nodes).await;
+        let summaries = ask(request, &snapshot, nodes, SUMMARY).await;
         let all = summaries.iter().flat_map(|(_, summary)| told(summary));
         let by_uid: HashMap<&str, &Value> = all.map(|told| (uid_of(told), told)).collect();
         let metrics = pods.iter().filter_map(|pod| {
@@ -65,7 +56,11 @@ impl Computed for PodsMetrics {
         let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
         let pod = parse(snapshot.get(&key).ok_or_else(missing)?)?;
         let node = node_of(&pod).ok_or_else(missing)?;
-        let summary = request.server.nodes().summary(node, &snapshot).await?;
+        let summary = request
+            .server
+            .nodes()
+            .fetch(node, SUMMARY, &snapshot)
+            .await?;
         let own = told(&summary).find(|told| uid_of(told) == meta::uid(&pod));
         let found = own.and_then(|told| pod_metrics(&pod, told));
         found.ok_or_else(missing)
@@ -87,7 +82,10 @@ impl Computed for NodesMetrics {
             .iter()
             .map(|node| meta::name(node).to_owned())
             .collect();
-        let mut told: HashMap<_, _> = ask(request, &snapshot, names).await.into_iter().collect();
+        let mut told: HashMap<_, _> = ask(request, &snapshot, names, SUMMARY)
+            .await
+            .into_iter()
+            .collect();
         let all = nodes.iter().filter_map(|node| {
             let summary = told.remove(meta::name(node))?;
             node_metrics(node, &summary)
@@ -101,49 +99,13 @@ impl Computed for NodesMetrics {
         let name = &request.context.info.name;
         let key = ObjectKey::new("", "nodes", "", name);
         let node = parse(snapshot.get(&key).ok_or_else(missing)?)?;
-        let summary = request.server.nodes().summary(name, &snapshot).await?;
+        let summary = request
+            .server
+            .nodes()
+            .fetch(name, SUMMARY, &snapshot)
+            .await?;
         node_metrics(&node, &summary).ok_or_else(missing)
     }
-}
-
-async fn snapshot(request: &Request<'_>) -> Result<Snapshot, ApiError> {
-    let store = request.server.registry().store();
-    Ok(store.snapshot(Freshness::Latest).await?)
-}
-
-/// The summaries of those nodes that answer.
-async fn ask(
-    request: &Request<'_>,
-    snapshot: &Snapshot,
-    names: Vec<String>,
-) -> Vec<(String, Value)> {
-    let connector = request.server.nodes();
-    let summary = |name: String| async move {
-        let answer = tokio::time::timeout(LIMIT, connector.summary(&name, snapshot)).await;
-        match answer {
-            Ok(Ok(summary)) => Some((name, summary)),
-            Ok(Err(error)) => {
-                tracing::debug!(node = name, %error, "no metrics");
-                None
-            }
-            Err(_) => {
-                tracing::debug!(node = name, "no metrics in time");
-                None
-            }
-        }
-    };
-    stream::iter(names)
-        .map(summary)
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await
-}
-
-/// The node of a pod that has one.
-fn node_of(pod: &Value) -> Option<&str> {
-    let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
-    node.filter(|node| !node.is_empty())
 }
 
 fn uid_of(told: &Value) -> &str {
@@ -185,20 +147,8 @@ fn head(gvk: &GroupVersionKind, of: &Value, told: &Value) -> Map<String, Value> 
             .unwrap_or_default()
     };
     let time: Option<Timestamp> = text("/cpu/time").parse().ok();
-    let mut metadata = json!({
-        "name": meta::name(of),
-        "creationTimestamp": format_seconds(Timestamp::now()),
-    });
-    if let Some(metadata) = metadata.as_object_mut() {
-        if !meta::namespace(of).is_empty() {
-            metadata.insert("namespace".into(), meta::namespace(of).into());
-        }
-        if let Some(labels) = of.pointer("/metadata/labels") {
-            metadata.insert("labels".into(), labels.clone());
-        }
-    }
     let head = json!({
-        "kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata,
+        "kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata(of),
         "timestamp": format_seconds(time.unwrap_or_else(Timestamp::now)),
         "window": text("/cpu/window"),
     });

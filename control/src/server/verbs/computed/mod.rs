@@ -7,6 +7,8 @@ mod access_review;
 mod binding;
 mod component_status;
 mod metrics;
+mod node_info;
+mod nodes;
 mod self_subject_review;
 mod token_review;
 
@@ -61,6 +63,8 @@ const COMPUTED: &[&dyn Computed] = &[
     &component_status::ComponentStatuses,
     &metrics::NodesMetrics,
     &metrics::PodsMetrics,
+    &node_info::COMPONENTS,
+    &node_info::FLOWS,
     &self_subject_review::SelfSubjectReviews,
     &token_review::TokenReviews,
     &access_review::SubjectAccessReviews,
