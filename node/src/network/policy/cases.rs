@@ -33,22 +33,22 @@ const OTHER: Who = "a/other";
 const CLIENT: Who = "b/client";
 const DB: Who = "b/db";
 
-fn policy(namespace: &str, name: &str, spec: Value) -> Value {
+fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
     json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec})
 }
 
 /// A policy for pods `app=web` of namespace a with these rules for ingress.
-fn to_web(ingress: Value) -> Vec<Value> {
+fn to_web(ingress: &Value) -> Vec<Value> {
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}},
         "policyTypes": ["Ingress"], "ingress": ingress});
-    vec![policy("a", "web", spec)]
+    vec![policy("a", "web", &spec)]
 }
 
 /// A policy for pods `app=client` of namespace a with these rules for egress.
-fn from_client(egress: Value) -> Vec<Value> {
+fn from_client(egress: &Value) -> Vec<Value> {
     let spec = json!({"podSelector": {"matchLabels": {"app": "client"}},
         "policyTypes": ["Egress"], "egress": egress});
-    vec![policy("a", "client", spec)]
+    vec![policy("a", "client", &spec)]
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -73,7 +73,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "nobody comes in",
-            policies: vec![policy("a", "deny", json!({"podSelector": {}}))],
+            policies: vec![policy("a", "deny", &json!({"podSelector": {}}))],
             rows: &[
                 (FRONT, WEB, Tcp, 80, false),
                 (CLIENT, WEB, Tcp, 80, false),
@@ -86,7 +86,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "everybody comes in",
-            policies: to_web(json!([{}])),
+            policies: to_web(&json!([{}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (CLIENT, WEB, Tcp, 81, true),
@@ -97,7 +97,7 @@ fn ingress() -> Vec<Case> {
         Case {
             name: "pods of the same namespace by label",
             policies: to_web(
-                json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]),
+                &json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]),
             ),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
@@ -109,7 +109,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "all pods of the same namespace",
-            policies: to_web(json!([{"from": [{"podSelector": {}}]}])),
+            policies: to_web(&json!([{"from": [{"podSelector": {}}]}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (OTHER, WEB, Tcp, 80, true),
@@ -120,7 +120,7 @@ fn ingress() -> Vec<Case> {
         Case {
             name: "pods of namespaces by label",
             policies: to_web(
-                json!([{"from": [{"namespaceSelector": {"matchLabels": {"team": "blue"}}}]}]),
+                &json!([{"from": [{"namespaceSelector": {"matchLabels": {"team": "blue"}}}]}]),
             ),
             rows: &[
                 (CLIENT, WEB, Tcp, 80, true),
@@ -131,7 +131,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "pods of all namespaces, which are not outside",
-            policies: to_web(json!([{"from": [{"namespaceSelector": {}}]}])),
+            policies: to_web(&json!([{"from": [{"namespaceSelector": {}}]}])),
             rows: &[
                 (CLIENT, WEB, Tcp, 80, true),
                 (FRONT, WEB, Tcp, 80, true),
@@ -140,7 +140,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "namespace and pod in one peer",
-            policies: to_web(json!([{"from": [{
+            policies: to_web(&json!([{"from": [{
                 "namespaceSelector": {"matchLabels": {"team": "blue"}},
                 "podSelector": {"matchLabels": {"app": "client"}}}]}])),
             rows: &[
@@ -151,7 +151,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "namespace and pod in two peers",
-            policies: to_web(json!([{"from": [
+            policies: to_web(&json!([{"from": [
                 {"namespaceSelector": {"matchLabels": {"team": "blue"}}},
                 {"podSelector": {"matchLabels": {"app": "client"}}}]}])),
             rows: &[
@@ -163,7 +163,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "expressions",
-            policies: to_web(json!([{"from": [{
+            policies: to_web(&json!([{"from": [{
                 "namespaceSelector": {"matchExpressions": [
                     {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}]},
                 "podSelector": {"matchExpressions": [
@@ -178,7 +178,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "a block with an exception",
-            policies: to_web(json!([{"from": [{"ipBlock": {
+            policies: to_web(&json!([{"from": [{"ipBlock": {
                 "cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}}]}])),
             rows: &[
                 (NEAR, WEB, Tcp, 80, true),
@@ -189,7 +189,7 @@ fn ingress() -> Vec<Case> {
         },
         Case {
             name: "a block that holds pods",
-            policies: to_web(json!([{"from": [{"ipBlock": {"cidr": "10.128.0.0/10"}}]}])),
+            policies: to_web(&json!([{"from": [{"ipBlock": {"cidr": "10.128.0.0/10"}}]}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (CLIENT, WEB, Tcp, 80, true),
@@ -199,7 +199,7 @@ fn ingress() -> Vec<Case> {
         Case {
             name: "a block that cannot be read opens nothing",
             policies: to_web(
-                json!([{"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["x"]}}]}]),
+                &json!([{"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["x"]}}]}]),
             ),
             rows: &[(NEAR, WEB, Tcp, 80, false)],
         },
@@ -210,7 +210,7 @@ fn ports() -> Vec<Case> {
     vec![
         Case {
             name: "one port, whose protocol is TCP unless it says so",
-            policies: to_web(json!([{"ports": [{"port": 80}]}])),
+            policies: to_web(&json!([{"ports": [{"port": 80}]}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (CLIENT, WEB, Tcp, 80, true),
@@ -221,7 +221,7 @@ fn ports() -> Vec<Case> {
         },
         Case {
             name: "a range of ports",
-            policies: to_web(json!([{"ports": [{"port": 80, "endPort": 90, "protocol": "TCP"}]}])),
+            policies: to_web(&json!([{"ports": [{"port": 80, "endPort": 90, "protocol": "TCP"}]}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (FRONT, WEB, Tcp, 81, true),
@@ -232,7 +232,7 @@ fn ports() -> Vec<Case> {
         },
         Case {
             name: "a named port",
-            policies: to_web(json!([{"ports": [{"port": "http"}]}])),
+            policies: to_web(&json!([{"ports": [{"port": "http"}]}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (CLIENT, WEB, Tcp, 80, true),
@@ -241,7 +241,7 @@ fn ports() -> Vec<Case> {
         },
         Case {
             name: "a named port of the other protocol",
-            policies: to_web(json!([{"ports": [{"port": "dns", "protocol": "UDP"}]}])),
+            policies: to_web(&json!([{"ports": [{"port": "dns", "protocol": "UDP"}]}])),
             rows: &[
                 (FRONT, WEB, Udp, 53, true),
                 (FRONT, WEB, Tcp, 53, false),
@@ -250,7 +250,7 @@ fn ports() -> Vec<Case> {
         },
         Case {
             name: "all ports of one protocol",
-            policies: to_web(json!([{"ports": [{"protocol": "UDP"}]}])),
+            policies: to_web(&json!([{"ports": [{"protocol": "UDP"}]}])),
             rows: &[
                 (FRONT, WEB, Udp, 53, true),
                 (OTHER, WEB, Udp, 53, true),
@@ -259,12 +259,12 @@ fn ports() -> Vec<Case> {
         },
         Case {
             name: "a protocol that pods here do not have",
-            policies: to_web(json!([{"ports": [{"port": 80, "protocol": "SCTP"}]}])),
+            policies: to_web(&json!([{"ports": [{"port": 80, "protocol": "SCTP"}]}])),
             rows: &[(FRONT, WEB, Tcp, 80, false), (FRONT, WEB, Udp, 53, false)],
         },
         Case {
             name: "peers and ports of one rule both count",
-            policies: to_web(json!([
+            policies: to_web(&json!([
                 {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": 80}]},
                 {"from": [{"namespaceSelector": {"matchLabels": {"team": "blue"}}}], "ports": [{"port": 81}]}])),
             rows: &[
@@ -281,7 +281,7 @@ fn egress() -> Vec<Case> {
     vec![
         Case {
             name: "nothing goes out",
-            policies: from_client(json!([])),
+            policies: from_client(&json!([])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, false),
                 (FRONT, WEB, Udp, 53, false),
@@ -296,7 +296,7 @@ fn egress() -> Vec<Case> {
         Case {
             name: "to pods by label",
             policies: from_client(
-                json!([{"to": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]),
+                &json!([{"to": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]),
             ),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
@@ -308,7 +308,7 @@ fn egress() -> Vec<Case> {
         },
         Case {
             name: "to pods of another namespace at a named port of theirs",
-            policies: from_client(json!([{
+            policies: from_client(&json!([{
                 "to": [{"namespaceSelector": {"matchLabels": {"team": "blue"}},
                     "podSelector": {"matchLabels": {"app": "db"}}}],
                 "ports": [{"port": "sql"}]}])),
@@ -321,7 +321,7 @@ fn egress() -> Vec<Case> {
         },
         Case {
             name: "to a named port of whoever has it",
-            policies: from_client(json!([{"ports": [{"port": "http"}]}])),
+            policies: from_client(&json!([{"ports": [{"port": "http"}]}])),
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
                 (FRONT, OTHER, Tcp, 80, false),
@@ -331,7 +331,7 @@ fn egress() -> Vec<Case> {
         },
         Case {
             name: "to a block with an exception and a range of ports",
-            policies: from_client(json!([{
+            policies: from_client(&json!([{
                 "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["198.51.100.0/24"]}}],
                 "ports": [{"port": 1000, "endPort": 2000}, {"port": 443}]}])),
             rows: &[
@@ -345,7 +345,7 @@ fn egress() -> Vec<Case> {
         },
         Case {
             name: "one protocol only",
-            policies: from_client(json!([{"ports": [{"port": 53, "protocol": "UDP"}]}])),
+            policies: from_client(&json!([{"ports": [{"port": 53, "protocol": "UDP"}]}])),
             rows: &[
                 (FRONT, WEB, Udp, 53, true),
                 (FRONT, WEB, Tcp, 53, false),
@@ -356,12 +356,13 @@ fn egress() -> Vec<Case> {
 }
 
 fn combinations() -> Vec<Case> {
-    let of = |ingress: Value| to_web(ingress).remove(0);
+    let of = |ingress: Value| to_web(&ingress).remove(0);
     let mut second =
         of(json!([{"from": [{"namespaceSelector": {"matchLabels": {"team": "blue"}}}]}]));
     second["metadata"]["name"] = json!("second");
-    let mut ends = to_web(json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]));
-    ends.extend(from_client(json!([{"ports": [{"port": 81}]}])));
+    let mut ends =
+        to_web(&json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]));
+    ends.extend(from_client(&json!([{"ports": [{"port": 81}]}])));
     vec![
         Case {
             name: "policies add up",
@@ -369,7 +370,7 @@ fn combinations() -> Vec<Case> {
                 policy(
                     "a",
                     "deny",
-                    json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+                    &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
                 ),
                 of(json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}])),
                 second,
@@ -397,7 +398,7 @@ fn combinations() -> Vec<Case> {
             policies: vec![policy(
                 "a",
                 "both",
-                json!({"podSelector": {"matchLabels": {"app": "client"}},
+                &json!({"podSelector": {"matchLabels": {"app": "client"}},
                     "egress": [{"to": [{"podSelector": {}}]}]}),
             )],
             rows: &[
@@ -411,7 +412,7 @@ fn combinations() -> Vec<Case> {
             policies: vec![policy(
                 "b",
                 "deny",
-                json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+                &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
             )],
             rows: &[
                 (FRONT, WEB, Tcp, 80, true),
