@@ -62,6 +62,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
     };
     let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
     let network = Network::new(NetworkConfig {
+        node_name: config.name.clone(),
         cluster_cidr: Some("10.128.0.0/10".parse()?),
         api_server: config.api_server,
         ..NetworkConfig::default()

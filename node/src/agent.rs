@@ -166,8 +166,9 @@ impl NodeAgent {
         });
         let _node_ports = node_ports.map(|bind| {
             OwnedTask::spawn(async move {
-                let failed = |failure| tracing::warn!(?failure, "a NodePort can't be opened");
-                network.serve_node_ports(bind, failed).await;
+                let failed =
+                    |failure| tracing::warn!(?failure, "a Service can't be reached from outside");
+                network.serve_outside(bind, failed).await;
             })
         });
         let _daemon = OwnedTask::spawn(daemon.serve(state, services_ended.clone()));
@@ -255,7 +256,8 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Opens the NodePorts of Services on this address; none are opened by default.
+    /// Opens the NodePorts of Services on this address, and their external addresses where this machine has them;
+    /// nothing is opened by default.
     #[must_use]
     pub fn node_ports(mut self, bind: IpAddr) -> Self {
         self.node_ports = Some(bind);

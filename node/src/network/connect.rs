@@ -19,6 +19,7 @@ use super::follow::ObjectKey;
 use super::local_pod::LocalPod;
 use super::pod::Pod;
 use super::policy::{Direction, Isolation, Peer, PodIdentity, Traffic};
+use super::service_table::Origin;
 use super::switch::Transport;
 use super::tunnel::Call;
 
@@ -138,7 +139,7 @@ impl Core {
         }
         // Most pods' first choice answers; the others are for endpoints that went away just now.
         let mut failure = NetError::ConnectionRefused;
-        for endpoint in service.candidates(from.ip()) {
+        for endpoint in service.candidates(from.ip(), Origin::Inside) {
             match self.connect_endpoint(attempt(endpoint), caller).await {
                 Err(error @ (NetError::ConnectionRefused | NetError::RemoteUnreachable)) => {
                     service.forget(from.ip(), endpoint);

@@ -45,6 +45,11 @@ impl Egress {
         }
     }
 
+    /// The runtime that kernel sockets live on.
+    pub(super) fn system(&self) -> &Handle {
+        &self.system
+    }
+
     /// Connects to the world outside, if the rules allow it.
     pub(super) async fn connect(&self, ends: Ends, to: SocketAddr) -> Result<Stream, NetError> {
         self.check(to.ip())?;

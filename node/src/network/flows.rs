@@ -71,6 +71,14 @@ impl Flow {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn count_denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
     }

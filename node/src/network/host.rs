@@ -9,8 +9,9 @@ use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::Core;
 use super::connect::{Attempt, Caller};
+use super::outside::Purpose;
 use super::policy::PodIdentity;
-use super::service_table::ServicePort;
+use super::service_table::{Origin, ServicePort};
 use super::switch::Transport;
 use super::tunnel::Call;
 
@@ -100,6 +101,30 @@ impl HostNetwork {
         self.0.nodes.owner_once_known(ip).await.name.clone()
     }
 
+    /// What pods see of a client that came by a port of this node: its own address, but the node's if it is the
+    /// node. To a guest, loopback is its own pod.
+    pub(super) fn seen_as(&self, client: SocketAddr) -> SocketAddr {
+        if client.ip().to_canonical().is_loopback() {
+            SocketAddr::new(self.0.host_address(), client.port())
+        } else {
+            client
+        }
+    }
+
+    /// The Service port that a listener of this node is for.
+    pub(super) fn service_behind(
+        &self,
+        transport: Transport,
+        purpose: Purpose,
+    ) -> Option<Arc<ServicePort>> {
+        let table = self.0.services.load();
+        match purpose {
+            Purpose::NodePort(port) => table.by_node_port(transport, port),
+            Purpose::External(at) => table.by_external(transport, at),
+            Purpose::HealthCheck(_) => None,
+        }
+    }
+
     /// Connects to an endpoint of a Service on behalf of a client outside the cluster.
     pub(super) async fn connect_service(
         &self,
@@ -107,15 +132,21 @@ impl HostNetwork {
         client: SocketAddr,
     ) -> Result<Stream, NetError> {
         self.0.policies.known().await?;
+        let seen = self.seen_as(client);
+        let caller = if seen == client {
+            Caller::Outside
+        } else {
+            Caller::Node
+        };
         let mut failure = NetError::ConnectionRefused;
-        for endpoint in service.candidates(client.ip()) {
+        for endpoint in service.candidates(client.ip(), Origin::Outside) {
             let attempt = Attempt {
-                from: client,
+                from: seen,
                 to: endpoint,
                 seen_as: endpoint,
                 service: Some(&service.service),
             };
-            match self.0.connect_endpoint(attempt, Caller::Outside).await {
+            match self.0.connect_endpoint(attempt, caller).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
                     service.forget(client.ip(), endpoint);

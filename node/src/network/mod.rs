@@ -13,7 +13,8 @@
 //! 1. [`Network`] is made once per node. The node's pod CIDR arrives later
 //!    ([`Network::set_pod_cidr`]); until then pods can't be set up.
 //! 2. [`Network::set_up`] gives a pod its address; the pod's containers share the [`PodNetwork`].
-//! 3. [`Network::watch_services`] keeps the service table; [`Network::serve_node_ports`] opens NodePorts.
+//! 3. [`Network::watch_services`] keeps the service table; [`Network::serve_outside`] opens NodePorts and
+//!    external addresses.
 //! 4. The agent itself (probes, port-forward, proxies) reaches pods through [`Network::host`].
 //!
 //! Invariants: no packet leaves the process but by egress, tunnel or a NodePort; rules are checked
@@ -31,12 +32,14 @@ mod address_pool;
 mod connect;
 mod dns;
 mod egress;
+mod endpoints;
 mod flows;
 mod follow;
+mod health_check;
 mod host;
 mod local_pod;
-mod node_port;
 mod node_table;
+mod outside;
 mod pod;
 pub(crate) mod policy;
 mod service_table;
@@ -44,11 +47,13 @@ mod service_watch;
 mod switch;
 pub(crate) mod tunnel;
 mod udp;
+mod udp_egress;
+mod udp_sessions;
 
 pub use address_pool::{Cidr, CidrError};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
-pub use node_port::NodePortFailure;
+pub use outside::ListenFailure;
 pub use pod::PodNetwork;
 pub use policy::{NamedPort, PodIdentity};
 pub(crate) use service_table::{LinkedPort, ServiceAddress};
@@ -56,15 +61,19 @@ pub use tunnel::{Call, Tunnel, TunnelIdentity, TunnelStream};
 
 use address_pool::AddressPool;
 use egress::Egress;
+use endpoints::Place;
 use follow::ObjectKey;
 use local_pod::LocalPod;
 use node_table::NodeTable;
 use policy::PolicyTable;
 use service_table::ServiceTable;
+use udp_sessions::UdpSessions;
 
 /// What a node's network is told once.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
+    /// Name of the node: what a Service may keep its traffic on.
+    pub node_name: String,
     /// Domain of the cluster's names.
     pub cluster_domain: String,
     /// Range of all pods of the cluster: addresses in it never leave by egress.
@@ -79,6 +88,7 @@ pub struct NetworkConfig {
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
+            node_name: String::new(),
             cluster_domain: "cluster.local".to_owned(),
             cluster_cidr: None,
             node_addresses: Vec::new(),
@@ -131,6 +141,7 @@ struct Core {
     pods: RwLock<HashMap<Ipv4Addr, Arc<LocalPod>>>,
     services: ServiceTable,
     policies: PolicyTable,
+    udp_sessions: UdpSessions,
     nodes: Arc<NodeTable>,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
@@ -143,14 +154,20 @@ impl Network {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(config: NetworkConfig) -> Self {
+        let services = ServiceTable::new();
+        services.set_place(Place {
+            node: config.node_name.clone(),
+            zone: None,
+        });
         Self(Arc::new(Core {
             egress: Egress::new(config.node_addresses.iter().copied()),
             config,
             pool: Mutex::new(None),
             pod_cidr: watch::channel(None).0,
             pods: RwLock::default(),
-            services: ServiceTable::new(),
+            services,
             policies: PolicyTable::new(),
+            udp_sessions: UdpSessions::default(),
             nodes: Arc::new(NodeTable::new()),
             tunnel: arc_swap::ArcSwapOption::empty(),
         }))
@@ -211,7 +228,13 @@ impl Network {
     pub async fn tunnel_between_agents(&self, client: kube::Client, identity: TunnelIdentity) {
         let tunnel = tunnel::AgentTunnel::new(self.0.nodes.clone(), identity);
         self.set_tunnel(Arc::new(tunnel));
-        self.0.nodes.watch(client).await;
+        let node = self.0.config.node_name.clone();
+        let placed = |zone| {
+            let node = node.clone();
+            self.0.services.set_place(Place { node, zone });
+        };
+        let zone = self.0.nodes.follow_zone(&node, placed);
+        tokio::join!(self.0.nodes.watch(client), zone);
     }
 
     /// The agent's own way to the pods.
@@ -258,15 +281,12 @@ impl Network {
         self.0.services.load().addresses_in(namespace).collect()
     }
 
-    /// Opens a listener on `bind` for every NodePort of the cluster's Services, until dropped.
+    /// Opens what the cluster's Services are reached by from outside, until dropped: node ports and health checks
+    /// on `bind`, and those external addresses that this machine has.
     ///
     /// `failed` is told when a port can't be opened; opening is tried again.
-    pub async fn serve_node_ports(
-        &self,
-        bind: IpAddr,
-        failed: impl Fn(NodePortFailure) + Send + Sync,
-    ) {
-        node_port::serve(self.host(), bind, failed).await;
+    pub async fn serve_outside(&self, bind: IpAddr, failed: impl Fn(ListenFailure) + Send + Sync) {
+        outside::serve(self.host(), bind, failed).await;
     }
 }
 

@@ -19,6 +19,9 @@ use tokio::sync::watch;
 use super::address_pool::Cidr;
 use super::follow::{Feed, ObjectKey, follow};
 
+/// The label that names a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// A node and its pods' addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeRoute {
@@ -26,6 +29,8 @@ pub(crate) struct NodeRoute {
     pub(crate) name: String,
     /// Where its daemon endpoint answers, best first.
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// The zone it is in, by its label.
+    pub(super) zone: Option<String>,
     pod_cidrs: Vec<Cidr>,
 }
 
@@ -108,6 +113,25 @@ impl NodeTable {
     pub(crate) fn owner(&self, ip: IpAddr) -> Option<Arc<NodeRoute>> {
         let IpAddr::V4(ip) = ip else { return None };
         self.routes.load().owner(ip).cloned()
+    }
+
+    /// Keeps telling in which zone the node of that name is, until dropped.
+    pub(super) async fn follow_zone(&self, name: &str, told: impl Fn(Option<String>)) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let zone = self
+                .routes
+                .load()
+                .nodes
+                .get(name)
+                .map(|node| node.zone.clone());
+            if let Some(zone) = zone {
+                told(zone);
+            }
+            // The sender lives as long as `self`.
+            let _ = changes.changed().await;
+        }
     }
 
     /// The node whose pods have the address, once there is one. Cancel-safe.
@@ -194,6 +218,7 @@ fn route(node: &Node) -> NodeRoute {
     NodeRoute {
         name: node.name_any(),
         endpoints: endpoints(node),
+        zone: node.labels().get(ZONE).cloned(),
         pod_cidrs: texts.iter().filter_map(|text| text.parse().ok()).collect(),
     }
 }
@@ -223,6 +248,7 @@ pub(super) mod tests {
         NodeRoute {
             name: name.to_owned(),
             endpoints: vec![endpoint.parse().unwrap()],
+            zone: None,
             pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         }
     }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::endpoints::{self, Member, Place, TrafficPolicy};
 use super::follow::ObjectKey;
 use super::switch::Transport;
 
@@ -35,6 +36,13 @@ pub(super) struct ServiceFacts {
     pub(super) ports: Vec<PortFacts>,
     /// How long a client stays with its endpoint (`sessionAffinity: ClientIP`).
     pub(super) affinity: Option<Duration>,
+    /// Addresses outside of the cluster's ranges: `externalIPs` and those of its load balancer.
+    pub(super) external_ips: Vec<IpAddr>,
+    /// How far traffic from pods may go, and traffic from outside.
+    pub(super) inside: TrafficPolicy,
+    pub(super) outside: TrafficPolicy,
+    /// Where a load balancer asks whether this node has endpoints.
+    pub(super) health_check_port: Option<u16>,
 }
 
 /// A port of a Service.
@@ -64,6 +72,19 @@ pub(super) struct EndpointFacts {
     pub(super) ready: bool,
     /// Still answering, though perhaps on its way out.
     pub(super) serving: bool,
+    pub(super) node: Option<String>,
+    /// Zones and nodes whose traffic it is meant for.
+    pub(super) for_zones: Vec<String>,
+    pub(super) for_nodes: Vec<String>,
+}
+
+/// Where traffic comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A pod, or the node itself.
+    Inside,
+    /// A client that came by a port of this node.
+    Outside,
 }
 
 /// A Service with an address of its own, as containers are told of it.
@@ -99,7 +120,8 @@ pub(super) struct ServicePort {
     transport: Transport,
     port: u16,
     node_port: Option<u16>,
-    endpoints: Vec<SocketAddr>,
+    inside: Vec<SocketAddr>,
+    outside: Vec<SocketAddr>,
     affinity: Option<Duration>,
     state: Arc<PickState>,
 }
@@ -114,13 +136,22 @@ impl ServicePort {
     }
 
     /// The endpoints in the order in which to try them for a client.
-    pub(super) fn candidates(&self, client: IpAddr) -> impl Iterator<Item = SocketAddr> {
-        let count = self.endpoints.len();
-        let start = self.start(client, count);
-        (0..count).filter_map(move |step| self.endpoints.get((start + step) % count).copied())
+    pub(super) fn candidates(
+        &self,
+        client: IpAddr,
+        origin: Origin,
+    ) -> impl Iterator<Item = SocketAddr> {
+        let endpoints = match origin {
+            Origin::Inside => &self.inside,
+            Origin::Outside => &self.outside,
+        };
+        let count = endpoints.len();
+        let start = self.start(client, endpoints);
+        (0..count).filter_map(move |step| endpoints.get((start + step) % count).copied())
     }
 
-    fn start(&self, client: IpAddr, count: usize) -> usize {
+    fn start(&self, client: IpAddr, endpoints: &[SocketAddr]) -> usize {
+        let count = endpoints.len();
         let Some(timeout) = self.affinity else {
             return if count == 0 { 0 } else { self.turn(count) };
         };
@@ -139,9 +170,9 @@ impl ServicePort {
         let known = clients
             .get(&client)
             .filter(|(_, seen)| now.duration_since(*seen) < timeout)
-            .and_then(|(endpoint, _)| self.endpoints.iter().position(|other| other == endpoint));
+            .and_then(|(endpoint, _)| endpoints.iter().position(|other| other == endpoint));
         let start = known.unwrap_or_else(|| self.turn(count));
-        if let Some(endpoint) = self.endpoints.get(start)
+        if let Some(endpoint) = endpoints.get(start)
             && (clients.len() < MAX_CLIENTS || clients.contains_key(&client))
         {
             clients.insert(client, (*endpoint, now));
@@ -171,6 +202,13 @@ impl ServicePort {
     }
 }
 
+/// What a load balancer is told that asks this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HealthCheck {
+    pub(super) port: u16,
+    pub(super) local_endpoints: usize,
+}
+
 /// A Service with everything a lookup may want of it.
 #[derive(Debug)]
 pub(super) struct ServiceEntry {
@@ -178,6 +216,8 @@ pub(super) struct ServiceEntry {
     pub(super) external_name: Option<String>,
     ports: Vec<Arc<ServicePort>>,
     endpoint_addresses: Vec<IpAddr>,
+    external_ips: Vec<IpAddr>,
+    pub(super) health_check: Option<HealthCheck>,
     /// Endpoints that have a host name of their own.
     pub(super) hostnames: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -193,8 +233,15 @@ impl ServiceEntry {
     }
 
     /// The entry of a Service with these slices; `old` is the entry it replaces.
-    fn compute(service: &ServiceFacts, slices: &[&SliceFacts], old: Option<&Self>) -> Self {
-        let usable = usable_endpoints(slices);
+    fn compute(
+        service: &ServiceFacts,
+        slices: &[&SliceFacts],
+        place: &Place,
+        old: Option<&Self>,
+    ) -> Self {
+        let usable = endpoints::everywhere(slices);
+        let inside = endpoints::choose(slices, place, service.inside);
+        let outside = endpoints::choose(slices, place, service.outside);
         let mut endpoint_addresses: Vec<_> = usable.iter().map(|(_, each)| each.address).collect();
         endpoint_addresses.sort_unstable();
         endpoint_addresses.dedup();
@@ -209,9 +256,14 @@ impl ServiceEntry {
         }
         let port = |facts: &PortFacts| {
             let old = old.and_then(|old| old.port(&facts.name, facts.transport));
-            Arc::new(service_port(service, facts, &usable, old))
+            Arc::new(service_port(service, facts, [&inside, &outside], old))
         };
         Self {
+            external_ips: service.external_ips.clone(),
+            health_check: service.health_check_port.map(|port| HealthCheck {
+                port,
+                local_endpoints: endpoints::choose(slices, place, TrafficPolicy::Local).len(),
+            }),
             cluster_ips: service.cluster_ips.clone(),
             external_name: service.external_name.clone(),
             ports: service.ports.iter().map(port).collect(),
@@ -243,44 +295,33 @@ impl ServiceEntry {
 fn service_port(
     service: &ServiceFacts,
     facts: &PortFacts,
-    usable: &[(&SliceFacts, &EndpointFacts)],
+    [inside, outside]: [&[Member<'_>]; 2],
     old: Option<&Arc<ServicePort>>,
 ) -> ServicePort {
-    let mut endpoints: Vec<_> = usable
-        .iter()
-        .flat_map(|(slice, endpoint)| {
+    let addresses = |members: &[Member<'_>]| {
+        let of_member = |(slice, endpoint): &Member<'_>| {
             let matching = slice.ports.iter().filter(|(name, transport, _)| {
                 *name == facts.name && *transport == facts.transport
             });
-            matching.map(|(_, _, port)| SocketAddr::new(endpoint.address, *port))
-        })
-        .collect();
-    endpoints.sort_unstable();
-    endpoints.dedup();
+            let address = endpoint.address;
+            let sockets = matching.map(|(_, _, port)| SocketAddr::new(address, *port));
+            sockets.collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = members.iter().flat_map(of_member).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
     ServicePort {
         service: service.key.clone(),
         name: facts.name.clone(),
         transport: facts.transport,
         port: facts.port,
         node_port: facts.node_port,
-        endpoints,
+        inside: addresses(inside),
+        outside: addresses(outside),
         affinity: service.affinity,
         state: old.map(|old| old.state.clone()).unwrap_or_default(),
-    }
-}
-
-/// The ready endpoints; if there are none, those on their way out that still serve.
-fn usable_endpoints<'a>(slices: &[&'a SliceFacts]) -> Vec<(&'a SliceFacts, &'a EndpointFacts)> {
-    let all = || {
-        slices
-            .iter()
-            .flat_map(|slice| slice.endpoints.iter().map(|each| (*slice, each)))
-    };
-    let ready: Vec<_> = all().filter(|(_, endpoint)| endpoint.ready).collect();
-    if ready.is_empty() {
-        all().filter(|(_, endpoint)| endpoint.serving).collect()
-    } else {
-        ready
     }
 }
 
@@ -291,13 +332,28 @@ pub(super) struct Table {
     by_name: imbl::OrdMap<ObjectKey, Arc<ServiceEntry>>,
     by_address: imbl::HashMap<(Transport, SocketAddr), Arc<ServicePort>>,
     by_node_port: imbl::OrdMap<(Transport, u16), Arc<ServicePort>>,
+    /// Addresses outside of the cluster's ranges.
+    external: imbl::OrdMap<(Transport, SocketAddr), Arc<ServicePort>>,
+    health_checks: imbl::OrdMap<u16, ObjectKey>,
     cluster_ips: imbl::HashMap<IpAddr, ObjectKey>,
 }
 
 impl Table {
     /// The Service port at a cluster address.
     pub(super) fn by_address(&self, transport: Transport, to: SocketAddr) -> Option<&ServicePort> {
-        self.by_address.get(&(transport, to)).map(AsRef::as_ref)
+        let inside = self.by_address.get(&(transport, to));
+        inside
+            .or_else(|| self.external.get(&(transport, to)))
+            .map(AsRef::as_ref)
+    }
+
+    /// The Service port at an address outside of the cluster's ranges.
+    pub(super) fn by_external(
+        &self,
+        transport: Transport,
+        at: SocketAddr,
+    ) -> Option<Arc<ServicePort>> {
+        self.external.get(&(transport, at)).cloned()
     }
 
     /// Whether the address is a Service's, at whatever port.
@@ -327,6 +383,20 @@ impl Table {
         self.by_node_port.get(&(transport, port)).cloned()
     }
 
+    /// The addresses by which Services are reached from outside.
+    pub(super) fn external_addresses(
+        &self,
+    ) -> impl Iterator<Item = (Transport, SocketAddr, &ObjectKey)> {
+        self.external
+            .iter()
+            .map(|((transport, address), port)| (*transport, *address, &port.service))
+    }
+
+    /// The ports at which load balancers ask for the Services' endpoints here.
+    pub(super) fn health_checks(&self) -> impl Iterator<Item = (u16, &ObjectKey)> {
+        self.health_checks.iter().map(|(port, key)| (*port, key))
+    }
+
     /// All node ports in use and the Services they belong to.
     pub(super) fn node_ports(&self) -> impl Iterator<Item = (Transport, u16, &ObjectKey)> {
         self.by_node_port
@@ -352,6 +422,16 @@ impl Table {
                     self.by_address.remove(&address);
                 }
             }
+            for ip in &old.external_ips {
+                let address = (port.transport, SocketAddr::new(*ip, port.port));
+                if self
+                    .external
+                    .get(&address)
+                    .is_some_and(|entry| entry.service == *key)
+                {
+                    self.external.remove(&address);
+                }
+            }
             if let Some(number) = port.node_port {
                 let number = (port.transport, number);
                 if self
@@ -363,7 +443,24 @@ impl Table {
                 }
             }
         }
+        if let Some(check) = &old.health_check
+            && self.health_checks.get(&check.port) == Some(key)
+        {
+            self.health_checks.remove(&check.port);
+        }
         Some(old)
+    }
+
+    /// Gives a Service the external addresses that it names and nobody else has.
+    fn claim(&mut self, entry: &ServiceEntry) {
+        for port in &entry.ports {
+            for ip in &entry.external_ips {
+                let address = (port.transport, SocketAddr::new(*ip, port.port));
+                if !self.external.contains_key(&address) {
+                    self.external.insert(address, port.clone());
+                }
+            }
+        }
     }
 
     fn insert(&mut self, key: &ObjectKey, entry: ServiceEntry) {
@@ -381,6 +478,10 @@ impl Table {
                     .insert((port.transport, number), port.clone());
             }
         }
+        if let Some(check) = &entry.health_check {
+            self.health_checks.insert(check.port, key.clone());
+        }
+        self.claim(&entry);
         self.by_name.insert(key.clone(), Arc::new(entry));
     }
 }
@@ -393,6 +494,7 @@ struct Facts {
     slices: HashMap<ObjectKey, BTreeMap<String, SliceFacts>>,
     /// Which Service a slice belonged to when last seen, by namespace and name of the slice.
     owner: HashMap<ObjectKey, ObjectKey>,
+    place: Place,
 }
 
 /// The current [`Table`] and the facts behind it.
@@ -428,6 +530,16 @@ impl ServiceTable {
     /// Reports every change of the table.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// This node is there, or is where it is told to be now.
+    pub(super) fn set_place(&self, place: Place) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if facts.place != place {
+            facts.place = place;
+            let all: Vec<_> = facts.services.keys().cloned().collect();
+            self.publish(&facts, &all);
+        }
     }
 
     /// A Service is there, or is as told now.
@@ -519,7 +631,12 @@ impl ServiceTable {
                     .get(key)
                     .map(|each| each.values().collect())
                     .unwrap_or_default();
-                table.insert(key, ServiceEntry::compute(service, &slices, old.as_deref()));
+                let before = old.as_deref();
+                let entry = ServiceEntry::compute(service, &slices, &facts.place, before);
+                table.insert(key, entry);
+            }
+            if let Some(old) = old.filter(|old| !old.external_ips.is_empty()) {
+                facts.inherit(&mut table, key, &old.external_ips);
             }
         }
         if any {
@@ -530,6 +647,19 @@ impl ServiceTable {
 }
 
 impl Facts {
+    /// Lets other Services have the external addresses that one may have given up.
+    fn inherit(&self, table: &mut Table, from: &ObjectKey, ips: &[IpAddr]) {
+        let names_one = |service: &&ServiceFacts| {
+            let mut named = service.external_ips.iter();
+            service.key != *from && named.any(|ip| ips.contains(ip))
+        };
+        for heir in self.services.values().filter(names_one) {
+            if let Some(entry) = table.by_name.get(&heir.key).cloned() {
+                table.claim(&entry);
+            }
+        }
+    }
+
     fn remove_slice(&mut self, service: &ObjectKey, id: &ObjectKey) {
         if let Some(slices) = self.slices.get_mut(service) {
             slices.remove(&id.name);
@@ -557,6 +687,10 @@ pub(super) mod tests {
                 node_port: None,
             }],
             affinity: None,
+            external_ips: Vec::new(),
+            inside: TrafficPolicy::Cluster,
+            outside: TrafficPolicy::Cluster,
+            health_check_port: None,
         }
     }
 
@@ -571,6 +705,9 @@ pub(super) mod tests {
             hostname: None,
             ready: *ready,
             serving: true,
+            node: None,
+            for_zones: Vec::new(),
+            for_nodes: Vec::new(),
         };
         SliceFacts {
             service: ObjectKey::new(namespace, service),
@@ -608,7 +745,7 @@ pub(super) mod tests {
             .by_address(Transport::Tcp, at("10.96.0.9:80"))
             .unwrap();
         let mut all: Vec<_> = port
-            .candidates(client())
+            .candidates(client(), Origin::Inside)
             .map(|each| each.to_string())
             .collect();
         all.sort();
@@ -649,7 +786,11 @@ pub(super) mod tests {
             let port = table
                 .by_address(Transport::Tcp, at("10.96.0.9:80"))
                 .unwrap();
-            port.candidates(client()).next().unwrap().ip().to_string()
+            port.candidates(client(), Origin::Inside)
+                .next()
+                .unwrap()
+                .ip()
+                .to_string()
         };
         let one = first(&services.load());
         let mut changed = service("a", "web", "10.96.0.9");
@@ -675,12 +816,15 @@ pub(super) mod tests {
         let port = table
             .by_address(Transport::Tcp, at("10.96.0.9:80"))
             .unwrap();
-        let first = port.candidates(client()).next().unwrap();
+        let first = port.candidates(client(), Origin::Inside).next().unwrap();
         for _ in 0..5 {
-            assert_eq!(port.candidates(client()).next(), Some(first));
+            assert_eq!(
+                port.candidates(client(), Origin::Inside).next(),
+                Some(first)
+            );
         }
         port.forget(client(), first);
-        let next: Vec<_> = port.candidates(client()).collect();
+        let next: Vec<_> = port.candidates(client(), Origin::Inside).collect();
         assert_eq!(next.len(), 3);
         assert_ne!(next[0], first);
     }
@@ -706,6 +850,26 @@ pub(super) mod tests {
         assert!(!table.is_service_address("10.96.0.9".parse().unwrap()));
         assert_eq!(table.node_ports().count(), 0);
         assert!(table.by_name(&key).is_none());
+    }
+
+    #[test]
+    fn an_external_address_has_one_service_at_a_time() {
+        let services = ServiceTable::new();
+        for (name, ip) in [("one", "10.96.0.1"), ("two", "10.96.0.2")] {
+            let mut facts = service("a", name, ip);
+            facts.external_ips = vec!["192.0.2.1".parse().unwrap()];
+            services.apply_service(facts);
+        }
+        let holder = || {
+            let table = services.load();
+            let port = table.by_external(Transport::Tcp, at("192.0.2.1:80"));
+            port.map(|port| port.service.name.clone())
+        };
+        assert_eq!(holder().as_deref(), Some("one"));
+        services.delete_service(&ObjectKey::new("a", "one"));
+        assert_eq!(holder().as_deref(), Some("two"));
+        services.delete_service(&ObjectKey::new("a", "two"));
+        assert_eq!(holder(), None);
     }
 
     #[test]

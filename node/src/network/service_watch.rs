@@ -3,12 +3,14 @@
 //! This is the node's only watch of either kind: whatever else needs Services reads the table.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice};
 use kube::{Api, Client, ResourceExt};
 
+use super::endpoints::TrafficPolicy;
 use super::follow::{Feed, ObjectKey, follow};
 use super::service_table::{EndpointFacts, PortFacts, ServiceFacts, ServiceTable, SliceFacts};
 use super::switch::Transport;
@@ -100,8 +102,35 @@ pub(super) fn service_facts(object: &Service) -> ServiceFacts {
             .iter()
             .filter_map(port)
             .collect(),
+        external_ips: external_ips(object),
+        inside: TrafficPolicy::parse(spec.internal_traffic_policy.as_deref()),
+        outside: TrafficPolicy::parse(spec.external_traffic_policy.as_deref()),
+        health_check_port: spec
+            .health_check_node_port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
         affinity: sticky.then(|| Duration::from_secs(timeout.max(1).unsigned_abs().into())),
     }
+}
+
+/// The addresses by which a Service is reached from outside, without ports of nodes.
+fn external_ips(object: &Service) -> Vec<IpAddr> {
+    let spec = object.spec.as_ref();
+    let named = spec
+        .into_iter()
+        .flat_map(|spec| spec.external_ips.iter().flatten());
+    let balancer = object.status.as_ref();
+    let balancer = balancer.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    // Spec: what is behind an address of mode Proxy is reached at the proxy only.
+    let assigned = balancer
+        .into_iter()
+        .flatten()
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip.as_ref());
+    named
+        .chain(assigned)
+        .filter_map(|ip| ip.parse().ok())
+        .collect()
 }
 
 /// What a slice says, if it belongs to a Service and holds addresses.
@@ -132,7 +161,20 @@ fn endpoint_facts(endpoint: &Endpoint) -> Option<EndpointFacts> {
         hostname: endpoint.hostname.clone(),
         ready,
         serving: conditions.serving.unwrap_or(ready),
+        node: endpoint.node_name.clone(),
+        for_zones: hints(endpoint, |hints| {
+            let zones = hints.for_zones.iter().flatten();
+            zones.map(|zone| zone.name.clone()).collect()
+        }),
+        for_nodes: hints(endpoint, |hints| {
+            let nodes = hints.for_nodes.iter().flatten();
+            nodes.map(|node| node.name.clone()).collect()
+        }),
     })
+}
+
+fn hints(endpoint: &Endpoint, of: impl Fn(&EndpointHints) -> Vec<String>) -> Vec<String> {
+    endpoint.hints.as_ref().map(of).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -157,10 +199,7 @@ mod tests {
                 ],
             },
         })));
-        assert_eq!(
-            facts.cluster_ips,
-            ["10.96.0.9".parse::<std::net::IpAddr>().unwrap()]
-        );
+        assert_eq!(facts.cluster_ips, ["10.96.0.9".parse::<IpAddr>().unwrap()]);
         assert_eq!(facts.affinity, Some(Duration::from_secs(10_800)));
         assert_eq!(facts.ports.len(), 2);
         assert_eq!(facts.ports[0].node_port, Some(30_080));

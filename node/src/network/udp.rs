@@ -5,11 +5,11 @@
 //! it and so that an answer seems to come from the Service, as connection tracking does it in a
 //! kernel.
 //!
-//! Datagrams to other nodes and to the world outside are refused: only TCP leaves a node so far.
+//! The world outside is reached by a kernel socket (`udp_egress.rs`), and clients outside that came by a port of the
+//! node are answered by that (`udp_sessions.rs`). Datagrams to pods of other nodes are refused so far.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -22,7 +22,9 @@ use super::flows::PeerName;
 use super::local_pod::LocalPod;
 use super::pod::Pod;
 use super::policy::Direction;
+use super::service_table::Origin;
 use super::switch::{PortLease, Transport};
+use super::udp_egress::UdpEgress;
 
 /// Datagrams that may wait at one port.
 const QUEUE: usize = 256;
@@ -35,6 +37,7 @@ pub(super) struct PodUdpPort {
     pod: Arc<Pod>,
     lease: PortLease,
     queue: Mutex<mpsc::Receiver<Datagram>>,
+    outside: UdpEgress,
     tracked: Mutex<Tracked>,
 }
 
@@ -64,6 +67,7 @@ impl PodUdpPort {
             pod,
             lease,
             queue,
+            outside: UdpEgress::default(),
             tracked: Mutex::default(),
         })
     }
@@ -76,14 +80,16 @@ impl PodUdpPort {
             return (!table.is_service_address(to.ip())).then_some(to);
         };
         let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut candidates = service.candidates(self.pod.local.ip());
+        let mut candidates = service.candidates(self.pod.local.ip(), Origin::Inside);
         let known = tracked.endpoints.get(&to).copied();
         if let Some(known) = known
             && candidates.any(|candidate| candidate == known)
         {
             return Some(known);
         }
-        let endpoint = service.candidates(self.pod.local.ip()).next()?;
+        let endpoint = service
+            .candidates(self.pod.local.ip(), Origin::Inside)
+            .next()?;
         tracked.remember(to, endpoint);
         Some(endpoint)
     }
@@ -96,6 +102,34 @@ impl PodUdpPort {
 }
 
 impl PodUdpPort {
+    /// Sends to an address outside, by a kernel socket of this port's own.
+    fn send_outside(&self, to: SocketAddr, data: &[u8]) -> Result<(), NetError> {
+        let core = &self.pod.core;
+        if self.pod.granted != Egress::All {
+            return Err(NetError::AccessDenied);
+        }
+        core.egress.check(to.ip())?;
+        if !core.policies.are_known() {
+            return Ok(());
+        }
+        let (direction, transport) = (Direction::Egress, Transport::Udp);
+        let peer = PeerName::Outside(to.ip());
+        let flow = self
+            .pod
+            .local
+            .flows
+            .with(direction, peer, transport, to.port());
+        if !core.lets_out(&self.pod, None, transport, to) {
+            flow.count_denied();
+            return Err(NetError::AccessDenied);
+        }
+        flow.count_sent(data.len());
+        let port = self.lease.local().port();
+        let own = SocketAddr::new(self.pod.local.ip(), port);
+        let ports = &self.pod.local.ports;
+        self.outside.send(core, ports, (own, to), data, flow)
+    }
+
     /// Delivers to another pod of this node what the policies of both let through. A sender learns of its
     /// own policies only: what the receiver's refuse is lost, as any datagram may be.
     fn send_here(
@@ -123,9 +157,8 @@ impl PodUdpPort {
         let Ok(received) = core.check_ingress(receiver, transport, ip, Some(&sender), port) else {
             return Ok(());
         };
-        let length = data.len() as u64;
-        sent.sent.fetch_add(length, Ordering::Relaxed);
-        received.received.fetch_add(length, Ordering::Relaxed);
+        sent.count_sent(data.len());
+        received.count_received(data.len());
         receiver.ports.deliver(to, Datagram { from, data });
         Ok(())
     }
@@ -164,15 +197,20 @@ impl UdpPort for PodUdpPort {
             return Err(NetError::AccessDenied);
         }
         let core = &self.pod.core;
+        // Who sent to this port from outside may be answered wherever it is.
+        if core.udp_sessions.answer((from, to), &data).is_some() {
+            return Ok(());
+        }
         match core.pod(to.ip()) {
             Some(receiver) => return self.send_here(&receiver, from, to, data),
-            None if core.is_of_this_node(to.ip()) => {}
             // Differs from Kubernetes: the tunnel carries TCP only.
             None if core.is_pod_address(to.ip()) => return Err(NetError::NotSupported),
-            None if self.pod.granted != Egress::All => return Err(NetError::AccessDenied),
-            None => core.egress.check(to.ip())?,
+            None => {}
         }
-        Err(NetError::RemoteUnreachable)
+        if core.is_of_this_node(to.ip()) {
+            return Err(NetError::RemoteUnreachable);
+        }
+        self.send_outside(to, &data)
     }
 
     fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Result<Datagram, NetError>> {
