@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::Client;
 
 use crate::admission::AdmissionConfiguration;
+use crate::controllers::AddressRange;
 use crate::controllers::runtime::clock::Clock;
 use crate::registry::Pools;
 use crate::scheduler::Profiles;
@@ -47,6 +48,8 @@ pub struct Config {
     pub admission: AdmissionConfiguration,
     /// What the schedulers of this control plane do.
     pub schedulers: Profiles,
+    /// Addresses that load balancers get; the nodes' own if there are none.
+    pub load_balancer_pool: Vec<AddressRange>,
     /// Without a sign of life for this long, a node's state is unknown.
     pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
@@ -111,6 +114,7 @@ impl Config {
             service_account_issuers: Vec::new(),
             admission: AdmissionConfiguration::default(),
             schedulers: Profiles::default(),
+            load_balancer_pool: Vec::new(),
             node_grace: Duration::from_secs(40),
             autoscaling_period: Duration::from_secs(15),
             clock: Clock::default(),

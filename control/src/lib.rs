@@ -29,6 +29,7 @@ mod taints;
 pub use config::{ComponentClients, Config};
 pub use control_plane::{ControlPlane, NODE_CLIENT, StartError, data_file};
 pub use controllers::runtime::clock::Clock;
+pub use controllers::{AddressRange, AddressRangeError};
 pub use file_kind::WrongKind;
 
 /// The Kubernetes version whose API this is.

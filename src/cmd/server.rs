@@ -7,7 +7,7 @@ use anyhow::Context;
 use windlass_control::admission::{AdmissionConfiguration, PodSecurityConfiguration};
 use windlass_control::scheduler::Profiles;
 use windlass_control::store::encryption::Encryption;
-use windlass_control::{Config, ControlPlane};
+use windlass_control::{AddressRange, Config, ControlPlane};
 
 use super::audit_options::AuditOptions;
 use super::identity_options::IdentityOptions;
@@ -32,6 +32,10 @@ pub(crate) struct ControlPlaneOptions {
     /// A further name or address by which clients reach the API; may be given several times.
     #[arg(long = "tls-san", value_name = "NAME")]
     names: Vec<String>,
+    /// Addresses that Services of type LoadBalancer get, such as `192.0.2.0/28` or `192.0.2.10-192.0.2.20`; may be
+    /// given several times. Without it they get those of the nodes.
+    #[arg(long, value_name = "RANGE", value_delimiter = ',')]
+    load_balancer_pool: Vec<AddressRange>,
     /// What the scheduler does: a file of kind `KubeSchedulerConfiguration`, whose profiles are schedulers
     /// that pods choose by `schedulerName`.
     #[arg(long, value_name = "FILE")]
@@ -141,6 +145,9 @@ pub(crate) async fn start(
     let mut config = Config::new(directory.clone());
     config.listen = options.listen;
     config.names.clone_from(&options.names);
+    config
+        .load_balancer_pool
+        .clone_from(&options.load_balancer_pool);
     config.schedulers = options.schedulers()?;
     config.admission = options.admission()?;
     config.encryption = options.encryption.read()?;

@@ -277,6 +277,7 @@ impl ControlPlane {
             pod_network: self.config.pod_network,
             node_cidr_bits: self.config.node_bits,
             service_network: self.config.pools.service_network,
+            load_balancer_pool: self.config.load_balancer_pool.clone(),
             node_grace: self.config.node_grace,
             autoscaling_period: self.config.autoscaling_period,
             clock: self.config.clock.clone(),

@@ -20,6 +20,7 @@ mod garbage_collector;
 mod history;
 mod horizontal;
 mod job;
+mod load_balancer;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -46,6 +47,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use load_balancer::{AddressRange, AddressRangeError};
 use runtime::clock::Clock;
 use runtime::informers::Informers;
 use runtime::recorder::Recorder;
@@ -91,6 +93,8 @@ pub struct ControllersConfig {
     pub node_cidr_bits: u8,
     /// Network of Service addresses.
     pub service_network: (Ipv4Addr, u8),
+    /// Addresses that load balancers get; the nodes' own if there are none.
+    pub load_balancer_pool: Vec<AddressRange>,
     /// Without a sign of life for this long, a node's state is unknown.
     pub node_grace: Duration,
     /// How often an autoscaler looks at what pods use.
@@ -199,6 +203,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "endpointslicemirroring-controller",
         user: "system:serviceaccount:kube-system:endpointslicemirroring-controller",
         start: endpoint_slice::start_mirroring,
+    },
+    Controller {
+        name: "service-lb-controller",
+        user: "system:serviceaccount:kube-system:service-controller",
+        start: load_balancer::start,
     },
     Controller {
         name: "service-account-controller",

@@ -13,7 +13,7 @@
 //! 4. The client's own address is what the pod sees, and what policies go by; who comes from this machine itself is
 //!    the node.
 //!
-//! One that can't be opened is reported once per attempt and tried again. An external address that this machine
+//! One that can't be opened is reported once and tried again until it can. An external address that this machine
 //! does not have is another node's, or nobody's, and no failure; it is looked for again, too.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +67,7 @@ pub(super) async fn serve(
     failed: impl Fn(ListenFailure) + Send + Sync,
 ) {
     let mut changes = host.core().services.changes();
-    let mut listeners = BTreeMap::new();
+    let mut listeners = Listeners::default();
     loop {
         changes.mark_unchanged();
         let complete = reconcile(&host, bind, &mut listeners, &failed).await;
@@ -81,6 +81,13 @@ pub(super) async fn serve(
             let _elapsed = tokio::time::timeout(RETRY, changed).await;
         }
     }
+}
+
+/// What is open, and what could not be opened and was said so of.
+#[derive(Default)]
+struct Listeners {
+    open: BTreeMap<Door, AbortOnDropHandle<()>>,
+    reported: BTreeSet<Door>,
 }
 
 /// The listeners that the Services of now want, and for whom.
@@ -105,27 +112,28 @@ fn wanted(host: &HostNetwork, bind: IpAddr) -> BTreeMap<Door, ObjectKey> {
 async fn reconcile(
     host: &HostNetwork,
     bind: IpAddr,
-    listeners: &mut BTreeMap<Door, AbortOnDropHandle<()>>,
+    listeners: &mut Listeners,
     failed: &(impl Fn(ListenFailure) + Send + Sync),
 ) -> bool {
     let wanted = wanted(host, bind);
-    listeners.retain(|door, _| wanted.contains_key(door));
-    let open: BTreeSet<Door> = listeners.keys().copied().collect();
+    listeners.open.retain(|door, _| wanted.contains_key(door));
+    listeners.reported.retain(|door| wanted.contains_key(door));
     let mut complete = true;
     for (door, key) in wanted {
-        if open.contains(&door) {
+        if listeners.open.contains_key(&door) {
             continue;
         }
         match listen(host, door, &key).await {
             Ok(task) => {
-                listeners.insert(door, task);
+                listeners.reported.remove(&door);
+                listeners.open.insert(door, task);
             }
             Err(source) => {
                 complete = false;
                 let (transport, address, purpose) = door;
                 let is_elsewhere = source.kind() == io::ErrorKind::AddrNotAvailable
                     && matches!(purpose, Purpose::External(_));
-                if !is_elsewhere {
+                if !is_elsewhere && listeners.reported.insert(door) {
                     failed(ListenFailure {
                         namespace: key.namespace,
                         name: key.name,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::is_headless;
@@ -145,7 +147,10 @@ fn endpoint(
     let publishes = spec.and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
     let terminating = pod.metadata.is_terminating();
     let node = (!pod.node.is_empty()).then(|| pod.node.clone());
+    let zone = node.as_deref().and_then(zone);
+    let distribution = spec.and_then(|spec| spec.traffic_distribution.as_deref());
     Endpoint {
+        hints: hints(distribution, node.as_deref(), zone.as_deref()),
         addresses: vec![address.to_owned()],
         conditions: Some(EndpointConditions {
             ready: Some(publishes || (pod.ready && !terminating)),
@@ -153,11 +158,39 @@ fn endpoint(
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        zone: node.as_deref().and_then(zone),
+        zone,
         node_name: node,
         target_ref: Some(target_ref(pod)),
         ..Endpoint::default()
     }
+}
+
+/// Whose traffic an endpoint is meant for, where the Service would have it near by.
+fn hints(
+    distribution: Option<&str>,
+    node: Option<&str>,
+    zone: Option<&str>,
+) -> Option<EndpointHints> {
+    let for_zones = || {
+        let name = zone?.to_owned();
+        Some(vec![ForZone { name }])
+    };
+    let for_nodes = || {
+        let name = node?.to_owned();
+        Some(vec![ForNode { name }])
+    };
+    let hints = match distribution? {
+        "PreferClose" | "PreferSameZone" => EndpointHints {
+            for_zones: for_zones(),
+            for_nodes: None,
+        },
+        "PreferSameNode" => EndpointHints {
+            for_zones: for_zones(),
+            for_nodes: for_nodes(),
+        },
+        _ => return None,
+    };
+    (hints != EndpointHints::default()).then_some(hints)
 }
 
 /// A pod has a DNS name of its own in the Service whose name is its subdomain.
@@ -249,6 +282,28 @@ pub(super) mod tests {
             let groups = groups(service, &[pod], &|_| None);
             let found = groups.into_values().flatten().next();
             assert_eq!(found.as_ref().map(conditions), expected);
+        }
+    }
+
+    #[test]
+    fn endpoints_are_meant_for_those_near_by_where_the_service_says_so() {
+        for (distribution, zones, nodes) in [
+            (json!(null), 0, 0),
+            (json!("PreferClose"), 1, 0),
+            (json!("PreferSameZone"), 1, 0),
+            (json!("PreferSameNode"), 1, 1),
+        ] {
+            let spec = json!({"ports": [{"port": 80}], "trafficDistribution": distribution});
+            let pods = [pod("a", "1.1.1.1", true, json!({}))];
+            let groups = groups(&service(spec), &pods, &|_| Some("z".into()));
+            let endpoint = groups.into_values().flatten().next().unwrap();
+            let hints = endpoint.hints.unwrap_or_default();
+            let count = |list: Option<usize>| list.unwrap_or_default();
+            let found = (
+                count(hints.for_zones.map(|all| all.len())),
+                count(hints.for_nodes.map(|all| all.len())),
+            );
+            assert_eq!(found, (zones, nodes), "{distribution}");
         }
     }
 

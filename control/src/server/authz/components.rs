@@ -254,6 +254,10 @@ pub(super) const COMPONENTS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "system:serviceaccount:kube-system:service-controller",
+        &[rule(&["update", "patch"], "", &["services/status"]), EVENTS],
+    ),
+    (
         "system:serviceaccount:kube-system:endpointslicemirroring-controller",
         &[rule(ALL, "discovery.k8s.io", &["endpointslices"]), EVENTS],
     ),

@@ -1,0 +1,147 @@
+//! Addresses of Services of type LoadBalancer: of a configured pool, or the nodes' own.
+//!
+//! All load balancers are planned together (`plan.rs`), so that no two get the same address; the one worker writes
+//! what differs. What was assigned stands in `status.loadBalancer` and nowhere else: a restart reads it back. Nodes
+//! listen at the addresses that are theirs.
+
+mod plan;
+mod pool;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+pub use pool::{AddressRange, AddressRangeError};
+
+use super::Context;
+use super::runtime::key::Key;
+use super::runtime::metadata::Metadata;
+use super::runtime::recorder::reference;
+use super::runtime::worker::{Outcome, ReconcileError, unless_gone, work};
+use plan::Verdict;
+
+const NAME: &str = "service-lb-controller";
+
+/// Starts the controller.
+pub(super) fn start(context: Context) -> BoxFuture<'static, ()> {
+    Box::pin(run(context))
+}
+
+/// The one key there is: all load balancers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct All;
+
+impl std::fmt::Display for All {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("all")
+    }
+}
+
+struct Controller {
+    context: Context,
+    /// Why Services wait, as their events said it last.
+    told: Mutex<HashMap<Key, String>>,
+}
+
+async fn run(context: Context) {
+    let queue = context.queue();
+    let informers = &context.informers;
+    informers.services.synced().await;
+    informers.nodes.synced().await;
+    let [of_services, of_nodes] = [(); 2].map(|()| Arc::clone(&queue));
+    let _services = informers.services.subscribe(move |change| {
+        let mut both = change.both();
+        if both.any(|service| plan::is_ours(service) || !plan::assigned(service).is_empty()) {
+            of_services.add(All);
+        }
+    });
+    let _nodes = informers.nodes.subscribe(move |change| {
+        let addresses =
+            |node: Option<&Arc<Node>>| plan::node_addresses(node.map(AsRef::as_ref).into_iter());
+        if addresses(change.old) != addresses(change.new) {
+            of_nodes.add(All);
+        }
+    });
+    let stop = context.stop.clone();
+    let controller = Controller {
+        context,
+        told: Mutex::default(),
+    };
+    work(NAME, queue, 1, stop, |_| controller.reconcile()).await;
+}
+
+impl Controller {
+    async fn reconcile(&self) -> Outcome {
+        let informers = &self.context.informers;
+        let all = informers.services.all();
+        let nodes = informers.nodes.all();
+        let nodes = plan::node_addresses(nodes.iter().map(AsRef::as_ref));
+        let ours = all.iter().map(AsRef::as_ref).filter(|it| plan::is_ours(it));
+        let ours: Vec<&Service> = ours.collect();
+        let plan = plan::plan(&ours, &self.context.config.load_balancer_pool, &nodes);
+        let mut failure = Ok(None);
+        for service in &all {
+            let key = Key::of(&service.metadata);
+            let wanted = match plan.get(&key) {
+                Some(Verdict::Addresses(addresses)) => addresses.as_slice(),
+                Some(Verdict::Pending(why)) => {
+                    self.tell(service, &key, why);
+                    &[]
+                }
+                // Another class's addresses are its controller's.
+                None if is_balancer(service) => continue,
+                None => &[],
+            };
+            if plan::assigned(service) != wanted
+                && let Err(error) = self.write(service, &key, wanted).await
+            {
+                failure = Err(error);
+            }
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|key, _| matches!(plan.get(key), Some(Verdict::Pending(_))));
+        failure
+    }
+
+    /// Says once why a Service waits.
+    fn tell(&self, service: &Service, key: &Key, why: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(key.clone(), why.to_owned()).as_deref() != Some(why) {
+            let about = reference("v1", "Service", &service.metadata);
+            let reason = "AllocationFailed";
+            self.context.recorder.warning(about, reason, why.to_owned());
+        }
+    }
+
+    async fn write(
+        &self,
+        service: &Service,
+        key: &Key,
+        addresses: &[String],
+    ) -> Result<(), ReconcileError> {
+        let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        let ingress: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        let ingress = (!ingress.is_empty()).then_some(ingress);
+        let patch = json!({
+            "metadata": {"uid": service.metadata.uid()},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        let params = PatchParams::default();
+        let written = api
+            .patch_status(&key.name, &params, &Patch::Merge(&patch))
+            .await;
+        unless_gone(written)?;
+        Ok(())
+    }
+}
+
+fn is_balancer(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+        && !service.metadata.is_terminating()
+}
