@@ -10,12 +10,13 @@ import crypto from 'node:crypto';
 import fs from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { readKubeconfig } from './kubeconfig.mjs';
 import { Sessions } from './sessions.mjs';
 import { proxyRequest, proxyUpgrade } from './proxy.mjs';
-import { serveStream } from './stream.mjs';
+import { dropStreams, serveStream } from './stream.mjs';
 import { Synthetic } from './synthetic.mjs';
 
 const { values: flags } = parseArgs({
@@ -105,6 +106,9 @@ server.listen(Number(port), host, () => {
   console.log(`dashboard ${base}`);
   console.log(`login ${base}/login?code=${sessions.oneTimeCode()}`);
 });
-// Each line on stdin asks for one more login link, so that tests can sign in more than once.
-process.stdin.on('data', () => console.log(`login http://127.0.0.1:${server.address().port}/login?code=${sessions.oneTimeCode()}`));
-process.stdin.on('error', () => {});
+// Commands of tests on stdin: `link` asks for one more login link, `drop MS` closes all streams and refuses new ones for a while.
+createInterface({ input: process.stdin }).on('line', (line) => {
+  const [command, milliseconds] = line.split(' ');
+  if (command === 'drop') dropStreams(Number(milliseconds));
+  else console.log(`login http://127.0.0.1:${server.address().port}/login?code=${sessions.oneTimeCode()}`);
+});

@@ -16,7 +16,7 @@ describe('YAML', () => {
   it('takes Lists apart and names the line of an error', () => {
     const { objects, errors } = parseYaml('apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\nkind: Pod\n---\na: [\n');
     expect(objects.map((object) => object.metadata.name)).toEqual(['a']);
-    expect(errors.map((error) => error.line)).toEqual([6, 8]);
+    expect(errors.map((error) => error.line)).toEqual([6, 9]);
   });
   it('keeps what people edit, in kubectl’s order', () => {
     const object = { spec: { a: 1 }, status: { b: 2 }, kind: 'X', apiVersion: 'v1', metadata: { name: 'n', uid: 'u', resourceVersion: '1', managedFields: [] } };

@@ -3,6 +3,7 @@
 import type { ReactNode } from 'react';
 import type { KubeObject } from '../api/objects';
 import type { SortKey } from '../lib/compare';
+import { formatBytes, parseQuantity } from '../lib/quantity';
 import { printMap, printSelector } from '../lib/selector';
 import { healthOf } from './health';
 import { podHealth, readyCount, restarts } from './pod_status';
@@ -97,7 +98,7 @@ export const COLUMNS: Record<string, Column[]> = {
   '/nodes': [
     withKind('Node'),
     text('cpu', 'CPU', (object) => object.status?.allocatable?.cpu, { width: '5rem' }),
-    text('memory', 'Memory', (object) => object.status?.allocatable?.memory, { width: '8rem', wide: true }),
+    number('memory', 'Memory', (object) => parseQuantity(object.status?.allocatable?.memory), { width: '6.5rem', render: (object) => formatBytes(parseQuantity(object.status?.allocatable?.memory)) }),
     text('version', 'Version', (object) => object.status?.nodeInfo?.kubeletVersion, { wide: true }),
     text('runtime', 'Runtime', (object) => object.status?.nodeInfo?.containerRuntimeVersion, { wide: true }),
   ],

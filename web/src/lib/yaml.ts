@@ -35,11 +35,14 @@ export function parseYaml(text: string): Parsed {
     if (!('errors' in document)) continue;
     for (const error of document.errors) errors.push({ message: error.message.split('\n')[0]!, line: error.linePos?.[0].line ?? 1 });
     if (document.errors.length) continue;
-    const value: unknown = document.toJS({ maxAliasCount: 100 });
-    if (value === null || value === undefined) continue;
-    const start = document.range?.[0] ?? 0;
-    const line = text.slice(0, start).split('\n').length;
-    collect(value, line, objects, errors);
+    const line = text.slice(0, document.contents?.range?.[0] ?? 0).split('\n').length;
+    try {
+      const value: unknown = document.toJS({ maxAliasCount: 100 });
+      if (value !== null && value !== undefined) collect(value, line, objects, errors);
+    } catch (error) {
+      // Aliases that would grow without bound.
+      errors.push({ message: (error as Error).message, line });
+    }
   }
   return { objects, errors };
 }

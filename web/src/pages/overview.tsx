@@ -130,7 +130,7 @@ export default function Overview() {
       <div className="page-head"><h1>Overview{namespace && ` of ${namespace}`}</h1><span className="grow" /><Link className="button button-primary" to="/create">Create</Link></div>
       {failed?.error && <ErrorNote what="Not everything could be read, so this may not be all." error={failed.error} />}
       <Section title={issues.length ? `Needs attention (${issues.length})` : 'Needs attention'}><Issues issues={issues} loading={loading} /></Section>
-      <div className="cards">
+      <div className="cards cards-small">
         {counts.map(([label, count, to]) => <Link key={label} to={to} className="card"><div className="big">{count}</div>{label}</Link>)}
       </div>
       <div className="cards">

@@ -16,7 +16,7 @@ import { Help } from './help';
 import { useShortcuts } from './shortcuts';
 import { Palette } from '../search/palette';
 
-function Navigation({ open, onFollow }: { open: boolean; onFollow(): void }) {
+function Navigation({ open, onFollow, children }: { open: boolean; onFollow(): void; children: ReactNode }) {
   const { path } = useLocation();
   const namespace = useNamespace();
   const listable = useListable(namespace);
@@ -44,6 +44,7 @@ function Navigation({ open, onFollow }: { open: boolean; onFollow(): void }) {
           </ul>
         </div>
       ))}
+      <div className="side-foot stack">{children}</div>
     </nav>
   );
 }
@@ -82,16 +83,18 @@ export function Shell({ session, children }: { session: Session; children: React
   return (
     <div className="shell">
       <a className="skip" href="#page">Skip to the page</a>
-      <Navigation open={menu} onFollow={() => setMenu(false)} />
+      <Navigation open={menu} onFollow={() => setMenu(false)}>
+        <ThemePicker /><span className="faint wrap">{session.user.username}</span><Button onClick={() => void signOut()}>Sign out</Button>
+      </Navigation>
       <div className="main">
         <header className="top">
           <Button tone="quiet" className="menu-open" aria-expanded={menu} onClick={() => setMenu(!menu)}>Menu</Button>
           <NamespacePicker />
           <Button className="search-open" aria-label="Search" onClick={() => setOverlay('search')}><span>Search <span className="search-words">names, kinds, labels, actions</span></span><kbd>/</kbd></Button>
           <span className="grow" />
-          <ThemePicker />
+          <div className="top-only"><ThemePicker /></div>
           <span className="user-name faint" title={`Groups: ${session.user.groups.join(', ') || 'none'}. The session ends ${new Date(session.expires).toLocaleString()}.`}>{session.user.username}</span>
-          <Button tone="quiet" onClick={() => void signOut()}>Sign out</Button>
+          <Button tone="quiet" className="top-only" onClick={() => void signOut()}>Sign out</Button>
         </header>
         <ConnectionBanner />
         <main id="page" tabIndex={-1}><Boundary resetKey={path}><Suspense fallback={<Spinner />}>{children}</Suspense></Boundary></main>

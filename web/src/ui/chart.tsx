@@ -12,10 +12,10 @@ interface Props {
   times: number[];
   series: Series[];
   format(value: number): string;
-  /** Horizontal lines such as request and limit. */
   height?: number;
 }
 
+const SHORTEST = 180;
 const COLOURS = ['--chart-1', '--chart-2', '--chart-3', '--chart-4'];
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim() || '#888';
 
@@ -25,9 +25,10 @@ function optionsFor(width: number, { series, format, height = 150 }: Props): uPl
     width, height,
     cursor: { y: false },
     legend: { live: true },
-    scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] } },
+    // At least some minutes wide: a history that has just begun would else be a single tick.
+    scales: { x: { range: (_plot, low, high) => [Math.min(low, high - SHORTEST), high] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] } },
     axes: [{ ...axis, space: 70 }, { ...axis, size: 62, values: (_plot, splits) => splits.map(format) }],
-    series: [{}, ...series.map((entry, index) => ({ label: entry.label, stroke: colour(COLOURS[index % COLOURS.length]!), width: 2, dash: index > 0 && /limit|request/i.test(entry.label) ? [5, 4] : undefined, points: { show: false }, value: (_plot: uPlot, value: number | null) => (value === null || value === undefined ? '–' : format(value)) }))],
+    series: [{}, ...series.map((entry, index) => ({ label: entry.label, stroke: colour(COLOURS[index % COLOURS.length]!), width: 2, dash: index > 0 && /limit|request/i.test(entry.label) ? [5, 4] : undefined, points: { show: entry.values.length < 3, size: 5 }, value: (_plot: uPlot, value: number | null) => (value === null || value === undefined ? '–' : format(value)) }))],
   };
 }
 
