@@ -1,6 +1,7 @@
 // Passes requests and WebSocket upgrades on to the API server as the session's user.
 import https from 'node:https';
 import tls from 'node:tls';
+import { WebSocketServer } from 'ws';
 
 const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'cookie', 'host', 'origin', 'referer', 'x-windlass-request', 'authorization'];
 const agents = new WeakMap();
@@ -51,6 +52,22 @@ export function proxyRequest(upstream, session, request, response) {
   request.pipe(passed);
 }
 
+const refusals = new WebSocketServer({ noServer: true, handleProtocols: (offered) => [...offered][0] });
+/** A browser can't read the answer to a refused upgrade: it is told by accepting and closing with this code and the reason. */
+const UPGRADE_REFUSED = 4000;
+
+function refuseUpgrade(request, socket, head, answer) {
+  const body = answer.slice(answer.indexOf('\r\n\r\n') + 4);
+  const json = body.slice(body.indexOf('{'), body.lastIndexOf('}') + 1);
+  let reason = answer.split('\r\n')[0];
+  try {
+    reason = JSON.parse(json).message ?? reason;
+  } catch {
+    // No Status came with it: the status line has to do.
+  }
+  refusals.handleUpgrade(request, socket, head, (client) => client.close(UPGRADE_REFUSED, reason.slice(0, 120)));
+}
+
 export function proxyUpgrade(upstream, session, request, socket, head) {
   const { cert, key } = session.token ? {} : upstream.admin;
   const peer = tls.connect({ host: upstream.host, port: upstream.port, ca: upstream.ca, cert, key, ALPNProtocols: ['http/1.1'] }, () => {
@@ -58,8 +75,17 @@ export function proxyUpgrade(upstream, session, request, socket, head) {
     if (session.token) headers.push(['authorization', `Bearer ${session.token}`]);
     const lines = [`GET ${upstreamPath(request.url)} HTTP/1.1`, `host: ${upstream.host}:${upstream.port}`, ...headers.map(([name, value]) => `${name}: ${value}`)];
     peer.write(`${lines.join('\r\n')}\r\n\r\n`);
-    peer.write(head);
-    peer.pipe(socket).pipe(peer);
+  });
+  peer.once('data', (first) => {
+    if (first.toString('latin1', 0, 12).endsWith(' 101')) {
+      socket.write(first);
+      peer.write(head);
+      return peer.pipe(socket).pipe(peer);
+    }
+    // The body may come in a second piece: a short wait for it, then the refusal is told.
+    let answer = first.toString();
+    peer.on('data', (more) => (answer += more));
+    return setTimeout(() => refuseUpgrade(request, socket, head, answer), 50);
   });
   peer.on('error', () => socket.destroy());
   socket.on('error', () => peer.destroy());

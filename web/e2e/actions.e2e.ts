@@ -56,7 +56,7 @@ describe('a Deployment', () => {
 
   it('pauses and resumes', async () => {
     await confirm('pause', 'Pause');
-    await page.getByText('Paused').waitFor();
+    await page.locator('.badge').getByText('Paused').first().waitFor();
     expect((await web()).spec.paused).toBe(true);
     await confirm('resume', 'Resume');
     await until('resumed', async () => !(await web()).spec.paused);
@@ -87,6 +87,7 @@ describe('YAML', () => {
   const type = async (find: string, replacement: string) => {
     // Through the editor's own text, so that its change handler runs.
     await page.locator('.cm-line').filter({ hasText: find }).first().click();
+    // Home stops behind the indentation.
     await page.keyboard.press('Home');
     await page.keyboard.press('Shift+End');
     await page.keyboard.type(replacement);
@@ -100,7 +101,7 @@ describe('YAML', () => {
 
   it('is changed after a dry run and a difference', async () => {
     await edit();
-    await type('a: "1"', '  a: changed');
+    await type('a: "1"', 'a: changed');
     await page.getByRole('button', { name: 'Review changes' }).click();
     await page.getByRole('dialog').locator('.diff-added').filter({ hasText: 'changed' }).waitFor();
     await inDialog('Apply').click();
@@ -109,7 +110,7 @@ describe('YAML', () => {
 
   it('says what the server refuses, and changes nothing', async () => {
     await edit();
-    await type('name: edited', '  name: other');
+    await type('name: edited', 'name: other');
     await page.getByRole('button', { name: 'Review changes' }).click();
     await page.getByRole('alert').getByText('Not applied.').waitFor();
     await page.getByRole('dialog').waitFor({ state: 'detached' });
@@ -117,7 +118,7 @@ describe('YAML', () => {
 
   it('merges a change that others made meanwhile', async () => {
     await edit();
-    await type('a: changed', '  a: mine');
+    await type('a: changed', 'a: mine');
     await api(page, 'PATCH', path(), { data: { e: 'theirs' } }, MERGE);
     await page.getByText('It has changed on the server since you began', { exact: false }).waitFor();
     await page.getByRole('button', { name: 'Review changes' }).click();
@@ -130,7 +131,7 @@ describe('YAML', () => {
 
   it('marks lines that both changed', async () => {
     await edit();
-    await type('a: mine', '  a: mine again');
+    await type('a: mine', 'a: mine again');
     await api(page, 'PATCH', path(), { data: { a: 'theirs' } }, MERGE);
     await page.getByText('It has changed on the server since you began', { exact: false }).waitFor();
     await page.getByRole('button', { name: 'Review changes' }).click();
@@ -173,7 +174,7 @@ describe('other actions', () => {
     await until('its ReplicaSet', async () => (await sets()).length === 1);
     await go(`/object/apps/deployments/${namespace}/orphaned`);
     await action('delete').click();
-    await page.getByLabel(/orphan/).check();
+    await page.getByRole('radio', { name: /orphan/ }).check();
     await inDialog('Delete Deployment').click();
     await page.getByText('was deleted on the server', { exact: false }).waitFor();
     expect((await sets())[0].metadata.ownerReferences ?? []).toEqual([]);
@@ -183,7 +184,7 @@ describe('other actions', () => {
     const node = (await read('/api/v1/nodes')).items[0].metadata.name as string;
     await go(`/object/core/nodes/-/${node}`);
     await confirm('cordon', 'Cordon');
-    await page.getByText('Cordoned').waitFor();
+    await page.locator('.badge').getByText('Cordoned').first().waitFor();
     await action('drain').click();
     await inDialog('Drain node').click();
     await page.getByRole('dialog').getByText('Done.').waitFor();

@@ -1,7 +1,9 @@
 // exec and attach over a WebSocket with subprotocol v5.channel.k8s.io: the first byte of a message is its channel.
-// A browser can't read why an upgrade was refused, so when that happens the same path is asked by plain HTTP for its Status.
+// A browser can't read why an upgrade was refused: the dashboard's server accepts then and closes with code 4000 and the
+// reason. Where it does not, the same path is asked by plain HTTP for its Status.
 import { ApiError, errorOf } from './client';
 
+const UPGRADE_REFUSED = 4000;
 const CHANNEL = { stdin: 0, stdout: 1, stderr: 2, error: 3, resize: 4, close: 255 };
 
 export interface Terminal {
@@ -71,7 +73,8 @@ export function openTerminal(target: TerminalTarget, sink: TerminalSink): Termin
     const status = JSON.parse(new TextDecoder().decode(body)) as { status?: string; message?: string };
     return end(status.status === 'Success' ? 'The program ended.' : (status.message ?? 'The program failed.'), status.status !== 'Success');
   };
-  socket.onclose = () => {
+  socket.onclose = (event) => {
+    if (event.code === UPGRADE_REFUSED) return end(event.reason || 'The server refused.', true);
     if (opened) return end('The connection was closed.', true);
     void whyRefused(path).then((message) => end(message, true));
   };
