@@ -157,7 +157,7 @@ describe('other actions', () => {
     await confirm('suspend', 'Suspend');
     await confirm('unsuspend', 'Resume');
     await confirm('trigger', 'Run now');
-    await page.locator('.tree').getByRole('link', { name: /^nightly-manual-/ }).waitFor();
+    await page.locator('.tree').getByRole('link', { name: /^nightly-manual-/ }).first().waitFor();
   });
 
   it('a pod is deleted', async () => {

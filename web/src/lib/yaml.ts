@@ -5,8 +5,9 @@ import type { KubeObject } from '../api/objects';
 const ORDER = ['apiVersion', 'kind', 'metadata', 'type', 'data', 'stringData', 'spec', 'status'];
 const rank = (key: string) => (ORDER.indexOf(key) + 1 || ORDER.length + 1);
 
+/** Keys are sorted, as kubectl prints them: the server keeps the order of whoever wrote, which would show as a difference. */
 export function toYaml(object: unknown): string {
-  const document = new Document(object, { aliasDuplicateObjects: false });
+  const document = new Document(object, { aliasDuplicateObjects: false, sortMapEntries: true });
   if (isMap(document.contents)) {
     document.contents.items.sort((left, right) => rank(String(left.key)) - rank(String(right.key)));
   }
