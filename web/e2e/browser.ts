@@ -51,12 +51,21 @@ function stopped(child: ChildProcess): Promise<void> {
 
 export const launch = (): Promise<Browser> => chromium.launch({ executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium', args: FLAGS });
 
+/** Tells every refusal of the Content-Security-Policy, but for style attributes that Chromium's own editing of an editable line tries to set. */
+function reportViolations() {
+  document.addEventListener('securitypolicyviolation', (event) => {
+    const target = event.target as Element;
+    if (event.violatedDirective === 'style-src-attr' && target.closest?.('.cm-content')) return;
+    console.warn(`Refused by policy: ${event.violatedDirective} on ${location.pathname} at ${target.outerHTML?.slice(0, 200)}`);
+  });
+}
+
 /** Problems that a page met: thrown errors, and whatever the Content-Security-Policy refused. */
 export function watchProblems(page: Page): string[] {
   const problems: string[] = [];
   page.on('pageerror', (error) => problems.push(`thrown: ${error.message}`));
   page.on('console', (message) => {
-    if (/Content Security Policy|Maximum update depth|unique "key"/.test(message.text())) problems.push(message.text());
+    if (/^Refused by policy|Maximum update depth|unique "key"/.test(message.text())) problems.push(message.text());
   });
   return problems;
 }
@@ -72,6 +81,7 @@ export async function openPage(browser: Browser, server: Server, options: { toke
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT);
   const problems = watchProblems(page);
+  await page.addInitScript(reportViolations);
   if (options.token) {
     await page.goto(`${server.url}/signin`);
     await page.getByLabel('Bearer token').fill(options.token);

@@ -1,7 +1,7 @@
 // A table that draws only the rows in view: sorts, moves by arrow keys, opens with Enter. Rows have one height.
 //
 // Invariant: the focused row is kept by key, not by index, so that it stays under the cursor while rows come and go.
-import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent, type ReactNode } from 'react';
+import { memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent, type MouseEvent, type ReactNode } from 'react';
 import { compareKeys, type SortKey } from '../lib/compare';
 import { rowWindow, scrollToRow } from '../lib/windowing';
 
@@ -64,6 +64,11 @@ export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, em
     scroller.current?.style.setProperty('--columns-narrow', narrow);
   }, [template, narrow]);
 
+  const latestOpen = useRef(onOpen);
+  useEffect(() => {
+    latestOpen.current = onOpen;
+  });
+  const open = useCallback((row: T) => latestOpen.current?.(row), []);
   const focusIndex = focusKey === undefined ? -1 : sorted.findIndex((row) => keyOf(row) === focusKey);
   const move = useCallback((index: number) => {
     const row = sorted[Math.max(0, Math.min(sorted.length - 1, index))];
@@ -99,11 +104,7 @@ export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, em
             {sorted.slice(windowed.first, windowed.last).map((row, offset) => {
               const index = windowed.first + offset;
               const key = keyOf(row);
-              return (
-                <div key={key} id={`row-${index}`} role="row" aria-rowindex={index + 2} aria-selected={key === focusKey} className={`row ${key === focusKey ? 'row-focused' : ''} ${onOpen ? 'row-open' : ''} ${rowClass?.(row) ?? ''}`} onClick={(event) => { if (!(event.target as HTMLElement).closest('a,button') && !getSelection()?.toString()) onOpen?.(row); }}>
-                  {columns.map((column) => <Cell key={column.id} column={column} row={row} />)}
-                </div>
-              );
+              return <Row key={key} row={row} index={index} columns={columns} focused={key === focusKey} opens={!!onOpen} extra={rowClass?.(row)} open={open} />;
             })}
           </div>
         </div>
@@ -112,6 +113,32 @@ export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, em
     </div>
   );
 }
+
+interface RowProps<T> {
+  row: T;
+  index: number;
+  columns: TableColumn<T>[];
+  focused: boolean;
+  opens: boolean;
+  extra?: string;
+  open(row: T): void;
+}
+
+function PlainRow<T>({ row, index, columns, focused, opens, extra, open }: RowProps<T>) {
+  const onClick = (event: MouseEvent) => {
+    const inner = (event.target as HTMLElement).closest('a,button');
+    // A click that ends a selection of text is no wish to leave.
+    if (!inner && !getSelection()?.toString()) open(row);
+  };
+  return (
+    <div id={`row-${index}`} role="row" aria-rowindex={index + 2} aria-selected={focused} className={`row ${focused ? 'row-focused' : ''} ${opens ? 'row-open' : ''} ${extra ?? ''}`} onClick={onClick}>
+      {columns.map((column) => <Cell key={column.id} column={column} row={row} />)}
+    </div>
+  );
+}
+
+/** Rows that did not change are not drawn again while others scroll by: objects are replaced, never changed in place. */
+const Row = memo(PlainRow) as typeof PlainRow;
 
 function Cell<T>({ column, row }: { column: TableColumn<T>; row: T }) {
   const value = column.value(row);
