@@ -6,6 +6,7 @@
 mod apply;
 mod cmd;
 mod connection;
+mod dashboard;
 mod data_dir;
 mod logging;
 mod node;

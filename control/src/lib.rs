@@ -31,6 +31,7 @@ pub use control_plane::{ControlPlane, NODE_CLIENT, StartError, data_file};
 pub use controllers::runtime::clock::Clock;
 pub use controllers::{AddressRange, AddressRangeError};
 pub use file_kind::WrongKind;
+pub use server::dashboard;
 
 /// The Kubernetes version whose API this is.
 pub const VERSION: &str = "v1.35.0";

@@ -12,7 +12,7 @@ use windlass_control::{AddressRange, Config, ControlPlane};
 use super::audit_options::AuditOptions;
 use super::identity_options::IdentityOptions;
 use crate::data_dir::{DataDir, kubeconfig_in};
-use crate::output;
+use crate::{dashboard, output};
 
 /// Arguments of `windlass server`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,10 @@ pub(crate) struct Args {
     data_dir: DataDir,
     #[command(flatten)]
     control_plane: ControlPlaneOptions,
+    /// Serve the dashboard at this address, with the API's certificate; users sign in with a token or a client
+    /// certificate.
+    #[arg(long, value_name = "ADDR:PORT")]
+    dashboard_listen: Option<SocketAddr>,
 }
 
 /// How a control plane is run.
@@ -127,9 +131,13 @@ pub(super) fn place(option: &str, path: Option<&PathBuf>) -> String {
 
 /// Runs until interrupted.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let plane = start(&args.data_dir, &args.control_plane).await?;
+    let mut plane = start(&args.data_dir, &args.control_plane).await?;
     output::step(&format!("the API serves at https://{}", plane.address()));
     print_kubeconfig(&args.data_dir)?;
+    if let Some(address) = args.dashboard_listen {
+        let address = dashboard::serve(&mut plane, address).await?;
+        output::step(&format!("the dashboard is at https://{address}"));
+    }
     interrupted().await?;
     output::step("stopping");
     plane.shutdown().await;

@@ -25,7 +25,7 @@ use crate::apply::{Applied, Applier, Options, in_order};
 use crate::cmd::server::{self, ControlPlaneOptions, interrupted};
 use crate::data_dir::DataDir;
 use crate::node::{self, NodeConfig, NodeOptions};
-use crate::{object_files, output, readiness};
+use crate::{dashboard, object_files, output, readiness};
 
 /// Arguments of `windlass up`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,12 @@ pub(crate) struct Args {
     control_plane: ControlPlaneOptions,
     #[command(flatten)]
     node: NodeOptions,
+    /// Address of the dashboard, which is of loopback; port 0 picks a port.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    dashboard_listen: SocketAddr,
+    /// Serve no dashboard.
+    #[arg(long)]
+    no_dashboard: bool,
     /// How long to wait for the workloads, such as `30s`; 0s does not wait.
     #[arg(long, value_name = "DURATION", default_value = "2m")]
     wait: SignedDuration,
@@ -63,12 +69,23 @@ impl Node {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let files = object_files::read(&args.files)?;
     let started = Instant::now();
-    let plane = server::start(&args.data_dir, &args.control_plane).await?;
+    let mut plane = server::start(&args.data_dir, &args.control_plane).await?;
     took(
         &format!("the API serves at https://{}", plane.address()),
         started,
     );
     server::print_kubeconfig(&args.data_dir)?;
+    if !args.no_dashboard {
+        let link = dashboard::serve_locally(&mut plane, args.dashboard_listen).await;
+        let link = match link {
+            Ok(link) => link,
+            Err(error) => {
+                plane.shutdown().await;
+                return Err(error);
+            }
+        };
+        output::step(&format!("the dashboard, by a link that works once: {link}"));
+    }
     let node = match start_node(&args, &plane).await {
         Ok(node) => node,
         Err(error) => {

@@ -23,6 +23,7 @@ use crate::registry::{NotInSchema, Registry};
 use crate::server::audit::{AuditOptions, AuditOptionsError};
 use crate::server::authn::{AuthenticationError, Authenticator, Incomplete};
 use crate::server::connect::NodeConnector;
+use crate::server::dashboard::{Dashboard, Files};
 use crate::server::listener::{self, ListenError};
 use crate::server::tls::Tls;
 use crate::server::{ApiServer, Parts, in_process};
@@ -234,7 +235,7 @@ impl ControlPlane {
             writers: None,
             stop_writers: CancellationToken::new(),
         };
-        let tls = Arc::clone(&plane.endpoint.tls);
+        let tls = Some(Arc::clone(&plane.endpoint.tls));
         let serve = listener::serve(listener, tls, Arc::clone(&plane.server), plane.stop.clone());
         plane.parts.spawn(serve);
         if let Some(writers) = writers {
@@ -327,6 +328,26 @@ impl ControlPlane {
     /// When the certificate cannot be made.
     pub fn admin_kubeconfig(&self) -> Result<String, PkiError> {
         self.endpoint.admin_kubeconfig()
+    }
+
+    /// Serves the dashboard at `address`, with the API's certificate if `secure`; answers it, and where it is.
+    ///
+    /// # Errors
+    /// [`ListenError`]: the address cannot be listened on.
+    pub async fn serve_dashboard(
+        &mut self,
+        address: SocketAddr,
+        secure: bool,
+        files: Files,
+    ) -> Result<(Arc<Dashboard>, SocketAddr), ListenError> {
+        let listener = listener::bind(address).await?;
+        let bind_error = |source| ListenError::Bind { address, source };
+        let local = listener.local_addr().map_err(bind_error)?;
+        let dashboard = Dashboard::new(Arc::clone(&self.server), files, secure);
+        let tls = secure.then(|| Arc::clone(&self.endpoint.tls));
+        let serve = listener::serve(listener, tls, Arc::clone(&dashboard), self.stop.clone());
+        self.parts.spawn(serve);
+        Ok((dashboard, local))
     }
 
     /// Stops everything in order and returns once the data file is closed, whoever still holds a client: its writes

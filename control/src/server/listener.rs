@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::ApiServer;
+use super::authn::PeerCertificate;
+use super::peers::Peers;
 use super::tls::{Accept, Tls};
 
 /// A client gets this long to finish its handshake.
@@ -34,6 +37,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The client's end of a connection, as an extension of its requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAddress(pub(super) SocketAddr);
+
+/// What requests are answered by.
+pub(crate) trait Responder: Send + Sync + 'static {
+    /// What strangers may cost.
+    fn peers(&self) -> &Arc<Peers>;
+
+    /// Answers a request. Never fails: an error is a response.
+    fn respond(self: Arc<Self>, request: Request<Body>) -> impl Future<Output = Response> + Send;
+}
 
 /// Why the API cannot be served.
 #[derive(Debug, Error)]
@@ -61,11 +73,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| ListenError::Bind { address, source })
 }
 
-/// Serves connections until `stop`.
-pub async fn serve(
+/// Serves connections until `stop`, without TLS if there is none.
+pub(crate) async fn serve<S: Responder>(
     listener: TcpListener,
-    tls: Arc<Tls>,
-    server: Arc<ApiServer>,
+    tls: Option<Arc<Tls>>,
+    server: Arc<S>,
     stop: CancellationToken,
 ) {
     let graceful = Arc::new(GracefulShutdown::new());
@@ -80,11 +92,12 @@ pub async fn serve(
                     tracing::debug!(%peer, "refused: too many connections");
                     continue;
                 };
-                let (tls, server) = (tls.accept(), Arc::clone(&server));
+                let tls = tls.as_ref().map(|tls| tls.accept());
+                let server = Arc::clone(&server);
                 let watcher = graceful.watcher();
                 tokio::spawn(async move {
                     let peer = PeerAddress(peer);
-                    if let Err(error) = connection(stream, peer, &tls, server, watcher).await {
+                    if let Err(error) = accept(stream, peer, tls, server, watcher).await {
                         tracing::debug!(peer = %peer.0, error, "connection ended");
                     }
                     drop(connected);
@@ -108,16 +121,19 @@ pub async fn serve(
     }
 }
 
-async fn connection(
+async fn accept<S: Responder>(
     stream: TcpStream,
     address: PeerAddress,
-    tls: &Accept,
-    server: Arc<ApiServer>,
-    watcher: hyper_util::server::graceful::Watcher,
+    tls: Option<Arc<Accept>>,
+    server: Arc<S>,
+    watcher: Watcher,
 ) -> Result<(), String> {
     stream
         .set_nodelay(true)
         .map_err(|error| error.to_string())?;
+    let Some(tls) = tls else {
+        return connection(stream, address, None, server, watcher).await;
+    };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
     let stream = handshake
@@ -125,6 +141,16 @@ async fn connection(
         .map_err(|error| format!("handshake: {error}"))?;
     let certificates = stream.get_ref().1.peer_certificates();
     let peer = certificates.and_then(|chain| tls.read(chain));
+    connection(stream, address, peer, server, watcher).await
+}
+
+async fn connection<S: Responder>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    address: PeerAddress,
+    peer: Option<PeerCertificate>,
+    server: Arc<S>,
+    watcher: Watcher,
+) -> Result<(), String> {
     let head = server.peers().limits().head;
     let service = service_fn(move |request: Request<Incoming>| {
         let server = Arc::clone(&server);

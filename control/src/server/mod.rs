@@ -21,6 +21,7 @@ pub mod authz;
 pub mod codec;
 mod compression;
 pub mod connect;
+pub mod dashboard;
 mod discovery;
 mod health;
 pub mod in_process;
@@ -59,7 +60,7 @@ use authz::Grounds;
 use connect::NodeConnector;
 use health::Health;
 use limits::{Class, Limits};
-use listener::PeerAddress;
+use listener::{PeerAddress, Responder};
 use metrics::Metrics;
 use openapi::OpenApi;
 use peers::{PeerLimits, Peers};
@@ -162,10 +163,6 @@ impl ApiServer {
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.authenticator
-    }
-
-    fn peers(&self) -> &Arc<Peers> {
-        &self.peers
     }
 
     /// The way to node agents.
@@ -355,6 +352,16 @@ impl ApiServer {
         let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         Ok(response)
+    }
+}
+
+impl Responder for ApiServer {
+    fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    async fn respond(self: Arc<Self>, request: Request<Body>) -> Response {
+        Self::respond(self, request).await
     }
 }
 

@@ -40,7 +40,7 @@ impl Default for PeerLimits {
 
 /// The addresses that are known.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(crate) struct Peers {
     limits: PeerLimits,
     known: Mutex<HashMap<IpAddr, Peer>>,
 }
@@ -55,7 +55,7 @@ struct Peer {
 
 /// An open connection; it counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Connected {
+pub(crate) struct Connected {
     peers: Arc<Peers>,
     address: IpAddr,
 }

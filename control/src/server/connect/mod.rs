@@ -20,7 +20,7 @@ mod port_forward;
 mod proxy;
 mod remote_command;
 mod stats;
-mod upgrade;
+pub(super) mod upgrade;
 
 pub(crate) use proxy::Proxied;
 pub(crate) use remote_command::RemoteCommand;

@@ -39,7 +39,7 @@ pub(super) fn required(context: &Context) -> Result<OnUpgrade, ApiError> {
 }
 
 /// Answers `101 Switching Protocols` and runs `serve` on the connection.
-pub(super) fn switch<F: Future<Output = ()> + Send>(
+pub(crate) fn switch<F: Future<Output = ()> + Send>(
     upgrade: OnUpgrade,
     headers: HeaderMap,
     serve: impl FnOnce(Connection) -> F + Send + 'static,
