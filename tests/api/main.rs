@@ -12,6 +12,7 @@ mod access;
 mod apply;
 mod conformance;
 mod create;
+mod dashboard;
 mod delete;
 mod discovery;
 mod identity;

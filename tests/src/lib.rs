@@ -203,6 +203,11 @@ impl Cluster {
         &self.plane
     }
 
+    /// The control plane, to add to.
+    pub fn plane_mut(&mut self) -> &mut ControlPlane {
+        &mut self.plane
+    }
+
     /// A directory of the test's own.
     #[must_use]
     pub fn directory(&self) -> &Path {

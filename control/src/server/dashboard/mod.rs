@@ -297,7 +297,10 @@ impl Caller {
         }
         let user = body.pointer_mut("/status/userInfo").map(Value::take);
         // Somebody whom the API does not know is anonymous to it.
-        let user = user.filter(|user| user["username"] != "system:anonymous");
+        let user = user.filter(|user| {
+            user.get("username")
+                .is_some_and(|name| name != "system:anonymous")
+        });
         user.ok_or(Refusal::NoSession)
     }
 }
@@ -305,7 +308,7 @@ impl Caller {
 async fn who(caller: Caller) -> Result<Response, Refusal> {
     let user = caller.review().await?;
     let told = json!({
-        "user": {"username": user["username"], "groups": user["groups"]},
+        "user": {"username": user.get("username"), "groups": user.get("groups")},
         "expires": caller.expires.map(format_seconds),
         "version": crate::VERSION,
     });
