@@ -32,7 +32,7 @@ const time = (id: string, title: string, value: (object: KubeObject) => string |
 });
 
 const status: Column = {
-  id: 'status', title: 'Status', width: 'minmax(9.5rem, 1fr)',
+  id: 'status', title: 'Status', width: 'minmax(10.5rem, 1fr)',
   value: (object) => healthOf(object)?.text,
   render: (object) => <HealthBadge health={healthOf(object)} />,
 };
