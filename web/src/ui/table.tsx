@@ -108,8 +108,8 @@ export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, em
             })}
           </div>
         </div>
-        {sorted.length === 0 && empty}
       </div>
+      {sorted.length === 0 && empty && <div className="table-empty">{empty}</div>}
     </div>
   );
 }
