@@ -1,8 +1,11 @@
 // Bad days: used links, wrong tokens, ended sessions, lost connections, restarted servers, users with few rights.
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import type { Browser } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { api, launch, openPage, startServer, type Opened, type Server } from './browser';
-import { configMap, makeNamespace, removeNamespace, tokenFor } from './cluster';
+import { configMap, makeNamespace, removeNamespace, startCluster, tokenFor, until } from './cluster';
 
 let server: Server;
 let browser: Browser;
@@ -108,6 +111,29 @@ describe('a user who may only read', () => {
     await page.getByLabel(/^Namespace/).waitFor();
     await page.goto(`${server.url}/list/core/configmaps?ns=*`);
     await page.getByRole('alert').getByText('You may not list this.').waitFor();
+  });
+});
+
+describe.skipIf(!process.env['WINDLASS_BIN'])('an API server that is killed and started again', () => {
+  it('is waited for; the list is true again without a reload', async () => {
+    const data = fs.mkdtempSync(path.join(os.tmpdir(), 'windlass-e2e-'));
+    const own = await startCluster(data);
+    const front = await startServer([], own.kubeconfig);
+    const page = await open({}, front);
+    await page.goto(`${front.url}/list/core/configmaps?ns=default`);
+    await page.getByRole('link', { name: 'kube-root-ca.crt' }).waitFor();
+    await api(page, 'POST', '/api/v1/namespaces/default/configmaps', configMap('before'));
+    await page.getByRole('link', { name: 'before' }).waitFor();
+    await own.kill();
+    await page.getByText('not live', { exact: false }).first().waitFor();
+    await page.getByRole('link', { name: 'before' }).waitFor();
+    const again = await startCluster(data, own.port);
+    await until('the API again', async () => (await api(page, 'POST', '/api/v1/namespaces/default/configmaps', configMap('after'))).code === 201);
+    await page.getByRole('link', { name: 'after' }).waitFor();
+    await page.getByText('not live', { exact: false }).waitFor({ state: 'detached' });
+    await front.stop();
+    await again.kill();
+    fs.rmSync(data, { recursive: true, force: true });
   });
 });
 

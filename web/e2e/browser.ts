@@ -19,8 +19,7 @@ export interface Server {
   stop(): Promise<void>;
 }
 
-export async function startServer(extra: string[] = []): Promise<Server> {
-  const kubeconfig = process.env['WINDLASS_KUBECONFIG'];
+export async function startServer(extra: string[] = [], kubeconfig = process.env['WINDLASS_KUBECONFIG']): Promise<Server> {
   if (!kubeconfig) throw new Error('set WINDLASS_KUBECONFIG to the kubeconfig of a cluster that may be changed');
   const script = fileURLToPath(new URL('../dev/server.mjs', import.meta.url));
   const child = spawn(process.execPath, [script, '--kubeconfig', kubeconfig, ...extra], { stdio: ['pipe', 'pipe', 'inherit'] });

@@ -55,6 +55,7 @@ describe('WatchStore', () => {
     stream.handler!.event({ type: 'BOOKMARK', object: { metadata: { name: '', resourceVersion: '9' } } });
     await settle();
     expect(names(store)).toEqual(['b']);
+    await vi.advanceTimersByTimeAsync(60_000);
     stream.handler!.end(null);
     expect(stream.opened.at(-1)).toContain('resourceVersion=9');
   });
@@ -87,6 +88,17 @@ describe('WatchStore', () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect(store.snapshot.phase).toBe('live');
     expect(store.snapshot.error).toBeUndefined();
+  });
+
+  it('does not storm a server whose watches end at once', async () => {
+    const { store, stream } = setUp([{ metadata: { resourceVersion: '5' }, items: [] }]);
+    await settle();
+    stream.handler!.end(null);
+    expect(store.snapshot.phase).toBe('reconnecting');
+    expect(stream.opened).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(stream.opened).toHaveLength(2);
+    expect(store.snapshot.phase).toBe('live');
   });
 
   it('tells its readers of a burst once', async () => {

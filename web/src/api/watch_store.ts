@@ -37,6 +37,7 @@ export class WatchStore implements WatchHandler {
   #notifyTimer: ReturnType<typeof setTimeout> | undefined;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #stopped = true;
+  #watchedAt = 0;
   /** Distinguishes a list under way from one that a restart made obsolete. */
   #run = 0;
 
@@ -105,6 +106,7 @@ export class WatchStore implements WatchHandler {
 
   #watch() {
     this.#close?.();
+    this.#watchedAt = Date.now();
     const query = `watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#resourceVersion)}`;
     this.#close = this.stream.open(withQuery(this.path, query), this);
   }
@@ -124,9 +126,11 @@ export class WatchStore implements WatchHandler {
     const error = status && errorOf(status.code ?? 0, status, 'the watch ended');
     if (error?.gone) return void this.#list();
     if (error && (error.code === 403 || error.code === 404)) return this.#failed(error);
-    // Servers end watches after a while by design; a pause only when it ended with an error.
-    if (!error) return this.#watch();
-    this.#retryTimer = setTimeout(() => this.#stopped || this.#watch(), RETRY);
+    // Servers end watches after a while by design. One that ends with an error, or as soon as it began, waits: its
+    // server may be down, and asking at once would be a storm.
+    if (!error && Date.now() - this.#watchedAt > RETRY) return this.#watch();
+    this.#publish('reconnecting', this.objects);
+    this.#retryTimer = setTimeout(() => this.#stopped || this.restored(), RETRY);
   }
 
   lost() {

@@ -32,7 +32,7 @@ const time = (id: string, title: string, value: (object: KubeObject) => string |
 });
 
 const status: Column = {
-  id: 'status', title: 'Status', width: 'minmax(7rem, 1fr)',
+  id: 'status', title: 'Status', width: 'minmax(11.5rem, 1fr)',
   value: (object) => healthOf(object)?.text,
   render: (object) => <HealthBadge health={healthOf(object)} />,
 };
@@ -61,7 +61,7 @@ export const COLUMNS: Record<string, Column[]> = {
     number('ready', 'Ready', (pod) => readyCount(pod)[0] / Math.max(1, readyCount(pod)[1]), { render: (pod) => readyCount(pod).join('/'), width: '4.5rem' }),
     number('restarts', 'Restarts', restarts, { width: '5.5rem' }),
     text('ip', 'IP', (pod) => pod.status?.podIP, { wide: true, width: '8rem' }),
-    text('node', 'Node', (pod) => pod.spec?.nodeName, { wide: true, width: 'minmax(5rem, 0.7fr)' }),
+    text('node', 'Node', (pod) => pod.spec?.nodeName, { wide: true, width: 'minmax(5rem, 0.4fr)' }),
   ],
   'apps/deployments': [
     withKind('Deployment'),

@@ -15,10 +15,10 @@ import { Button, Empty, ErrorNote, Link, Spinner, Tag } from '../ui/basics';
 import { Table } from '../ui/table';
 import type { PageProps } from './table';
 
-const namespaceColumn: Column = { id: 'namespace', title: 'Namespace', width: 'minmax(5rem, 0.8fr)', value: (object) => object.metadata.namespace, wide: true };
+const namespaceColumn: Column = { id: 'namespace', title: 'Namespace', width: 'minmax(6rem, 0.6fr)', value: (object) => object.metadata.namespace, wide: true };
 
 function nameColumn(resource: Resource): Column {
-  return { id: 'name', title: 'Name', width: 'minmax(9rem, 2fr)', value: (object) => object.metadata.name, render: (object) => <Link to={linkOf(resource.group, resource.resource, object)} title={object.metadata.name}>{object.metadata.name}</Link> };
+  return { id: 'name', title: 'Name', width: 'minmax(9rem, 3fr)', value: (object) => object.metadata.name, render: (object) => <Link to={linkOf(resource.group, resource.resource, object)} title={object.metadata.name}>{object.metadata.name}</Link> };
 }
 
 function textOf(object: KubeObject, columns: Column[]): string {

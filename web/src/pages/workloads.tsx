@@ -40,7 +40,7 @@ const COLUMNS: TableColumn<Row>[] = [
   { id: 'name', title: 'Name', width: 'minmax(9rem, 1.5fr)', value: (row) => row.object.metadata.name, render: (row) => <Link to={linkOf(row.group, row.resource, row.object)}>{row.object.metadata.name}</Link> },
   { id: 'kind', title: 'Kind', width: '7.5rem', value: (row) => row.kind, wide: true },
   { id: 'namespace', title: 'Namespace', value: (row) => row.object.metadata.namespace, wide: true },
-  { id: 'health', title: 'Status', width: 'minmax(8rem, 1fr)', value: (row) => WORST_FIRST[healthOf(row.object, row.kind)?.level ?? 'idle'], render: (row) => <HealthBadge health={healthOf(row.object, row.kind)} /> },
+  { id: 'health', title: 'Status', width: 'minmax(11.5rem, 1fr)', value: (row) => WORST_FIRST[healthOf(row.object, row.kind)?.level ?? 'idle'], render: (row) => <HealthBadge health={healthOf(row.object, row.kind)} /> },
   { id: 'replicas', title: 'Ready', width: '6rem', value: replicas },
   { id: 'images', title: 'Images', width: 'minmax(8rem, 2fr)', value: (row) => imagesOf(row.object), wide: true },
   { id: 'age', title: 'Age', width: '5rem', value: (row) => -Date.parse(row.object.metadata.creationTimestamp ?? ''), render: (row) => <RelativeTime time={row.object.metadata.creationTimestamp} /> },

@@ -2,7 +2,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'react';
 import { LONGEST_SHOWN, matcher, type LogLine } from '../lib/logs';
 import { rowWindow } from '../lib/windowing';
-import { Button } from '../ui/basics';
+import { Button, Empty } from '../ui/basics';
 
 const LINE = 20;
 /** Wrapped lines have no fixed height, so only the newest are drawn then. */
@@ -42,6 +42,7 @@ export function LogView({ lines, search, onlyMatches, timestamps, sources, wrap 
   return (
     <>
       <div ref={ref} className={wrap ? 'log-view log-wrapped' : 'log-view'} role="log" aria-label="Log lines" tabIndex={0} onScroll={onScroll}>
+        {shown.length === 0 && <Empty title={lines.length ? 'No line matches.' : 'No lines yet.'} />}
         <div style={{ height: windowed.height }}><div style={{ transform: windowed.before ? `translateY(${windowed.before}px)` : undefined }}>
           {shown.slice(windowed.first, windowed.last).map((line) => (
             <div key={line.id} className={matches?.(line.text) ? 'log-line log-hit' : 'log-line'}>

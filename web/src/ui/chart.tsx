@@ -16,6 +16,8 @@ interface Props {
 }
 
 const SHORTEST = 180;
+/** Series that are one value throughout: drawn as dashes over the whole width. */
+const FLAT = /limit|request/;
 const COLOURS = ['--chart-1', '--chart-2', '--chart-3', '--chart-4'];
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim() || '#888';
 
@@ -25,11 +27,17 @@ function optionsFor(width: number, { series, format, height = 150 }: Props): uPl
     width, height,
     cursor: { y: false },
     legend: { live: true },
-    // At least some minutes wide: a history that has just begun would else be a single tick.
-    scales: { x: { range: (_plot, low, high) => [Math.min(low, high - SHORTEST), high] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] } },
+    scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] } },
     axes: [{ ...axis, space: 70 }, { ...axis, size: 62, values: (_plot, splits) => splits.map(format) }],
-    series: [{}, ...series.map((entry, index) => ({ label: entry.label, stroke: colour(COLOURS[index % COLOURS.length]!), width: 2, dash: index > 0 && /limit|request/i.test(entry.label) ? [5, 4] : undefined, points: { show: entry.values.length < 3, size: 5 }, value: (_plot: uPlot, value: number | null) => (value === null || value === undefined ? '–' : format(value)) }))],
+    series: [{}, ...series.map((entry, index) => ({ label: entry.label, stroke: colour(COLOURS[index % COLOURS.length]!), width: 2, dash: index > 0 && FLAT.test(entry.label) ? [5, 4] : undefined, points: { show: entry.values.length < 3, size: 5 }, value: (_plot: uPlot, value: number | null) => (value === null || value === undefined ? '–' : format(value)) }))],
   };
+}
+
+/** At least some minutes wide: a history that has just begun would else be a single tick. */
+function aligned({ times, series }: Props): uPlot.AlignedData {
+  const last = times.at(-1) ?? Date.now() / 1000;
+  const padded = (times[0] ?? Infinity) > last - SHORTEST;
+  return [padded ? [last - SHORTEST, ...times] : times, ...series.map((entry) => (padded ? [FLAT.test(entry.label) ? entry.values[0] : null, ...entry.values] : entry.values))] as uPlot.AlignedData;
 }
 
 export function Chart(props: Props) {
@@ -39,7 +47,7 @@ export function Chart(props: Props) {
   const shape = props.series.map((entry) => entry.label).join('\n');
   useEffect(() => {
     latest.current = props;
-    plot.current?.setData([props.times, ...props.series.map((entry) => entry.values)] as uPlot.AlignedData);
+    plot.current?.setData(aligned(props));
   });
   useEffect(() => {
     let alive = true;
@@ -47,8 +55,7 @@ export function Chart(props: Props) {
     void Promise.all([import('uplot'), import('uplot/dist/uPlot.min.css')]).then(([{ default: UPlot }]) => {
       const element = box.current;
       if (!alive || !element) return;
-      const { times, series } = latest.current;
-      plot.current = new UPlot(optionsFor(element.clientWidth || 300, latest.current), [times, ...series.map((entry) => entry.values)] as uPlot.AlignedData, element);
+      plot.current = new UPlot(optionsFor(element.clientWidth || 300, latest.current), aligned(latest.current), element);
       observer = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: latest.current.height ?? 150 }));
       observer.observe(element);
     });

@@ -30,6 +30,12 @@ interface Props<T> {
 
 const ROW = 36;
 
+/** On narrow screens tracks that may grow share what is there; fixed ones stay. */
+function narrowWidth({ id, width }: { id: string; width?: string }): string {
+  if (width && !width.startsWith('minmax')) return width;
+  return id === 'name' ? 'minmax(6rem, 1.3fr)' : 'minmax(5rem, 1fr)';
+}
+
 export function useSorted<T>(rows: readonly T[], columns: TableColumn<T>[], sort: { id: string; descending: boolean } | undefined): readonly T[] {
   const column = sort && columns.find((entry) => entry.id === sort.id);
   const descending = !!sort?.descending;
@@ -58,7 +64,7 @@ export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, em
   }, []);
   const windowed = rowWindow(sorted.length, ROW, view.top, view.height);
   const template = columns.map((column) => column.width ?? 'minmax(6rem, 1fr)').join(' ');
-  const narrow = columns.filter((column) => !column.wide).map((column) => column.width ?? 'minmax(5rem, 1fr)').join(' ');
+  const narrow = columns.filter((column) => !column.wide).map(narrowWidth).join(' ');
   useEffect(() => {
     scroller.current?.style.setProperty('--columns', template);
     scroller.current?.style.setProperty('--columns-narrow', narrow);
@@ -108,8 +114,8 @@ export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, em
             })}
           </div>
         </div>
-        {sorted.length === 0 && empty}
       </div>
+      {sorted.length === 0 && empty && <div className="table-empty">{empty}</div>}
     </div>
   );
 }
