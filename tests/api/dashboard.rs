@@ -264,6 +264,29 @@ async fn many_watches_share_a_connection_and_each_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn a_page_is_told_why_the_api_refuses_a_web_socket() {
+    let site = Site::open().await;
+    let own = site.log_in().await;
+    let path = "kube/api/v1/namespaces/default/pods/gone/exec?command=sh&stdout=1";
+    let url = format!("ws://{}/{path}", site.address);
+    let mut request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert(header::COOKIE, own.parse().unwrap());
+    let protocol = "v5.channel.k8s.io".parse().unwrap();
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    let connection = TcpStream::connect(site.address).await.unwrap();
+    let opened = tokio_tungstenite::client_async(request, connection).await;
+    let (mut socket, _) = opened.unwrap();
+    let message = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+    let Some(Ok(Message::Close(Some(end)))) = message else {
+        panic!("{message:?}");
+    };
+    assert_eq!(u16::from(end.code), 4000);
+    assert_eq!(end.reason.as_str(), "pods \"gone\" not found");
+    site.shutdown().await;
+}
+
+#[tokio::test]
 async fn the_page_is_guarded_and_files_are_kept() {
     let site = Site::open().await;
     let page = site.get("/pods/default/web", "").await;

@@ -1,7 +1,7 @@
 // What the end-to-end tests share: the server under test, a browser, signed-in pages, and kubectl-free API calls.
 //
-// WINDLASS_DASHBOARD_URL and WINDLASS_DASHBOARD_LOGIN name a running dashboard and a login link of it; without them the
-// development server is started against WINDLASS_KUBECONFIG.
+// WINDLASS_DASHBOARD_LOGIN is a login link of a dashboard that runs (see global_setup.ts); without it the development
+// server is started against WINDLASS_KUBECONFIG.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +20,13 @@ export interface Server {
 }
 
 export async function startServer(extra: string[] = [], kubeconfig = process.env['WINDLASS_KUBECONFIG']): Promise<Server> {
+  const running = process.env['WINDLASS_DASHBOARD_URL'];
+  if (running) {
+    const none = () => {
+      throw new Error('a dashboard that runs already is left as it is');
+    };
+    return { url: running, link: none, drop: none, stop: () => Promise.resolve() };
+  }
   if (!kubeconfig) throw new Error('set WINDLASS_KUBECONFIG to the kubeconfig of a cluster that may be changed');
   const script = fileURLToPath(new URL('../dev/server.mjs', import.meta.url));
   const child = spawn(process.execPath, [script, '--kubeconfig', kubeconfig, ...extra], { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -81,9 +88,10 @@ export async function openPage(browser: Browser, server: Server, options: { toke
   page.setDefaultTimeout(WAIT);
   const problems = watchProblems(page);
   await page.addInitScript(reportViolations);
-  if (options.token) {
+  const token = options.token ?? process.env['WINDLASS_DASHBOARD_TOKEN'];
+  if (token) {
     await page.goto(`${server.url}/signin`);
-    await page.getByLabel('Bearer token').fill(options.token);
+    await page.getByLabel('Bearer token').fill(token);
     await page.getByRole('button', { name: 'Sign in' }).click();
   } else {
     await page.goto(await server.link());

@@ -14,7 +14,7 @@ const GROUP = { metadata: { name: 'node.windlass.dev' }, versions: [{ version: '
 const COMPONENT = {
   name: 'hello', image: 'i', digest: 'sha256:aa', world: 'wasi:http/proxy',
   imports: [{ interface: 'wasi:filesystem/types@0.2.6', granted: true, by: 'volume data at /data' }, { interface: 'wasi:sockets/tcp@0.2.6', granted: false }],
-  exports: ['wasi:http/incoming-handler@0.2.6'], limits: { memory: '32Mi', cpu: '100m' }, instances: { current: 3, started: 1024 }, compileMilliseconds: 41, startMicroseconds: 37,
+  exports: ['wasi:http/incoming-handler@0.2.6'], limits: { memoryBytes: 33554432, cpuMillis: 100, requestsPerInstance: 1, egress: 'cluster' }, instances: { current: 3, started: 1024 }, compileMilliseconds: 41, startMicroseconds: 37,
   lastTrap: { time: '2026-01-01T00:00:00Z', message: 'wasm trap: <b>unreachable</b>', backtrace: '0: app!main\n1: app!start' },
 };
 
@@ -45,6 +45,19 @@ describe('the component panel', () => {
     await page.getByRole('row', { name: /wasi:sockets\/tcp@0\.2\.6 no nothing in the pod grants it/ }).waitFor();
     for (const text of ['wasi:http/incoming-handler@0.2.6', '1024', '41 ms', '37 µs', '32 MiB', 'wasm trap: <b>unreachable</b>', '1: app!start']) await page.getByText(text, { exact: false }).first().waitFor();
     expect(problems).toEqual([]);
+  });
+
+  it('shows what the node itself says', async () => {
+    const real = await openPage(browser, server);
+    const path = `/kube/apis/node.windlass.dev/v1/namespaces/default/podcomponents/${pods[0]!.metadata.name}`;
+    const answer = await (await real.page.request.get(`${server.url}${path}`)).json();
+    const [component] = answer.containers;
+    expect(component.imports.length).toBeGreaterThan(0);
+    await real.page.goto(`${server.url}/object/core/pods/default/${pods[0]!.metadata.name}/wasm`);
+    for (const { interface: name, by } of component.imports) await real.page.getByRole('row', { name: `${name} yes ${by}` }).waitFor();
+    for (const text of [component.digest, component.exports[0]]) await real.page.getByText(text).first().waitFor();
+    expect(real.problems).toEqual([]);
+    await real.context.close();
   });
 });
 

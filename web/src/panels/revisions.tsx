@@ -25,7 +25,7 @@ export default function RevisionsPanel({ resource, object }: PanelProps) {
         </table>
       </Section>
       <Section title={before ? `What revision ${shown.number} changed since ${before.number}` : `Revision ${shown.number}, the oldest kept`}>
-        {before ? <DiffView before={yamlOf(before.template)} after={yamlOf(shown.template)} /> : <pre className="code-block">{yamlOf(shown.template)}</pre>}
+        {before ? <DiffView before={yamlOf(before.template)} after={yamlOf(shown.template)} /> : <pre className="code-block" tabIndex={0}>{yamlOf(shown.template)}</pre>}
       </Section>
     </div>
   );

@@ -2,7 +2,7 @@
 // import, limits, instances, times, and the last trap. From the computed group node.windlass.dev, which may be absent.
 import { getObject } from '../api/client';
 import { hasGroup, useCatalogue } from '../api/discovery';
-import { formatBytes, formatCpu, parseQuantity } from '../lib/quantity';
+import { formatBytes, formatCpu } from '../lib/quantity';
 import { Button, Empty, ErrorNote, Facts, Note, RelativeTime, Section, Spinner, Tag } from '../ui/basics';
 import { useRemote } from '../ui/use_remote';
 import type { PanelProps } from './table';
@@ -14,7 +14,7 @@ export interface ComponentContainer {
   world?: string;
   imports?: { interface: string; granted: boolean; by?: string }[];
   exports?: string[];
-  limits?: { memory?: string | number; cpu?: string | number };
+  limits?: { memoryBytes?: number; cpuMillis?: number; requestsPerInstance?: number; egress?: string };
   instances?: { current?: number; started?: number };
   compileMilliseconds?: number;
   startMicroseconds?: number;
@@ -26,7 +26,7 @@ const WORLDS: Record<string, string> = { 'wasi:cli/command': 'a process that run
 
 function Trap({ trap }: { trap: NonNullable<ComponentContainer['lastTrap']> }) {
   const backtrace = Array.isArray(trap.backtrace) ? trap.backtrace.join('\n') : trap.backtrace;
-  return <Note tone="bad"><strong>Last trap</strong>, <RelativeTime time={trap.time} suffix=" ago" />: <span className="pre">{trap.message}</span>{backtrace && <details open><summary>Backtrace</summary><pre className="code-block">{backtrace}</pre></details>}</Note>;
+  return <Note tone="bad"><strong>Last trap</strong>, <RelativeTime time={trap.time} suffix=" ago" />: <span className="pre">{trap.message}</span>{backtrace && <details open><summary>Backtrace</summary><pre className="code-block" tabIndex={0}>{backtrace}</pre></details>}</Note>;
 }
 
 function Imports({ imports }: { imports: NonNullable<ComponentContainer['imports']> }) {
@@ -39,7 +39,7 @@ function Imports({ imports }: { imports: NonNullable<ComponentContainer['imports
   );
 }
 
-const amount = (value: string | number | undefined, format: (value: number) => string) => (value === undefined ? undefined : format(parseQuantity(value)));
+const amount = (value: number | undefined, format: (value: number) => string) => (value === undefined ? undefined : format(value));
 
 export function ComponentCard({ container }: { container: ComponentContainer }) {
   return (
@@ -52,8 +52,10 @@ export function ComponentCard({ container }: { container: ComponentContainer }) 
           ['Instances started', container.instances?.started],
           ['Compiled in', container.compileMilliseconds !== undefined && `${container.compileMilliseconds} ms`],
           ['Started in', container.startMicroseconds !== undefined && `${container.startMicroseconds} µs`],
-          ['Memory limit', amount(container.limits?.memory, formatBytes)],
-          ['CPU limit', amount(container.limits?.cpu, formatCpu)],
+          ['Memory limit', amount(container.limits?.memoryBytes, formatBytes)],
+          ['CPU limit', amount(container.limits?.cpuMillis, (millis) => formatCpu(millis / 1000))],
+          ['Requests per instance', container.limits?.requestsPerInstance || undefined],
+          ['May connect to', container.limits?.egress],
         ]} />
         <Imports imports={container.imports ?? []} />
         <div><div className="faint">Exports</div>{container.exports?.length ? <ul className="labels">{container.exports.map((name) => <li key={name}><Tag>{name}</Tag></li>)}</ul> : 'none'}</div>

@@ -16,6 +16,9 @@
 //! 3. What changes something says so by a header that other sites' pages cannot set, and a WebSocket comes from a page
 //!    of this very address: neither a cookie nor a certificate lets another site act.
 //!
+//! A page cannot read why an upgrade was refused: one to the API that is, is accepted here and closed at once, with
+//! code 4000 and the reason.
+//!
 //! Nothing here has rights of its own: whatever is asked passes the API's own authorisation.
 
 mod files;
@@ -204,7 +207,11 @@ impl Dashboard {
             .parse()
             .map_err(|_| Refusal::Malformed)?;
         *request.uri_mut() = uri;
+        let told = upgrades.then(|| stream::Refused::of(&request)).flatten();
         let mut response = caller.send(request).await;
+        if let Some(told) = told.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
+            return told.tell(response).await;
+        }
         // Where an upload goes on is told by a path of the registry's own.
         if !of_location.is_empty()
             && let Some(location) = response.headers().get(header::LOCATION)

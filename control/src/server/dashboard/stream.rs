@@ -18,8 +18,8 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -41,6 +41,10 @@ const MAX_WATCHES: usize = 64;
 const WAITING: usize = 256;
 /// Closes a connection whose session has ended.
 const SESSION_ENDED: u16 = 4401;
+/// Closes a WebSocket that the API refused.
+const REFUSED: u16 = 4000;
+/// The longest reason that a close may give: a control frame of 125 bytes less the code.
+const MAX_REASON: usize = 123;
 /// The longest line of a watch: an object of the largest size twice over.
 const MAX_LINE: usize = 8 << 20;
 
@@ -61,6 +65,52 @@ pub(super) fn open(caller: Caller, mut request: Request<Body>) -> Result<Respons
     Ok(switch(upgrade, headers, async move |connection| {
         serve(caller, websocket::server(connection).await).await;
     }))
+}
+
+/// A request for a WebSocket that the API may refuse.
+pub(super) struct Refused {
+    upgrade: OnUpgrade,
+    headers: HeaderMap,
+}
+
+impl Refused {
+    /// What is needed to tell a page of the refusal; nothing if the request is none for a WebSocket.
+    pub(super) fn of(request: &Request<Body>) -> Option<Self> {
+        let upgrade = request.extensions().get::<OnUpgrade>()?.clone();
+        // A page that offered protocols takes no answer without one of them.
+        let protocol = websocket::offered(request.headers()).next();
+        let headers = websocket::response_headers(request.headers(), protocol).ok()?;
+        Some(Self { upgrade, headers })
+    }
+
+    /// Accepts the WebSocket and closes it with the message of the API's answer.
+    pub(super) async fn tell(self, answer: Response) -> Result<Response, Refusal> {
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_LINE).collect().await;
+        let body = body.map(http_body_util::Collected::to_bytes);
+        let body: Option<Value> = body
+            .ok()
+            .and_then(|body| serde_json::from_slice(&body).ok());
+        let message = body.as_ref().and_then(|body| body.get("message")?.as_str());
+        let mut reason = message.map_or_else(|| status.to_string(), str::to_owned);
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        Ok(switch(
+            self.upgrade,
+            self.headers,
+            async move |connection| {
+                let mut socket = websocket::server(connection).await;
+                let end = CloseFrame {
+                    code: REFUSED.into(),
+                    reason: reason.into(),
+                };
+                if let Err(error) = socket.close(Some(end)).await {
+                    tracing::debug!(%error, "a browser went away before it was told of a refusal");
+                }
+                // Until the browser has closed too: bytes left unread would cut the reason off.
+                while let Some(Ok(_)) = socket.next().await {}
+            },
+        ))
+    }
 }
 
 type Socket = WebSocketStream<Connection>;
