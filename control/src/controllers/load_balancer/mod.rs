@@ -3,11 +3,14 @@
 //! All load balancers are planned together (`plan.rs`), so that no two get the same address; the one worker writes
 //! what differs. What was assigned stands in `status.loadBalancer` and nowhere else: a restart reads it back. Nodes
 //! listen at the addresses that are theirs.
+//!
+//! Addresses that somebody else writes meanwhile, which are neither of the pool nor of nodes, are left to them until
+//! they are taken away again.
 
 mod plan;
 mod pool;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -46,6 +49,8 @@ struct Controller {
     context: Context,
     /// Why Services wait, as their events said it last.
     told: Mutex<HashMap<Key, String>>,
+    /// What Services were to have when they were looked at last.
+    wanted: Mutex<HashMap<Key, Vec<String>>>,
 }
 
 async fn run(context: Context) {
@@ -71,6 +76,7 @@ async fn run(context: Context) {
     let controller = Controller {
         context,
         told: Mutex::default(),
+        wanted: Mutex::default(),
     };
     work(NAME, queue, 1, stop, |_| controller.reconcile()).await;
 }
@@ -82,7 +88,7 @@ impl Controller {
         let nodes = informers.nodes.all();
         let nodes = plan::node_addresses(nodes.iter().map(AsRef::as_ref));
         let ours = all.iter().map(AsRef::as_ref).filter(|it| plan::is_ours(it));
-        let ours: Vec<&Service> = ours.collect();
+        let ours: Vec<&Service> = ours.filter(|it| !self.is_of_others(it, &nodes)).collect();
         let plan = plan::plan(&ours, &self.context.config.load_balancer_pool, &nodes);
         let mut failure = Ok(None);
         for service in &all {
@@ -97,6 +103,7 @@ impl Controller {
                 None if is_balancer(service) => continue,
                 None => &[],
             };
+            self.remember(&key, wanted);
             if plan::assigned(service) != wanted
                 && let Err(error) = self.write(service, &key, wanted).await
             {
@@ -105,7 +112,30 @@ impl Controller {
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|key, _| matches!(plan.get(key), Some(Verdict::Pending(_))));
+        drop(told);
+        let keys: HashSet<Key> = all.iter().map(|it| Key::of(&it.metadata)).collect();
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.retain(|key, _| keys.contains(key));
         failure
+    }
+
+    fn remember(&self, key: &Key, addresses: &[String]) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.insert(key.clone(), addresses.to_vec());
+    }
+
+    /// Whether the Service has addresses that somebody else wrote since it was looked at last.
+    fn is_of_others(&self, service: &Service, nodes: &[String]) -> bool {
+        let assigned = plan::assigned(service);
+        let pool = &self.context.config.load_balancer_pool;
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let differs = wanted
+            .get(&Key::of(&service.metadata))
+            .is_some_and(|wanted| *wanted != assigned);
+        differs
+            && assigned
+                .iter()
+                .any(|ip| !nodes.contains(ip) && !plan::is_of_pool(ip, pool))
     }
 
     /// Says once why a Service waits.

@@ -44,6 +44,12 @@ pub(super) fn assigned(service: &Service) -> Vec<String> {
     ingress.filter_map(|each| each.ip.clone()).collect()
 }
 
+/// Whether an address is of the pool.
+pub(super) fn is_of_pool(ip: &str, pool: &[AddressRange]) -> bool {
+    let ip: Option<Ipv4Addr> = ip.parse().ok();
+    ip.is_some_and(|ip| pool.iter().any(|range| range.contains(ip)))
+}
+
 /// The addresses of the nodes by which clients outside reach them.
 pub(super) fn node_addresses<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<String> {
     let addresses = nodes.filter(|node| takes_part(node)).filter_map(|node| {
