@@ -58,6 +58,12 @@ async fn run(context: Context) {
     let informers = &context.informers;
     informers.services.synced().await;
     informers.nodes.synced().await;
+    // What is there at the start was assigned by whoever ran before.
+    let there = informers.services.all();
+    let there = there
+        .iter()
+        .map(|it| (Key::of(&it.metadata), plan::assigned(it)));
+    let wanted = Mutex::new(there.collect());
     let [of_services, of_nodes] = [(); 2].map(|()| Arc::clone(&queue));
     let _services = informers.services.subscribe(move |change| {
         let mut both = change.both();
@@ -76,7 +82,7 @@ async fn run(context: Context) {
     let controller = Controller {
         context,
         told: Mutex::default(),
-        wanted: Mutex::default(),
+        wanted,
     };
     work(NAME, queue, 1, stop, |_| controller.reconcile()).await;
 }
@@ -129,9 +135,8 @@ impl Controller {
         let assigned = plan::assigned(service);
         let pool = &self.context.config.load_balancer_pool;
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let differs = wanted
-            .get(&Key::of(&service.metadata))
-            .is_some_and(|wanted| *wanted != assigned);
+        let known = wanted.get(&Key::of(&service.metadata));
+        let differs = known.map_or(&[][..], Vec::as_slice) != assigned;
         differs
             && assigned
                 .iter()
