@@ -343,7 +343,7 @@ impl ControlPlane {
         let listener = listener::bind(address).await?;
         let bind_error = |source| ListenError::Bind { address, source };
         let local = listener.local_addr().map_err(bind_error)?;
-        let dashboard = Dashboard::new(Arc::clone(&self.server), files, secure);
+        let dashboard = Dashboard::new(Arc::clone(&self.server), files, local.port(), secure);
         let tls = secure.then(|| Arc::clone(&self.endpoint.tls));
         let serve = listener::serve(listener, tls, Arc::clone(&dashboard), self.stop.clone());
         self.parts.spawn(serve);

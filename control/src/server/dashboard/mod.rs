@@ -62,11 +62,11 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// A dashboard for `server` that consists of these files.
-    pub(crate) fn new(server: Arc<ApiServer>, files: Files, secure: bool) -> Arc<Self> {
+    /// A dashboard for `server` that consists of these files and is served at that port.
+    pub(crate) fn new(server: Arc<ApiServer>, files: Files, port: u16, secure: bool) -> Arc<Self> {
         Arc::new(Self {
             server,
-            sessions: Sessions::default(),
+            sessions: Sessions::of_port(port),
             files,
             secure,
         })
@@ -143,8 +143,10 @@ impl Dashboard {
         self.sessions.close(request.headers());
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let gone = HeaderValue::from_static("windlass-session=; Max-Age=0; Path=/");
-        response.headers_mut().insert(header::SET_COOKIE, gone);
+        let gone = format!("{}=; Max-Age=0; Path=/", self.sessions.cookie());
+        if let Ok(gone) = HeaderValue::from_str(&gone) {
+            response.headers_mut().insert(header::SET_COOKIE, gone);
+        }
         response
     }
 
@@ -153,7 +155,7 @@ impl Dashboard {
         let life = sessions::LIFE.as_secs();
         let cookie = format!(
             "{}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={life}{secure}",
-            sessions::COOKIE
+            self.sessions.cookie()
         );
         if let Ok(mut value) = HeaderValue::from_str(&cookie) {
             value.set_sensitive(true);

@@ -11,8 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::identity::UserInfo;
 
-/// Name of the cookie.
-pub(super) const COOKIE: &str = "windlass-session";
 /// How long a session lasts.
 pub(super) const LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How long a link may wait.
@@ -37,8 +35,10 @@ pub(super) struct Session {
 }
 
 /// All sessions and links, by what is secret of them.
-#[derive(Default)]
 pub(super) struct Sessions {
+    /// Name of the cookie. Browsers send cookies to every port of a host: another dashboard beside this one must
+    /// not take this one's for its own.
+    cookie: String,
     open: Mutex<HashMap<String, Session>>,
     links: Mutex<HashMap<String, (Instant, Arc<UserInfo>)>>,
 }
@@ -49,6 +49,20 @@ fn secret() -> String {
 }
 
 impl Sessions {
+    /// Sessions of the dashboard at that port.
+    pub(super) fn of_port(port: u16) -> Self {
+        Self {
+            cookie: format!("windlass-session-{port}"),
+            open: Mutex::default(),
+            links: Mutex::default(),
+        }
+    }
+
+    /// Name of the cookie.
+    pub(super) fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
     /// The code of a link that opens a session of `user`.
     pub(super) fn code(&self, user: UserInfo) -> String {
         let code = secret();
@@ -92,7 +106,7 @@ impl Sessions {
 
     /// The session that the cookie names, if it lasts still.
     pub(super) fn of(&self, headers: &HeaderMap) -> Option<Session> {
-        let id = named(headers)?;
+        let id = self.named(headers)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let session = open.get(id)?.clone();
         if session.expires <= Timestamp::now() {
@@ -104,21 +118,22 @@ impl Sessions {
 
     /// Ends the session that the cookie names.
     pub(super) fn close(&self, headers: &HeaderMap) {
-        if let Some(id) = named(headers) {
+        if let Some(id) = self.named(headers) {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             open.remove(id);
         }
     }
-}
 
-/// The name in the cookie.
-fn named(headers: &HeaderMap) -> Option<&str> {
-    let lines = headers.get_all(header::COOKIE).into_iter();
-    let pairs = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'));
-    let mut ours = pairs.filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='));
-    ours.next()
+    /// The name in the cookie.
+    fn named<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let lines = headers.get_all(header::COOKIE).into_iter();
+        let pairs = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'));
+        let mut ours =
+            pairs.filter_map(|pair| pair.trim().strip_prefix(&*self.cookie)?.strip_prefix('='));
+        ours.next()
+    }
 }
 
 #[cfg(test)]
@@ -133,20 +148,20 @@ mod tests {
 
     #[test]
     fn a_link_opens_one_session_which_ends_when_it_is_closed() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::of_port(80);
         let code = sessions.code(UserInfo::authenticated("ann", &[]));
         assert!(sessions.redeem("guessed").is_none());
         let id = sessions.redeem(&code).unwrap();
         assert!(sessions.redeem(&code).is_none());
         for (text, known) in [
-            (format!("a=b; windlass-session={id}"), true),
-            (format!("windlass-session=x{id}"), false),
-            (format!("other-windlass-session={id}"), false),
-            ("windlass-session=".to_owned(), false),
+            (format!("a=b; windlass-session-80={id}"), true),
+            (format!("windlass-session-80=x{id}"), false),
+            (format!("windlass-session-81={id}"), false),
+            ("windlass-session-80=".to_owned(), false),
         ] {
             assert_eq!(sessions.of(&cookie(&text)).is_some(), known, "{text}");
         }
-        let own = cookie(&format!("windlass-session={id}"));
+        let own = cookie(&format!("windlass-session-80={id}"));
         sessions.close(&own);
         assert!(sessions.of(&own).is_none());
     }

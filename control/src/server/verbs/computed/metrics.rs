@@ -4,7 +4,7 @@
 //! request, and rates are taken by the nodes. A node that does not answer in time is missing from a list, as
 //! upstream's are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
 use super::Computed;
-use super::nodes::{ask, metadata, node_of, pods, snapshot};
+use super::nodes::{ask, ask_for_pod, ask_for_pods, metadata, snapshot};
 use crate::registry::error::ApiError;
 use crate::registry::object_meta as meta;
 use crate::registry::parse;
@@ -34,13 +34,8 @@ impl Computed for PodsMetrics {
     }
 
     async fn list(&self, request: &Request<'_>) -> Result<Vec<Value>, ApiError> {
-        let snapshot = snapshot(request).await?;
-        let pods = pods(request, &snapshot)?;
-        // Only nodes that have some of them are asked.
-        let nodes: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
-        let nodes = nodes.into_iter().map(str::to_owned).collect();
-        let summaries = ask(request, &snapshot, nodes, SUMMARY).await;
-        let all = summaries.iter().flat_map(|(_, summary)| told(summary));
+        let (pods, summaries) = ask_for_pods(request, SUMMARY).await?;
+        let all = summaries.iter().flat_map(told);
         let by_uid: HashMap<&str, &Value> = all.map(|told| (uid_of(told), told)).collect();
         let metrics = pods.iter().filter_map(|pod| {
             let told = by_uid.get(meta::uid(pod))?;
@@ -50,20 +45,10 @@ impl Computed for PodsMetrics {
     }
 
     async fn get(&self, request: &Request<'_>) -> Result<Value, ApiError> {
-        let snapshot = snapshot(request).await?;
-        let info = &request.context.info;
-        let missing = || ApiError::NotFound(request.target());
-        let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
-        let pod = parse(snapshot.get(&key).ok_or_else(missing)?)?;
-        let node = node_of(&pod).ok_or_else(missing)?;
-        let summary = request
-            .server
-            .nodes()
-            .fetch(node, SUMMARY, &snapshot)
-            .await?;
+        let (pod, summary) = ask_for_pod(request, SUMMARY).await?;
         let own = told(&summary).find(|told| uid_of(told) == meta::uid(&pod));
         let found = own.and_then(|told| pod_metrics(&pod, told));
-        found.ok_or_else(missing)
+        found.ok_or_else(|| ApiError::NotFound(request.target()))
     }
 }
 

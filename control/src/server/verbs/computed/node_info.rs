@@ -1,6 +1,6 @@
 //! node.windlass.dev: what nodes know of their pods' components and flows, asked on request.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,12 +10,10 @@ use windlass_api::resource::GroupVersionKind;
 use windlass_api::time::format_seconds;
 
 use super::Computed;
-use super::nodes::{ask, metadata, node_of, pods, snapshot};
+use super::nodes::{ask_for_pod, ask_for_pods, metadata};
 use crate::registry::error::ApiError;
 use crate::registry::object_meta as meta;
-use crate::registry::parse;
 use crate::server::verbs::Request;
-use crate::store::ObjectKey;
 
 /// A kind of the group: what nodes are asked for, and under which field it is told.
 pub(super) struct NodeInfo {
@@ -46,16 +44,8 @@ impl Computed for NodeInfo {
     }
 
     async fn list(&self, request: &Request<'_>) -> Result<Vec<Value>, ApiError> {
-        let snapshot = snapshot(request).await?;
-        let pods = pods(request, &snapshot)?;
-        // Only nodes that have some of them are asked.
-        let nodes: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
-        let nodes = nodes.into_iter().map(str::to_owned).collect();
-        let answers = ask(request, &snapshot, nodes, self.path).await;
-        let mut told: HashMap<String, Value> = HashMap::new();
-        for (_, answer) in answers {
-            told.extend(by_uid(answer));
-        }
+        let (pods, answers) = ask_for_pods(request, self.path).await?;
+        let mut told: HashMap<String, Value> = answers.into_iter().flat_map(by_uid).collect();
         let objects = pods.iter().filter_map(|pod| {
             let items = told.remove(meta::uid(pod))?;
             Some(self.object(pod, items))
@@ -64,16 +54,9 @@ impl Computed for NodeInfo {
     }
 
     async fn get(&self, request: &Request<'_>) -> Result<Value, ApiError> {
-        let snapshot = snapshot(request).await?;
-        let info = &request.context.info;
-        let missing = || ApiError::NotFound(request.target());
-        let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
-        let pod = parse(snapshot.get(&key).ok_or_else(missing)?)?;
-        let node = node_of(&pod).ok_or_else(missing)?;
-        let connector = request.server.nodes();
-        let answer = connector.fetch(node, self.path, &snapshot).await?;
+        let (pod, answer) = ask_for_pod(request, self.path).await?;
         let items = by_uid(answer).find(|(uid, _)| uid == meta::uid(&pod));
-        let (_, items) = items.ok_or_else(missing)?;
+        let (_, items) = items.ok_or_else(|| ApiError::NotFound(request.target()))?;
         Ok(self.object(&pod, items))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A node that does not answer in time is missing from a list.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -13,7 +14,7 @@ use crate::registry::error::ApiError;
 use crate::registry::object_meta as meta;
 use crate::registry::parse;
 use crate::server::verbs::Request;
-use crate::store::{Freshness, KeyRange, Snapshot};
+use crate::store::{Freshness, KeyRange, ObjectKey, Snapshot};
 
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 32;
@@ -25,8 +26,38 @@ pub(super) async fn snapshot(request: &Request<'_>) -> Result<Snapshot, ApiError
     Ok(store.snapshot(Freshness::Latest).await?)
 }
 
-/// The pods that a request is about: of its namespace, or all.
-pub(super) fn pods(request: &Request<'_>, snapshot: &Snapshot) -> Result<Vec<Value>, ApiError> {
+/// The pods that a request is about, and what their nodes answer to `GET path`.
+pub(super) async fn ask_for_pods(
+    request: &Request<'_>,
+    path: &'static str,
+) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
+    let snapshot = snapshot(request).await?;
+    let pods = pods(request, &snapshot)?;
+    // Only nodes that have some of them are asked.
+    let nodes: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
+    let nodes = nodes.into_iter().map(str::to_owned).collect();
+    let answers = ask(request, &snapshot, nodes, path).await;
+    let answers = answers.into_iter().map(|(_, answer)| answer);
+    Ok((pods, answers.collect()))
+}
+
+/// The pod that a request names, and what its node answers to `GET path`.
+pub(super) async fn ask_for_pod(
+    request: &Request<'_>,
+    path: &'static str,
+) -> Result<(Value, Value), ApiError> {
+    let snapshot = snapshot(request).await?;
+    let info = &request.context.info;
+    let missing = || ApiError::NotFound(request.target());
+    let key = ObjectKey::new("", "pods", &info.namespace, &info.name);
+    let pod = parse(snapshot.get(&key).ok_or_else(missing)?)?;
+    let node = node_of(&pod).ok_or_else(missing)?;
+    let answer = request.server.nodes().fetch(node, path, &snapshot).await?;
+    Ok((pod, answer))
+}
+
+/// The pods of the request's namespace, or all.
+fn pods(request: &Request<'_>, snapshot: &Snapshot) -> Result<Vec<Value>, ApiError> {
     let range = match request.context.info.namespace.as_str() {
         "" => KeyRange::resource("", "pods"),
         namespace => KeyRange::namespace("", "pods", namespace),
@@ -66,7 +97,7 @@ pub(super) async fn ask(
 }
 
 /// The node of a pod that has one.
-pub(super) fn node_of(pod: &Value) -> Option<&str> {
+fn node_of(pod: &Value) -> Option<&str> {
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
     node.filter(|node| !node.is_empty())
 }
