@@ -59,7 +59,7 @@ pub struct Component {
     pub limits: Limits,
     /// Its instances.
     pub instances: Instances,
-    /// How long compiling took, if this start compiled it: machine code is kept.
+    /// How long compiling took, if this agent compiled it since it started: machine code is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile_milliseconds: Option<u64>,
     /// How long it took from the decision to start until it ran or listened, without the pull.
@@ -277,7 +277,7 @@ impl JsonSchema for PodComponents {
                 ("instances", "Its instances.", instances),
                 (
                     "compileMilliseconds",
-                    "How long compiling took, if this start compiled it.",
+                    "How long compiling took, if it was compiled since the agent started.",
                     number(),
                 ),
                 (
