@@ -151,7 +151,8 @@ impl<'a> Draft<'a> {
         } else if is_complete(self.deployment, &self.status) {
             let text = format!("{subject} has successfully progressed.");
             self.set(PROGRESSING, "True", COMPLETE, text);
-        } else if self.has_progressed() {
+        } else if self.has_progressed() || reason == Some(COMPLETE) {
+            // Also a rollout whose beginning could not be written down: else it would never be overdue.
             self.remove(PROGRESSING);
             let text = format!("{subject} is progressing.");
             self.set(PROGRESSING, "True", "ReplicaSetUpdated", text);
