@@ -373,6 +373,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_whose_beginning_was_not_written_down_begins_when_it_is_seen() {
+        let (old, new) = (set(2, 2), set(2, 0));
+        let finished = progressing("NewReplicaSetAvailable", 10);
+        let before = json!({"replicas": 2, "updatedReplicas": 2, "conditions": finished});
+        let deployment = deployment(before);
+        let mut draft = Draft::new(&deployment, at(500));
+        draft.count(&[&old, &new], Some(&new));
+        draft.progress(&[&old, &new], Some(&new));
+        assert_eq!(draft.wake(), Some(Duration::from_secs(61)));
+    }
+
+    #[test]
     fn a_status_without_news_is_not_written() {
         let set = set(2, 2);
         let first = deployment(json!({}));
