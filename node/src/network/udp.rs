@@ -99,9 +99,7 @@ impl PodUdpPort {
         let tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
         tracked.services.get(&from).copied().unwrap_or(from)
     }
-}
 
-impl PodUdpPort {
     /// Sends to an address outside, by a kernel socket of this port's own.
     fn send_outside(&self, to: SocketAddr, data: &[u8]) -> Result<(), NetError> {
         let core = &self.pod.core;
@@ -202,15 +200,12 @@ impl UdpPort for PodUdpPort {
             return Ok(());
         }
         match core.pod(to.ip()) {
-            Some(receiver) => return self.send_here(&receiver, from, to, data),
+            Some(receiver) => self.send_here(&receiver, from, to, data),
+            None if core.is_of_this_node(to.ip()) => Err(NetError::RemoteUnreachable),
             // Differs from Kubernetes: the tunnel carries TCP only.
-            None if core.is_pod_address(to.ip()) => return Err(NetError::NotSupported),
-            None => {}
+            None if core.is_pod_address(to.ip()) => Err(NetError::NotSupported),
+            None => self.send_outside(to, &data),
         }
-        if core.is_of_this_node(to.ip()) {
-            return Err(NetError::RemoteUnreachable);
-        }
-        self.send_outside(to, &data)
     }
 
     fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Result<Datagram, NetError>> {

@@ -106,7 +106,7 @@ impl Controller {
                     &[]
                 }
                 // Another class's addresses are its controller's.
-                None if is_balancer(service) => continue,
+                None if plan::is_balancer(service) => continue,
                 None => &[],
             };
             self.remember(&key, wanted);
@@ -173,10 +173,4 @@ impl Controller {
         unless_gone(written)?;
         Ok(())
     }
-}
-
-fn is_balancer(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
-        && !service.metadata.is_terminating()
 }

@@ -27,13 +27,18 @@ pub(super) enum Verdict {
     Pending(String),
 }
 
+/// Whether the Service is a load balancer, and is to stay.
+pub(super) fn is_balancer(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+        && !service.metadata.is_terminating()
+}
+
 /// Whether the Service is a load balancer that is ours.
 pub(super) fn is_ours(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     let class = spec.and_then(|spec| spec.load_balancer_class.as_deref());
-    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
-        && class.is_none_or(|class| class == CLASS)
-        && !service.metadata.is_terminating()
+    is_balancer(service) && class.is_none_or(|class| class == CLASS)
 }
 
 /// The addresses that a Service has.
