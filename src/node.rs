@@ -59,6 +59,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         cache: config.data_dir.join("compiled"),
         engine: EngineConfig::default(),
         tls: Some(config.guest_tls.config()),
+        ..WasmConfig::default()
     };
     let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
     let network = Network::new(NetworkConfig {

@@ -16,6 +16,7 @@ use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
+use crate::pods::room::Room;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
@@ -312,12 +313,13 @@ impl NodeAgentBuilder {
         };
         let context = Arc::new(NodeContext {
             host: HostFacts { host_ip },
-            machine,
             images: Images::new(client.clone(), store),
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
             containers: RunningContainers::default(),
+            room: Room::of(&machine),
+            machine,
             network: self
                 .network
                 .unwrap_or_else(|| Network::new(NetworkConfig::default())),

@@ -150,6 +150,7 @@ impl Cluster {
             cache: directory.join("compiled"),
             engine,
             tls: Some(GuestTls::new(RootCertStore::empty(), ca)?.config()),
+            ..WasmConfig::default()
         })?;
         let network = Network::new(NetworkConfig {
             cluster_cidr: Some("10.128.0.0/10".parse()?),

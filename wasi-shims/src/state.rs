@@ -26,9 +26,10 @@ use crate::http::{Outgoing, TlsConfig};
 use crate::limits::{Limits, Memory};
 use crate::net::VirtualNetwork;
 use crate::sockets::{self, NetworkView};
-use crate::stdio::{Input, Output, OutputSink};
+use crate::stdio::{Input, Output};
 
 /// Everything one container was given. Nothing else is reachable from it.
+#[derive(Clone)]
 pub struct Grants {
     /// The engine its instances run in; epoch interruption must be on.
     pub engine: Engine,
@@ -37,9 +38,9 @@ pub struct Grants {
     /// Environment variables.
     pub env: Vec<(String, String)>,
     /// Where standard output goes.
-    pub stdout: Arc<dyn OutputSink>,
+    pub stdout: Output,
     /// Where standard error goes, and what the host has to say of the container's instances.
-    pub stderr: Arc<dyn OutputSink>,
+    pub stderr: Output,
     /// Standard input; `None` is at its end from the start.
     pub stdin: Option<Input>,
     /// Files.
@@ -117,7 +118,7 @@ impl Grants {
 
     /// Writes a line about the container to its standard error.
     pub fn report(&self, text: &str) {
-        if let Err(error) = self.stderr.write(format!("{text}\n").as_bytes()) {
+        if let Err(error) = self.stderr.report(text) {
             tracing::warn!(%error, text, "a container's standard error can't be written");
         }
     }
@@ -141,8 +142,8 @@ impl InstanceState {
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&grants.args)
             .envs(&grants.env)
-            .stdout(Output::new(grants.stdout.clone()))
-            .stderr(Output::new(grants.stderr.clone()));
+            .stdout(grants.stdout.clone())
+            .stderr(grants.stderr.clone());
         if let Some(stdin) = &grants.stdin {
             wasi.stdin(stdin.clone());
         } else {

@@ -18,7 +18,7 @@ use windlass_wasi_shims::fs::{MemoryNode, MemoryTree, Mounts};
 use windlass_wasi_shims::limits::Memory;
 use windlass_wasi_shims::net::NoNetwork;
 use windlass_wasi_shims::state::{self, Grants};
-use windlass_wasi_shims::stdio::{Input, OutputSink};
+use windlass_wasi_shims::stdio::{Input, Output, OutputSink};
 use windlass_wasi_shims::world::{OFFERED, World, WorldError};
 
 #[path = "../../tests/guests/built.rs"]
@@ -89,8 +89,8 @@ impl Probe {
                 .map(|arg| (*arg).to_owned())
                 .collect(),
             env: vec![("COLOUR".to_owned(), "green".to_owned())],
-            stdout: stdout.clone(),
-            stderr: stderr.clone(),
+            stdout: Output::new(stdout.clone()),
+            stderr: Output::new(stderr.clone()),
             stdin: None,
             mounts: Arc::default(),
             network: Arc::new(NoNetwork),

@@ -3,8 +3,8 @@
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
 //!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, `windlass/…` ([`info`]), and by upgrade `attach` and
-//!    `portForward` ([`streaming`]); `exec` answers 501 until it is offered.
+//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, `windlass/…` ([`info`]), and by upgrade `exec`,
+//!    `attach` and `portForward` ([`streaming`]).
 //! 4. An API server of this process connects without a socket ([`DaemonServer::dialer`]); whoever holds the
 //!    dialer is the API server.
 //! 5. Nodes get the tunnel between agents ([`tunnel`]) and nothing else.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use http::{StatusCode, header};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -229,14 +229,8 @@ fn router(state: DaemonState, carrier: Carrier) -> Router {
         .route("/stats/summary", get(stats::serve))
         .route(node_info::COMPONENTS_PATH, get(info::components))
         .route(node_info::FLOWS_PATH, get(info::flows))
-        .route("/exec/{*path}", any(|| not_offered("exec")))
         .with_state(state)
         .merge(streaming)
-}
-
-async fn not_offered(what: &str) -> Response {
-    let text = format!("{what} is not supported yet by this node");
-    (StatusCode::NOT_IMPLEMENTED, text).into_response()
 }
 
 async fn pods(State(state): State<DaemonState>) -> Response {
@@ -374,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_or_not_offered_is_said() {
+    async fn what_is_not_there_is_said() {
         let world = world().await;
         let cases = [
             ("/healthz", 200, "ok"),
@@ -394,7 +388,12 @@ mod tests {
                 400,
                 "previous terminated container",
             ),
-            ("/exec/default/p/a", 501, "exec is not supported yet"),
+            ("/exec/default/p/a?output=1", 400, "no command was given"),
+            (
+                "/exec/default/p/a?output=1&command=x",
+                404,
+                "container a not found in pod p_default",
+            ),
             ("/pods", 200, "\"uid\":\"u\""),
         ];
         for (path, want, part) in cases {

@@ -80,6 +80,10 @@ reasons! {
         Unhealthy = "Unhealthy",
         /// A probe warns without failing.
         ProbeWarning = "ProbeWarning",
+        /// The hook after a container's start failed.
+        FailedPostStartHook = "FailedPostStartHook",
+        /// The hook before a container's end failed.
+        FailedPreStopHook = "FailedPreStopHook",
         /// A volume could not be set up.
         FailedMount = "FailedMount",
         /// An image or a container failed.
@@ -92,6 +96,12 @@ reasons! {
         DeadlineExceeded = "DeadlineExceeded",
         /// The pod uses a feature this node does not offer.
         NotSupported = "NotSupported",
+        /// The pod asks for more processor time than there is.
+        OutOfCpu = "OutOfcpu",
+        /// The pod asks for more memory than there is.
+        OutOfMemory = "OutOfmemory",
+        /// The node has as many pods as it takes.
+        OutOfPods = "OutOfpods",
         /// The node agent started.
         Starting = "Starting",
     }

@@ -22,8 +22,10 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::{mpsc, watch};
 
 use super::NodeContext;
-use super::facts::{self, PodFacts, Setup};
+use super::facts::{PodFacts, Resize, Setup};
+use super::hooks::PreStop;
 use super::plan::{self, Action};
+use super::room::Shortage;
 use super::start::{self, StartedContainer};
 use windlass_api::grants::{Egress, Grants};
 
@@ -31,14 +33,15 @@ use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
 use crate::network::{NamedPort, PodNetwork, PodNetworkRequest};
-use crate::probes::Verdict;
-use crate::runtime::{ExitStatus, PodIdentity, RunningContainer, StartError};
+use crate::probes::{Target, Verdict};
+use crate::runtime::{ExitStatus, PodIdentity, StartError};
 use crate::status::reason::EventReason;
 use crate::status::{Published, StatusPublisher, phase};
 use crate::tasks::OwnedTask;
 use crate::volumes::{self, PodVolumes, VolumeContext};
 
 mod containers;
+mod resize;
 /// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
 fn granted_egress(pod: &Pod) -> Egress {
     let annotations = pod.metadata.annotations.as_ref();
@@ -97,6 +100,13 @@ enum Message {
         start: u64,
         container: StartedContainer,
     },
+    /// It started, and was ended since its hook failed.
+    HookFailed {
+        name: String,
+        start: u64,
+        container: StartedContainer,
+        exit: ExitStatus,
+    },
     StartFailed {
         name: String,
         start: u64,
@@ -125,15 +135,18 @@ struct Surroundings {
 struct Instance {
     start: u64,
     logs: LogSink,
-    container: Option<Arc<dyn RunningContainer>>,
+    container: Option<Target>,
     _task: OwnedTask,
     probes: Vec<OwnedTask>,
+    pre_stop: Option<PreStop>,
     stopping: Option<OwnedTask>,
 }
 
 pub(super) struct PodWorker {
     context: Arc<NodeContext>,
     desired: watch::Receiver<Desired>,
+    /// Tells that there may be room now for what did not fit.
+    freed: watch::Receiver<()>,
     pod: watch::Sender<Arc<Pod>>,
     identity: PodIdentity,
     events: ObjectEvents,
@@ -151,7 +164,12 @@ pub(super) struct PodWorker {
 }
 
 impl PodWorker {
-    pub(super) fn new(context: Arc<NodeContext>, desired: watch::Receiver<Desired>) -> Self {
+    /// A worker for a pod, or for telling that there is no room for it.
+    pub(super) fn new(
+        context: Arc<NodeContext>,
+        desired: watch::Receiver<Desired>,
+        refused: Option<Shortage>,
+    ) -> Self {
         let pod = desired.borrow().pod.clone();
         let metadata = &pod.metadata;
         let identity = PodIdentity {
@@ -162,9 +180,18 @@ impl PodWorker {
         let api = Api::namespaced(context.client.clone(), &identity.namespace);
         let publisher = StatusPublisher::new(api, identity.name.clone(), identity.uid.clone());
         let (sender, messages) = mpsc::unbounded_channel();
+        let events = context.events.for_pod(&pod);
+        let mut facts = PodFacts::begin(&pod, context.clock.now());
+        if let Some(shortage) = refused {
+            let reason = shortage.reason;
+            events.record(EventType::Warning, reason, shortage.message());
+            let message = format!("Pod was rejected: {}", shortage.message());
+            facts.failed = Some((reason.as_str(), message));
+        }
         Self {
-            events: context.events.for_pod(&pod),
-            facts: PodFacts::begin(&pod, context.clock.now()),
+            events,
+            facts,
+            freed: context.room.freed(),
             pod: watch::Sender::new(pod),
             publisher,
             identity,
@@ -183,9 +210,12 @@ impl PodWorker {
 
     /// Works until the pod is gone, or stopped together with the agent.
     pub(super) async fn run(mut self) {
-        self.warn_of_hooks();
         loop {
-            let wake_at = self.act();
+            let mut wake_at = self.act();
+            if matches!(self.facts.resize, Some(Resize::Failed(_))) {
+                let retry = self.context.clock.now() + resize::RETRY;
+                wake_at = Some(wake_at.map_or(retry, |at| at.min(retry)));
+            }
             self.report();
             if self.is_over() {
                 break;
@@ -289,7 +319,12 @@ impl PodWorker {
                 self.facts.gone = true;
                 self.force_stops();
             },
-            () = woken => {}
+            Ok(()) = self.freed.changed(), if matches!(self.facts.resize, Some(Resize::Deferred(_))) => {
+                self.resize();
+            }
+            () = woken => if matches!(self.facts.resize, Some(Resize::Failed(_))) {
+                self.resize();
+            }
         }
     }
 
@@ -303,8 +338,10 @@ impl PodWorker {
         self.facts.gone |= desired.gone;
         self.facts.shutdown |= desired.shutdown;
         let no_grace = desired.pod.metadata.deletion_grace_period_seconds == Some(0);
+        self.facts.follow(&desired.pod, now);
         self.pod.send_replace(desired.pod);
         self.follow_labels();
+        self.resize();
         if self.facts.gone || (deleting && no_grace) {
             self.force_stops();
         }
@@ -327,6 +364,17 @@ impl PodWorker {
                 start,
                 container,
             } => self.observe_start(&name, start, container),
+            Message::HookFailed {
+                name,
+                start,
+                container,
+                exit,
+            } => {
+                if self.is_current(&name, start) {
+                    self.observe_image(&name, &container);
+                    self.observe_exit(&name, exit).await;
+                }
+            }
             Message::StartFailed { name, start, error } => {
                 if self.is_current(&name, start) {
                     self.observe_failure(&name, error);
@@ -409,6 +457,7 @@ impl PodWorker {
     fn tear_down(&mut self) {
         self.setup_task = None;
         self.instances.clear();
+        self.context.room.release(&self.identity.uid);
         if let Some(surroundings) = self.surroundings.take() {
             surroundings.network.tear_down();
         }
@@ -450,19 +499,6 @@ impl PodWorker {
             }
             // The watch says when the object is gone: finalizers may hold it.
             Ok(()) => {}
-        }
-    }
-
-    fn warn_of_hooks(&self) {
-        let pod = self.pod.borrow();
-        for (_, container) in pod.spec.iter().flat_map(facts::containers) {
-            if container.lifecycle.is_some() {
-                let text =
-                    "lifecycle hooks are not supported yet by this node; they are not called";
-                let reason = EventReason::NotSupported;
-                self.events
-                    .container(&container.name, EventType::Warning, reason, text);
-            }
         }
     }
 

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -107,6 +108,33 @@ impl Cache {
         let cell = self.cell(digest);
         let world = cell.get_or_try_init(|| self.load(digest, wasm)).await?;
         Ok(world.clone())
+    }
+
+    /// The same, of a component that is in memory.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(super) async fn world_of(&self, wasm: Bytes) -> Result<Loaded, LoadError> {
+        let hashed = wasm.clone();
+        let digest = blocking(move || Ok(Digest::sha256(&hashed))).await;
+        let failed = |source| LoadError::Cache {
+            path: self.directory.clone(),
+            source,
+        };
+        let digest = digest.map_err(failed)?;
+        if let Some(loaded) = self.cell(&digest).get() {
+            return Ok(loaded.clone());
+        }
+        let directory = self.directory.clone();
+        let file = blocking(move || {
+            let mut file = tempfile::Builder::new()
+                .suffix(".tmp")
+                .tempfile_in(directory)?;
+            file.write_all(&wasm)?;
+            Ok(file)
+        });
+        let file = file.await.map_err(failed)?;
+        self.world(&digest, file.path()).await
     }
 
     fn cell(&self, digest: &Digest) -> Arc<OnceCell<Loaded>> {

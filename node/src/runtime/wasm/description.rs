@@ -81,8 +81,8 @@ pub(super) fn describe(
         imports: loaded.world.imports().into_iter().map(import).collect(),
         exports: loaded.world.exports(),
         limits: Limits {
-            memory_bytes: spec.memory_limit,
-            cpu_millis: spec.cpu_limit_millis,
+            memory_bytes: spec.limits.memory_bytes,
+            cpu_millis: spec.limits.cpu_millis,
             requests_per_instance: requests as u64,
             egress: grants.egress.unwrap_or_default().name().to_owned(),
         },

@@ -9,10 +9,10 @@ use windlass_wasi_shims::fs::{MountError, Mounts};
 use windlass_wasi_shims::limits::Memory;
 use windlass_wasi_shims::pipe::Writer;
 use windlass_wasi_shims::state::Grants;
-use windlass_wasi_shims::stdio::{Input, OutputSink};
+use windlass_wasi_shims::stdio::{self, Input, OutputSink};
 use windlass_wasi_shims::world::World;
 
-use super::WasmRuntime;
+use super::Parts;
 use crate::logs::{LogSink, Output};
 use crate::network::PodNetwork;
 use crate::runtime::{ContainerSpec, Mount, MountSource, StartError, TerminationMessage};
@@ -34,7 +34,7 @@ impl OutputSink for Stream {
 }
 
 pub(super) async fn grants(
-    runtime: &WasmRuntime,
+    parts: &Parts,
     spec: &ContainerSpec,
     network: PodNetwork,
     logs: LogSink,
@@ -47,23 +47,35 @@ pub(super) async fn grants(
     }
     .unzip();
     let grants = Grants {
-        engine: runtime.engine.clone(),
+        engine: parts.engine.clone(),
         args: spec.args.clone(),
         env: spec.env.clone(),
-        stdout: Arc::new(Stream(logs.clone(), Output::Stdout)),
-        stderr: Arc::new(Stream(logs, Output::Stderr)),
-        stdin: input,
+        stdout: output(spec, Stream(logs.clone(), Output::Stdout)),
+        stderr: output(spec, Stream(logs, Output::Stderr)),
+        stdin: input.map(|input| match spec.tty {
+            true => input.on_terminal(),
+            false => input,
+        }),
         mounts: Arc::new(mounts),
         network: Arc::new(network),
-        tls: runtime.tls.clone(),
-        memory: Memory::new(spec.memory_limit),
-        cpu: Cpu::new(spec.cpu_limit_millis),
+        tls: parts.tls.clone(),
+        memory: Memory::new(spec.limits.memory_bytes),
+        cpu: Cpu::new(spec.limits.cpu_millis),
         instances: Arc::default(),
     };
     Ok(Granted {
         grants: Arc::new(grants),
         stdin,
     })
+}
+
+fn output(spec: &ContainerSpec, stream: Stream) -> stdio::Output {
+    let output = stdio::Output::new(Arc::new(stream));
+    if spec.tty {
+        output.on_terminal()
+    } else {
+        output
+    }
 }
 
 /// Refuses a component that imports what its pod was not granted.

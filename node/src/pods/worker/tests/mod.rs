@@ -22,11 +22,14 @@ use crate::images::Images;
 use crate::logs::{LogLimits, LogQuery, Logs};
 use crate::network::{Network, NetworkConfig};
 use crate::objects::ObjectWatches;
+use crate::pods::room::{Room, Shortage};
 use crate::pods::{NodeContext, RunningContainers};
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
 use crate::status::phase::HostFacts;
+
+mod lifecycle;
 
 const IMAGE: &str = "registry.windlass.local/default/app:v1";
 
@@ -63,7 +66,22 @@ impl World {
         Self::with(pod(spec), FakeRuntime::new(), FakeApi::new()).await
     }
 
+    /// A worker for a pod that the node has no room for.
+    async fn refused(spec: &Value, shortage: Shortage) -> Self {
+        let (runtime, api) = (FakeRuntime::new(), FakeApi::new());
+        Self::begin(pod(spec), runtime, api, Some(shortage)).await
+    }
+
     async fn with(pod: Pod, runtime: FakeRuntime, api: FakeApi) -> Self {
+        Self::begin(pod, runtime, api, None).await
+    }
+
+    async fn begin(
+        pod: Pod,
+        runtime: FakeRuntime,
+        api: FakeApi,
+        refused: Option<Shortage>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let served = ContentStore::open(directory.path().join("served"))
             .await
@@ -92,6 +110,7 @@ impl World {
             events: EventRecorder::start(&client, "node"),
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
             containers: RunningContainers::default(),
+            room: Room::of(&Machine::inspect()),
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
             data_dir: directory.path().to_owned(),
@@ -108,7 +127,7 @@ impl World {
             shutdown: false,
         };
         let (desired, receiver) = watch::channel(wanted);
-        let worker = tokio::spawn(PodWorker::new(context.clone(), receiver).run());
+        let worker = tokio::spawn(PodWorker::new(context.clone(), receiver, refused).run());
         Self {
             directory,
             api,
