@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustls::RootCertStore;
-use windlass_node::NodeAgent;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
+use windlass_node::{HostPaths, NodeAgent};
 
 /// What differs between nodes.
 pub(crate) struct NodeConfig {
@@ -29,6 +29,8 @@ pub(crate) struct NodeConfig {
     pub(crate) listen: SocketAddr,
     /// Where NodePorts are opened, if at all.
     pub(crate) node_ports: Option<IpAddr>,
+    /// What pods may mount of this machine.
+    pub(crate) host_paths: HostPaths,
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
 }
@@ -39,6 +41,10 @@ pub(crate) struct NodeOptions {
     /// Name of the node [default: this machine's host name].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// A directory of this machine that pods may mount as hostPath volumes, with all below it; may be given several
+    /// times. Without it they may mount nothing.
+    #[arg(long = "allow-host-path", value_name = "PATH")]
+    host_paths: Vec<PathBuf>,
 }
 
 impl NodeOptions {
@@ -50,6 +56,13 @@ impl NodeOptions {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
             .context("find this machine's host name; give a name with --node-name")?;
         Ok(name.trim().to_lowercase())
+    }
+}
+
+impl NodeOptions {
+    /// What pods may mount of this machine.
+    pub(crate) fn host_paths(&self) -> anyhow::Result<HostPaths> {
+        HostPaths::allow(self.host_paths.clone()).context("--allow-host-path")
     }
 }
 
@@ -76,6 +89,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .tls(config.tls)
         .tunnel_identity(config.tunnel)
         .network(network)
+        .host_paths(config.host_paths)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);

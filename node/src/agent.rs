@@ -24,6 +24,7 @@ use crate::server::stats::Looks;
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
 use crate::status::phase::HostFacts;
+use crate::volumes::HostPaths;
 use crate::{lease, open_files, tasks::OwnedTask};
 
 /// Why an agent can't start.
@@ -59,6 +60,7 @@ pub struct NodeAgentBuilder {
     network: Option<Network>,
     machine: Option<Machine>,
     log_limits: LogLimits,
+    host_paths: HostPaths,
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
 }
@@ -89,6 +91,7 @@ impl NodeAgent {
             network: None,
             machine: None,
             log_limits: LogLimits::default(),
+            host_paths: HostPaths::default(),
             node_ports: None,
             tunnel_identity: None,
         }
@@ -257,6 +260,13 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// What of the machine's own files pods may mount; nothing by default.
+    #[must_use]
+    pub fn host_paths(mut self, paths: HostPaths) -> Self {
+        self.host_paths = paths;
+        self
+    }
+
     /// Opens the NodePorts of Services on this address, and their external addresses where this machine has them;
     /// nothing is opened by default.
     #[must_use]
@@ -326,6 +336,7 @@ impl NodeAgentBuilder {
             objects: Arc::new(ObjectWatches::new(&client)),
             node_name: name,
             client,
+            host_paths: self.host_paths,
             data_dir,
             clock: Clock::System,
         });

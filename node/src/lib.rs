@@ -39,3 +39,4 @@ mod tasks;
 mod volumes;
 
 pub use agent::{AgentError, NodeAgent, NodeAgentBuilder};
+pub use volumes::HostPaths;

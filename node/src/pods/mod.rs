@@ -32,6 +32,7 @@ use crate::registration::Machine;
 use crate::runtime::{PodIdentity, RunningContainer, Runtimes};
 use crate::status::phase::HostFacts;
 use crate::tasks::OwnedTask;
+use crate::volumes::HostPaths;
 
 mod env;
 pub(crate) mod facts;
@@ -61,6 +62,7 @@ pub(crate) struct NodeContext {
     pub(crate) room: Room,
     pub(crate) network: Network,
     pub(crate) objects: Arc<ObjectWatches>,
+    pub(crate) host_paths: HostPaths,
     pub(crate) data_dir: PathBuf,
     pub(crate) clock: Clock,
 }

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::facts::{ContainerFacts, Phase, PodFacts, Role, Setup, containers, names};
-use crate::status::reason::ContainerReason;
+use crate::status::reason::{ContainerReason, EventReason};
 
 /// First delay before a restart that follows a restart.
 pub(crate) const INITIAL_BACK_OFF: Duration = Duration::from_secs(10);
@@ -28,6 +28,8 @@ pub(crate) const BACK_OFF_RESET: Duration = Duration::from_secs(600);
 /// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
 const DEFAULT_GRACE: i64 = 30;
+/// Who uses more of the node than allowed has this long to end.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// One step of a pod worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +113,10 @@ fn ending_grace(pod: &Pod, spec: &PodSpec, facts: &PodFacts) -> Option<Duration>
         let grace = pod.metadata.deletion_grace_period_seconds;
         return Some(grace.map_or_else(|| grace_of(spec), seconds));
     }
-    (facts.failed.is_some() || facts.shutdown || was_terminal(pod)).then(|| grace_of(spec))
+    match &facts.failed {
+        Some((reason, _)) if *reason == EventReason::Evicted.as_str() => Some(EVICTION_GRACE),
+        failed => (failed.is_some() || facts.shutdown || was_terminal(pod)).then(|| grace_of(spec)),
+    }
 }
 
 /// The grace period of a pod that nobody gave another one.

@@ -276,6 +276,8 @@ pub enum MountSource {
     Host {
         /// Path on the host.
         path: PathBuf,
+        /// What of it is the volume, if not all: a way that must not lead out of `path`.
+        below: Option<PathBuf>,
         /// Bound of the bytes stored below it (`emptyDir.sizeLimit`).
         size_limit: Option<u64>,
     },

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use windlass_api::pod_resources;
 
-use super::reason::ContainerReason;
+use super::reason::{ContainerReason, EventReason};
 use crate::pods::facts::{
     ContainerFacts, Ended, Phase, PodFacts, Resize, Role, Setup, containers, of_ephemeral,
 };
@@ -224,6 +224,13 @@ fn conditions(
         Resize::Deferred(text) => ("PodResizePending", true, Some(("Deferred", text.clone()))),
         Resize::Failed(text) => ("PodResizeInProgress", true, Some(("Error", text.clone()))),
     });
+    let evicted = facts.failed.as_ref().and_then(|(reason, text)| {
+        let is_eviction = *reason == EventReason::Evicted.as_str();
+        is_eviction.then(|| {
+            let why = ("TerminationByKubelet", text.clone());
+            ("DisruptionTarget", true, Some(why))
+        })
+    });
     [
         ("PodReadyToStartContainers", sandbox, None),
         ("Initialized", initialized_why.is_none(), initialized_why),
@@ -232,6 +239,7 @@ fn conditions(
     ]
     .into_iter()
     .chain(resize)
+    .chain(evicted)
     .map(|(kind, holds, why)| condition((pod.metadata.generation, old), kind, holds, why, now))
     .collect()
 }

@@ -92,6 +92,8 @@ reasons! {
         InspectFailed = "InspectFailed",
         /// The pod's network could not be set up.
         FailedCreatePodSandBox = "FailedCreatePodSandBox",
+        /// The pod uses more of the node than it may.
+        Evicted = "Evicted",
         /// The pod ran longer than `activeDeadlineSeconds`.
         DeadlineExceeded = "DeadlineExceeded",
         /// The pod uses a feature this node does not offer.

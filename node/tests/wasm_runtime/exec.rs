@@ -49,6 +49,7 @@ async fn a_command_has_what_its_container_has() {
     };
     let host = MountSource::Host {
         path: dir.path().to_owned(),
+        below: None,
         size_limit: None,
     };
     let mounts = vec![
@@ -105,6 +106,7 @@ async fn tools_reach_the_files_of_the_container_and_no_others() {
     std::fs::write(dir.path().join("a"), "one").unwrap();
     let host = MountSource::Host {
         path: dir.path().to_owned(),
+        below: None,
         size_limit: None,
     };
     let mount = Mount {

@@ -99,7 +99,7 @@ impl Mounts {
         &mut self,
         guest: &str,
         host: &Path,
-        sub_path: Option<&str>,
+        sub_path: Option<&Path>,
         read_only: bool,
     ) -> Result<(), MountError> {
         let failed = |source| MountError::Host {
@@ -113,7 +113,9 @@ impl Mounts {
             (true, Some(parent), Some(name)) => (parent, Some(PathBuf::from(name))),
             _ => (
                 host,
-                sub_path.filter(|path| !path.is_empty()).map(PathBuf::from),
+                sub_path
+                    .filter(|path| !path.as_os_str().is_empty())
+                    .map(Path::to_owned),
             ),
         };
         let root = cap_std::fs::Dir::open_ambient_dir(root, ambient_authority()).map_err(failed)?;
@@ -427,19 +429,29 @@ mod tests {
         std::fs::write(volume.join("file"), "y").unwrap();
         std::os::unix::fs::symlink("../secret", volume.join("link")).unwrap();
         let mut mounts = Mounts::new();
-        assert!(mounts.host("/a", &volume, Some("link"), true).is_err());
-        assert!(mounts.host("/a", &volume, Some("../secret"), true).is_err());
+        assert!(
+            mounts
+                .host("/a", &volume, Some("link".as_ref()), true)
+                .is_err()
+        );
+        assert!(
+            mounts
+                .host("/a", &volume, Some("../secret".as_ref()), true)
+                .is_err()
+        );
         assert!(
             mounts
                 .host("/a", &dir.path().join("nosuch"), None, true)
                 .is_err()
         );
-        mounts.host("/b/file", &volume, Some("file"), true).unwrap();
+        mounts
+            .host("/b/file", &volume, Some("file".as_ref()), true)
+            .unwrap();
         mounts
             .host("/c/file", &volume.join("file"), None, false)
             .unwrap();
         mounts
-            .host("/d", &volume, Some("made/on/demand"), false)
+            .host("/d", &volume, Some("made/on/demand".as_ref()), false)
             .unwrap();
         mounts.host("/e", &volume, None, false).unwrap();
         assert_eq!(mounts.read("/e/file", 1).unwrap(), "y");

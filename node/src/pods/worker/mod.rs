@@ -42,6 +42,7 @@ use crate::volumes::{self, PodVolumes, VolumeContext};
 
 mod containers;
 mod resize;
+mod storage;
 /// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
 fn granted_egress(pod: &Pod) -> Egress {
     let annotations = pod.metadata.annotations.as_ref();
@@ -122,6 +123,8 @@ enum Message {
         start: u64,
         verdict: Verdict,
     },
+    /// It keeps more on disk than it may: which bound, in words.
+    Evicted(String),
     Deleted(Result<(), kube::Error>),
 }
 
@@ -158,6 +161,7 @@ pub(super) struct PodWorker {
     next_start: u64,
     setup_failures: u32,
     setup_task: Option<OwnedTask>,
+    storage_task: Option<OwnedTask>,
     delete_task: Option<OwnedTask>,
     sender: mpsc::UnboundedSender<Message>,
     messages: mpsc::UnboundedReceiver<Message>,
@@ -201,6 +205,7 @@ impl PodWorker {
             next_start: 0,
             setup_failures: 0,
             setup_task: None,
+            storage_task: None,
             delete_task: None,
             sender,
             messages,
@@ -394,8 +399,20 @@ impl PodWorker {
                     self.observe_verdict(&name, verdict);
                 }
             }
+            Message::Evicted(message) => self.evict(message),
             Message::Deleted(result) => self.observe_deletion(result),
         }
+    }
+
+    fn evict(&mut self, message: String) {
+        if self.facts.failed.is_some() {
+            return;
+        }
+        let reason = EventReason::Evicted;
+        self.events
+            .record(EventType::Warning, reason, message.clone());
+        self.facts.failed = Some((reason.as_str(), message));
+        self.facts.ending_since = Some(self.context.clock.now());
     }
 
     fn is_current(&self, name: &str, start: u64) -> bool {
@@ -441,6 +458,8 @@ impl PodWorker {
             Ok(surroundings) => {
                 self.setup_failures = 0;
                 self.facts.pod_ip = Some(surroundings.network.ip());
+                let pod = self.pod.borrow().clone();
+                self.storage_task = self.watch_storage(&pod, &surroundings.volumes);
                 self.surroundings = Some(surroundings);
                 self.follow_labels();
                 self.facts.setup = Setup::Done;
@@ -455,7 +474,7 @@ impl PodWorker {
     }
 
     fn tear_down(&mut self) {
-        self.setup_task = None;
+        (self.setup_task, self.storage_task) = (None, None);
         self.instances.clear();
         self.context.room.release(&self.identity.uid);
         if let Some(surroundings) = self.surroundings.take() {
@@ -535,6 +554,8 @@ async fn set_up(
         pod,
         node: context.node_view(network.ip().to_string()),
         directory,
+        host_paths: context.host_paths.clone(),
+        data_dir: context.data_dir.clone(),
     });
     match volumes.await {
         Ok(volumes) => Ok(Surroundings {

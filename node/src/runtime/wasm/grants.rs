@@ -1,6 +1,7 @@
 //! What a container's specification grants its component.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use windlass_api::grants::INTERFACES;
@@ -123,7 +124,13 @@ async fn open_mounts(
 fn insert(mounts: &mut Mounts, mount: &Mount) -> Result<(), MountError> {
     let sub_path = mount.sub_path.as_deref();
     match &mount.source {
-        MountSource::Host { path, .. } => mounts.host(&mount.path, path, sub_path, mount.read_only),
+        MountSource::Host { path, below, .. } => {
+            let whole = match (below, sub_path) {
+                (Some(below), Some(sub_path)) => Some(below.join(sub_path)),
+                (below, sub_path) => below.clone().or_else(|| sub_path.map(PathBuf::from)),
+            };
+            mounts.host(&mount.path, path, whole.as_deref(), mount.read_only)
+        }
         MountSource::Memory(tree) => mounts.memory(&mount.path, tree.clone(), sub_path),
     }
 }

@@ -233,3 +233,21 @@ async fn a_pod_without_room_fails_and_says_why() {
         .await;
     assert!(world.runtime.starts().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_keeps_more_on_disk_than_it_may_is_evicted() {
+    let mut spec = with(json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+    spec["volumes"] = json!([{ "name": "v", "emptyDir": { "sizeLimit": "1Ki" } }]);
+    let world = World::new(&spec).await;
+    world.until_running().await;
+    let volume = world.directory.path().join("pods/uid-1/volumes/v");
+    std::fs::write(volume.join("file"), vec![0; 2048]).unwrap();
+    let status = world
+        .until("evicted", |status| phase(status) == "Failed")
+        .await;
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    let target = reason(&status, "DisruptionTarget");
+    assert_eq!(target, Some("TerminationByKubelet"));
+    let words = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\"";
+    world.api.until_event("Evicted", words).await;
+}

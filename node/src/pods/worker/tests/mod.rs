@@ -28,6 +28,7 @@ use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
 use crate::status::phase::HostFacts;
+use crate::volumes::HostPaths;
 
 mod lifecycle;
 
@@ -113,6 +114,7 @@ impl World {
             room: Room::of(&Machine::inspect()),
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
+            host_paths: HostPaths::default(),
             data_dir: directory.path().to_owned(),
             clock: Clock::tokio(),
             client: client.clone(),
@@ -436,7 +438,7 @@ async fn a_probe_that_fails_kills_and_restarts() {
 #[tokio::test(start_paused = true)]
 async fn a_volume_type_that_is_not_offered_is_named_in_an_event() {
     let mut spec = one("Always");
-    spec["volumes"] = json!([{ "name": "v", "hostPath": { "path": "/" } }]);
+    spec["volumes"] = json!([{ "name": "v", "nfs": { "path": "/", "server": "s" } }]);
     let world = World::new(&spec).await;
     world
         .until("pending", |status| phase(status) == "Pending")
@@ -444,10 +446,7 @@ async fn a_volume_type_that_is_not_offered_is_named_in_an_event() {
     for _ in 0..100 {
         tokio::time::advance(Duration::from_millis(10)).await;
     }
-    assert!(world.saw_event(
-        "FailedMount",
-        "volumes of type hostPath are not supported yet"
-    ));
+    assert!(world.saw_event("FailedMount", "volumes of type nfs are not supported yet"));
     assert!(world.runtime.starts().is_empty());
 }
 
