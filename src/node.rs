@@ -68,6 +68,7 @@ impl NodeOptions {
 
 /// Builds the agent.
 pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
+    windlass_node::raise_open_files_limit();
     let wasm = WasmConfig {
         cache: config.data_dir.join("compiled"),
         engine: EngineConfig::default(),

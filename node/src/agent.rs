@@ -12,6 +12,7 @@ use windlass_oci::content_store::{ContentError, ContentStore};
 
 use crate::clock::Clock;
 use crate::events::EventRecorder;
+use crate::handle::NodeHandle;
 use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, TunnelIdentity};
@@ -25,7 +26,7 @@ use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
 use crate::status::phase::HostFacts;
 use crate::volumes::HostPaths;
-use crate::{lease, open_files, tasks::OwnedTask};
+use crate::{lease, tasks::OwnedTask};
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,7 @@ pub struct NodeAgent {
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
     registered: watch::Sender<bool>,
+    known: KnownPods,
 }
 
 impl NodeAgent {
@@ -97,11 +99,11 @@ impl NodeAgent {
         }
     }
 
-    /// Where the daemon endpoint listens.
+    /// Where the daemon endpoint listens; nowhere without certificates.
     ///
     /// # Errors
     /// The socket does not say.
-    pub fn daemon_address(&self) -> std::io::Result<SocketAddr> {
+    pub fn daemon_address(&self) -> std::io::Result<Option<SocketAddr>> {
         self.daemon.local_addr()
     }
 
@@ -110,6 +112,12 @@ impl NodeAgent {
     #[must_use]
     pub fn local_dialer(&self) -> Dialer {
         self.daemon.dialer()
+    }
+
+    /// What a program does with the pods of its agent, also while that runs.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        NodeHandle::new(self.context.clone(), self.known.clone())
     }
 
     /// Turns true when the Node is registered.
@@ -129,8 +137,8 @@ impl NodeAgent {
             node_ports,
             tunnel_identity,
             registered,
+            known,
         } = self;
-        let known = KnownPods::default();
         let client = context.client.clone();
         let network = context.network.clone();
         let state = DaemonState {
@@ -204,14 +212,15 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Where the daemon endpoint listens; a free port of loopback by default.
+    /// Where the daemon endpoint listens if it has certificates; a free port of loopback by default.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// Certificates of the daemon endpoint.
+    /// Certificates of the daemon endpoint. Without them nothing listens: logs and commands are to be had from the
+    /// [`NodeHandle`], or by [`NodeAgent::local_dialer`].
     #[must_use]
     pub fn tls(mut self, tls: DaemonTls) -> Self {
         self.tls = Some(tls);
@@ -283,30 +292,31 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Opens the data directory and the daemon endpoint. Raises the process's limit of open files to what
-    /// it may be.
+    /// Opens the data directory and the daemon endpoint.
+    ///
+    /// Nothing of the process is touched: no signals, no logger, no limits (see [`crate::raise_open_files_limit`]).
     ///
     /// # Errors
     /// Something is missing, or can't be opened.
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
-        open_files::raise_limit();
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
         let data_dir = self
             .data_dir
             .ok_or(AgentError::Missing("a data directory"))?;
-        let tls = self.tls.ok_or(AgentError::Missing("certificates"))?;
         let listen_error = |source| AgentError::Listen {
             address: self.listen,
             source,
         };
-        let daemon = DaemonServer::bind(self.listen, &tls)
-            .await
-            .map_err(listen_error)?;
+        let daemon = match &self.tls {
+            Some(tls) => DaemonServer::bind(self.listen, tls).await,
+            None => Ok(DaemonServer::in_process()),
+        };
+        let daemon = daemon.map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
         let store = ContentStore::open(data_dir.join("images")).await?;
         let addresses = if self.addresses.is_empty() {
-            vec![local.ip()]
+            vec![local.map_or(self.listen.ip(), |local| local.ip())]
         } else {
             self.addresses
         };
@@ -316,7 +326,7 @@ impl NodeAgentBuilder {
         let registration = Registration {
             name: name.clone(),
             addresses,
-            daemon_port: local.port(),
+            daemon_port: local.map(|local| local.port()),
             labels: self.labels,
             machine: machine.clone(),
             runtimes: runtimes.clone(),
@@ -348,6 +358,7 @@ impl NodeAgentBuilder {
             node_ports: self.node_ports,
             tunnel_identity: self.tunnel_identity,
             registered,
+            known: KnownPods::default(),
         })
     }
 }

@@ -6,6 +6,7 @@
 //! Invariant: kernel-backed `wasi:sockets` and ambient files are never linked. An import that is
 //! not in [`OFFERED`](crate::world::OFFERED) is an error at link time, not a trap later.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -28,11 +29,18 @@ use crate::net::VirtualNetwork;
 use crate::sockets::{self, NetworkView};
 use crate::stdio::{Input, Output};
 
+/// Anything of the embedder's.
+pub type HostState = Arc<dyn Any + Send + Sync>;
+
 /// Everything one container was given. Nothing else is reachable from it.
 #[derive(Clone)]
 pub struct Grants {
     /// The engine its instances run in; epoch interruption must be on.
     pub engine: Engine,
+    /// What the embedder calls the container; for its own interfaces.
+    pub container: Arc<str>,
+    /// What the embedder's own interfaces work on.
+    pub host_state: Option<HostState>,
     /// Arguments, the program's name first.
     pub args: Vec<String>,
     /// Environment variables.
@@ -126,6 +134,8 @@ impl Grants {
 
 /// What one instance holds on the host's side.
 pub struct InstanceState {
+    container: Arc<str>,
+    host_state: Option<HostState>,
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -150,6 +160,8 @@ impl InstanceState {
             wasi.stdin(closed_input());
         }
         Self {
+            container: grants.container.clone(),
+            host_state: grants.host_state.clone(),
             table: ResourceTable::new(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -160,6 +172,21 @@ impl InstanceState {
             limits: Limits::new(grants.memory.clone()),
             _counted: Counted::new(&grants.instances),
         }
+    }
+
+    /// What the embedder calls the container that this is an instance of.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// What the embedder's own interfaces work on, if there is that.
+    pub fn host_state<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.host_state.as_deref()?.downcast_ref()
+    }
+
+    /// The resources of the instance, for interfaces of the embedder's own that have some.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 
     fn files(&mut self) -> FilesystemView<'_> {

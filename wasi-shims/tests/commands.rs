@@ -49,7 +49,7 @@ fn engine() -> Engine {
 
 fn link(engine: &Engine, wasm: &[u8]) -> Result<World, WorldError> {
     let component = Component::new(engine, wasm).unwrap();
-    World::link(&state::linker(engine).unwrap(), &component)
+    World::link(&state::linker(engine).unwrap(), &[], &component)
 }
 
 fn link_wat(wat: &str) -> Result<World, WorldError> {
@@ -88,6 +88,8 @@ impl Probe {
                 .chain(args)
                 .map(|arg| (*arg).to_owned())
                 .collect(),
+            container: "test".into(),
+            host_state: None,
             env: vec![("COLOUR".to_owned(), "green".to_owned())],
             stdout: Output::new(stdout.clone()),
             stderr: Output::new(stderr.clone()),

@@ -139,6 +139,15 @@ impl RunningContainers {
         Some((container.upgrade()?, *started))
     }
 
+    /// The containers of a pod that run, by name.
+    pub(crate) fn of_pod(&self, uid: &str) -> Vec<(String, Arc<dyn RunningContainer>)> {
+        let containers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let of_pod = containers.iter().filter(|((of, _), _)| of == uid);
+        of_pod
+            .filter_map(|((_, name), (container, _))| Some((name.clone(), container.upgrade()?)))
+            .collect()
+    }
+
     pub(crate) fn insert(&self, uid: &str, name: &str, container: &Arc<dyn RunningContainer>) {
         let key = (uid.to_owned(), name.to_owned());
         let mut containers = self.0.write().unwrap_or_else(PoisonError::into_inner);

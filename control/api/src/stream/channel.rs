@@ -24,8 +24,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::io::ReaderStream;
 
-use super::websocket::{self, OpenError};
 use super::websocket::close;
+use super::websocket::{self, OpenError};
 use super::{ByteStream, CLOSE_LIMIT};
 
 /// Bytes that may wait in one direction of a channel.

@@ -63,6 +63,8 @@ pub enum LoadError {
 pub(super) struct Cache {
     directory: PathBuf,
     linker: Linker<InstanceState>,
+    /// Interfaces that the linker offers beside WASI.
+    host: Vec<String>,
     compiler: Arc<dyn Compiler>,
     compilations: Semaphore,
     worlds: Mutex<HashMap<Digest, Arc<OnceCell<Loaded>>>>,
@@ -81,6 +83,7 @@ impl Cache {
     pub(super) fn open(
         root: &Path,
         linker: Linker<InstanceState>,
+        host: Vec<String>,
         compiler: Arc<dyn Compiler>,
     ) -> io::Result<Self> {
         let directory = root.join(engine_key(linker.engine()));
@@ -94,6 +97,7 @@ impl Cache {
         Ok(Self {
             directory,
             linker,
+            host,
             compiler,
             compilations,
             worlds,
@@ -183,7 +187,7 @@ impl Cache {
         component: &Component,
         compiling: Option<Duration>,
     ) -> Result<Loaded, LoadError> {
-        let world = World::link(&self.linker, component)?;
+        let world = World::link(&self.linker, &self.host, component)?;
         Ok(Loaded { world, compiling })
     }
 
@@ -310,7 +314,13 @@ mod tests {
             let engine = Engine::default();
             let linker = state::linker(&engine).unwrap();
             let compiler = Counting(InProcess::new(engine), self.compiled.clone());
-            Cache::open(&self.dir.path().join("cache"), linker, Arc::new(compiler)).unwrap()
+            Cache::open(
+                &self.dir.path().join("cache"),
+                linker,
+                Vec::new(),
+                Arc::new(compiler),
+            )
+            .unwrap()
         }
 
         fn compiled(&self) -> usize {

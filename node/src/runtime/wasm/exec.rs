@@ -101,7 +101,7 @@ impl Inner {
             let text = "it serves HTTP and is no command; send it requests, by kubectl port-forward for example";
             return Err(cannot(text.to_owned()));
         }
-        grants::check(&self.spec, &world).map_err(|error| cannot(error.message))?;
+        grants::check(&self.parts, &self.spec, &world).map_err(|error| cannot(error.message))?;
         let grants = self.grants(command, streams);
         let work = async move {
             let end = world.run_command(&grants).await;

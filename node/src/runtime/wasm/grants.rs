@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use windlass_api::grants::INTERFACES;
+use windlass_api::grants::{HOST_INTERFACES, INTERFACES, Interfaces};
 use windlass_wasi_shims::cpu::Cpu;
 use windlass_wasi_shims::fs::{MountError, Mounts};
 use windlass_wasi_shims::limits::Memory;
@@ -49,6 +49,8 @@ pub(super) async fn grants(
     .unzip();
     let grants = Grants {
         engine: parts.engine.clone(),
+        host_state: parts.host.state(),
+        container: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.name).into(),
         args: spec.args.clone(),
         env: spec.env.clone(),
         stdout: output(spec, Stream(logs.clone(), Output::Stdout)),
@@ -80,21 +82,32 @@ fn output(spec: &ContainerSpec, stream: Stream) -> stdio::Output {
 }
 
 /// Refuses a component that imports what its pod was not granted.
-pub(super) fn check(spec: &ContainerSpec, world: &World) -> Result<(), StartError> {
-    let granted = spec.grants()?.interfaces.unwrap_or_default();
+pub(super) fn check(parts: &Parts, spec: &ContainerSpec, world: &World) -> Result<(), StartError> {
+    let granted = spec.grants()?;
     let imports = world.imports();
-    let denied: Vec<_> = imports
+    let (of_host, of_wasi): (Vec<&str>, Vec<&str>) = imports
         .iter()
-        .filter(|name| !granted.include(name))
-        .collect();
-    if denied.is_empty() {
-        return Ok(());
+        .map(String::as_str)
+        .partition(|name| parts.host.include(name));
+    for (annotation, imports, granted) in [
+        (INTERFACES, of_wasi, granted.interfaces.unwrap_or_default()),
+        (
+            HOST_INTERFACES,
+            of_host,
+            granted.host_interfaces.unwrap_or(Interfaces::NONE),
+        ),
+    ] {
+        let denied = imports.into_iter().filter(|name| !granted.include(name));
+        let denied: Vec<_> = denied.collect();
+        if !denied.is_empty() {
+            return Err(StartError::config(format!(
+                "the component imports {}, annotation {annotation} of the pod grants {granted:?}",
+                denied.join(", "),
+                granted = granted.to_string()
+            )));
+        }
     }
-    let denied: Vec<&str> = denied.into_iter().map(String::as_str).collect();
-    Err(StartError::config(format!(
-        "the component imports {}, annotation {INTERFACES} of the pod grants {granted}",
-        denied.join(", ")
-    )))
+    Ok(())
 }
 
 /// Opens what is to be mounted. Opening blocks, so it runs on a thread for that.

@@ -39,11 +39,13 @@ mod engine;
 mod exec;
 mod grants;
 mod guest_tls;
+mod host_interfaces;
 mod tools;
 
 pub use cache::LoadError;
 pub use compiler::{CompileError, Compiler, InProcess};
 pub use engine::EngineConfig;
+pub use host_interfaces::HostInterfaces;
 pub use tools::{Tool, Tools};
 
 use cache::Cache;
@@ -61,6 +63,8 @@ pub struct WasmConfig {
     pub tls: Option<TlsConfig>,
     /// Commands that every container can be asked to run, beside its own.
     pub tools: Tools,
+    /// Interfaces of the program's own, for pods that ask for them.
+    pub host_interfaces: HostInterfaces,
 }
 
 /// Why the runtime can't be set up.
@@ -93,6 +97,7 @@ struct Parts {
     cache: Cache,
     tls: Option<TlsConfig>,
     tools: Tools,
+    host: HostInterfaces,
     /// Instances that http requests may hold, all servers together; the rest is for commands.
     request_instances: Arc<Semaphore>,
 }
@@ -104,14 +109,17 @@ impl WasmRuntime {
     /// [`WasmSetupError`].
     pub fn new(config: WasmConfig) -> Result<Self, WasmSetupError> {
         let engine = engine::engine(config.engine).map_err(WasmSetupError::Engine)?;
-        let linker = state::linker(&engine).map_err(WasmSetupError::Engine)?;
+        let mut linker = state::linker(&engine).map_err(WasmSetupError::Engine)?;
+        let host = config.host_interfaces;
+        host.add_to(&mut linker).map_err(WasmSetupError::Engine)?;
         let compiler = Arc::new(InProcess::new(engine.clone()));
-        let cache = Cache::open(&config.cache, linker, compiler).map_err(|source| {
-            WasmSetupError::Cache {
-                path: config.cache,
-                source,
-            }
-        })?;
+        let cache =
+            Cache::open(&config.cache, linker, host.names(), compiler).map_err(|source| {
+                WasmSetupError::Cache {
+                    path: config.cache,
+                    source,
+                }
+            })?;
         let guests = Guests::start(&engine, config.engine.threads);
         let guests = guests.map_err(WasmSetupError::Threads)?;
         let for_requests = (config.engine.instances / 4 * 3).max(1);
@@ -122,6 +130,7 @@ impl WasmRuntime {
             cache,
             tls: config.tls,
             tools: config.tools,
+            host,
             request_instances,
         })))
     }
@@ -154,9 +163,9 @@ impl Runtime for WasmRuntime {
             .world(&spec.image.blob_digest, &spec.image.blob)
             .await;
         let loaded = loaded.map_err(|error| StartError::create(error_text(&error)))?;
-        grants::check(&spec, &loaded.world)?;
+        grants::check(parts, &spec, &loaded.world)?;
         let granted = grants::grants(parts, &spec, network.clone(), logs).await?;
-        let component = description::describe(&spec, &loaded, begin)?;
+        let component = description::describe(parts, &spec, &loaded, begin)?;
         let program = Program {
             spec,
             world: loaded.world,
