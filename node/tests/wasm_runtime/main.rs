@@ -179,6 +179,7 @@ macro_rules! some {
 }
 
 // After the macro, which it uses.
+mod escapes;
 mod exec;
 
 #[tokio::test]
