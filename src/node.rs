@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustls::RootCertStore;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
+use windlass_node::pressure::Thresholds;
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 use windlass_node::{HostPaths, NodeAgent};
@@ -31,6 +32,8 @@ pub(crate) struct NodeConfig {
     pub(crate) node_ports: Option<IpAddr>,
     /// What pods may mount of this machine.
     pub(crate) host_paths: HostPaths,
+    /// What must be left free.
+    pub(crate) thresholds: Thresholds,
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
 }
@@ -45,6 +48,10 @@ pub(crate) struct NodeOptions {
     /// times. Without it they may mount nothing.
     #[arg(long = "allow-host-path", value_name = "PATH")]
     host_paths: Vec<PathBuf>,
+    /// What must be left free before pods are evicted, such as memory.available<100Mi,nodefs.available<5%; nothing is
+    /// evicted with an empty one [default: memory.available<100Mi,nodefs.available<1Gi].
+    #[arg(long, value_name = "THRESHOLDS")]
+    eviction_hard: Option<Thresholds>,
 }
 
 impl NodeOptions {
@@ -60,6 +67,11 @@ impl NodeOptions {
 }
 
 impl NodeOptions {
+    /// What must be left free.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        self.eviction_hard.unwrap_or_default()
+    }
+
     /// What pods may mount of this machine.
     pub(crate) fn host_paths(&self) -> anyhow::Result<HostPaths> {
         HostPaths::allow(self.host_paths.clone()).context("--allow-host-path")
@@ -91,6 +103,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .tunnel_identity(config.tunnel)
         .network(network)
         .host_paths(config.host_paths)
+        .eviction_thresholds(config.thresholds)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);

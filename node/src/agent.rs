@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use windlass_api::stream::local::Dialer;
 use windlass_oci::content_store::{ContentError, ContentStore};
@@ -19,6 +19,7 @@ use crate::network::{Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
 use crate::pods::room::Room;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
+use crate::pressure::{self, Pressure, Thresholds};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
 use crate::server::stats::Looks;
@@ -62,6 +63,7 @@ pub struct NodeAgentBuilder {
     machine: Option<Machine>,
     log_limits: LogLimits,
     host_paths: HostPaths,
+    thresholds: Thresholds,
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
 }
@@ -75,6 +77,8 @@ pub struct NodeAgent {
     tunnel_identity: Option<TunnelIdentity>,
     registered: watch::Sender<bool>,
     known: KnownPods,
+    pressure: watch::Sender<Pressure>,
+    thresholds: Thresholds,
 }
 
 impl NodeAgent {
@@ -94,6 +98,7 @@ impl NodeAgent {
             machine: None,
             log_limits: LogLimits::default(),
             host_paths: HostPaths::default(),
+            thresholds: Thresholds::default(),
             node_ports: None,
             tunnel_identity: None,
         }
@@ -138,6 +143,8 @@ impl NodeAgent {
             tunnel_identity,
             registered,
             known,
+            pressure,
+            thresholds,
         } = self;
         let client = context.client.clone();
         let network = context.network.clone();
@@ -163,6 +170,7 @@ impl NodeAgent {
             client.clone(),
             registration,
             network.clone(),
+            context.pressure.clone(),
             move || {
                 registered.send_replace(true);
             },
@@ -185,7 +193,15 @@ impl NodeAgent {
         });
         let _daemon = OwnedTask::spawn(daemon.serve(state, services_ended.clone()));
 
-        pods::run(context, known, stop).await;
+        let (evict, evictions) = mpsc::unbounded_channel();
+        let _pressure = OwnedTask::spawn(pressure::run(
+            context.clone(),
+            known.clone(),
+            thresholds,
+            pressure,
+            evict,
+        ));
+        pods::run(context, known, evictions, stop).await;
         services_ended.cancel();
     }
 }
@@ -276,6 +292,13 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// What must be left free of memory and disk before pods are evicted.
+    #[must_use]
+    pub fn eviction_thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.thresholds = thresholds;
+        self
+    }
+
     /// Opens the NodePorts of Services on this address, and their external addresses where this machine has them;
     /// nothing is opened by default.
     #[must_use]
@@ -331,6 +354,7 @@ impl NodeAgentBuilder {
             machine: machine.clone(),
             runtimes: runtimes.clone(),
         };
+        let pressure = watch::Sender::new(Pressure::default());
         let context = Arc::new(NodeContext {
             host: HostFacts { host_ip },
             images: Images::new(client.clone(), store),
@@ -339,6 +363,7 @@ impl NodeAgentBuilder {
             runtimes,
             containers: RunningContainers::default(),
             room: Room::of(&machine),
+            pressure: pressure.subscribe(),
             machine,
             network: self
                 .network
@@ -359,6 +384,8 @@ impl NodeAgentBuilder {
             tunnel_identity: self.tunnel_identity,
             registered,
             known: KnownPods::default(),
+            pressure,
+            thresholds: self.thresholds,
         })
     }
 }

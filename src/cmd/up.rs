@@ -175,6 +175,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         listen: SocketAddr::new(address, 0),
         node_ports: Some(args.control_plane.listen.ip()),
         host_paths: args.node.host_paths()?,
+        thresholds: args.node.thresholds(),
         api_server: Some(plane.address()),
     });
     let agent = agent.await?;

@@ -219,7 +219,7 @@ async fn a_pod_without_room_fails_and_says_why() {
             )),
         )
         .unwrap_err();
-    let world = World::refused(&one("Always"), short).await;
+    let world = World::refused(&one("Always"), short.into()).await;
     let status = world
         .until("failed", |status| phase(status) == "Failed")
         .await;
@@ -250,4 +250,22 @@ async fn a_pod_that_keeps_more_on_disk_than_it_may_is_evicted() {
     assert_eq!(target, Some("TerminationByKubelet"));
     let words = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\"";
     world.api.until_event("Evicted", words).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_makes_room_for_its_node_fails_at_once() {
+    let world = World::new(&one("Always")).await;
+    world.until_running().await;
+    let message = "The node was low on resource: memory. ".to_owned();
+    world
+        .desired
+        .send_modify(|desired| desired.evicted = Some(message));
+    let status = world
+        .until("evicted", |status| phase(status) == "Failed")
+        .await;
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(
+        reason(&status, "DisruptionTarget"),
+        Some("TerminationByKubelet")
+    );
 }

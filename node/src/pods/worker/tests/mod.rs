@@ -22,8 +22,9 @@ use crate::images::Images;
 use crate::logs::{LogLimits, LogQuery, Logs};
 use crate::network::{Network, NetworkConfig};
 use crate::objects::ObjectWatches;
-use crate::pods::room::{Room, Shortage};
+use crate::pods::room::{Refusal, Room};
 use crate::pods::{NodeContext, RunningContainers};
+use crate::pressure::Pressure;
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
@@ -68,21 +69,16 @@ impl World {
     }
 
     /// A worker for a pod that the node has no room for.
-    async fn refused(spec: &Value, shortage: Shortage) -> Self {
+    async fn refused(spec: &Value, refusal: Refusal) -> Self {
         let (runtime, api) = (FakeRuntime::new(), FakeApi::new());
-        Self::begin(pod(spec), runtime, api, Some(shortage)).await
+        Self::begin(pod(spec), runtime, api, Some(refusal)).await
     }
 
     async fn with(pod: Pod, runtime: FakeRuntime, api: FakeApi) -> Self {
         Self::begin(pod, runtime, api, None).await
     }
 
-    async fn begin(
-        pod: Pod,
-        runtime: FakeRuntime,
-        api: FakeApi,
-        refused: Option<Shortage>,
-    ) -> Self {
+    async fn begin(pod: Pod, runtime: FakeRuntime, api: FakeApi, refused: Option<Refusal>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let served = ContentStore::open(directory.path().join("served"))
             .await
@@ -112,6 +108,7 @@ impl World {
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
             containers: RunningContainers::default(),
             room: Room::of(&Machine::inspect()),
+            pressure: watch::channel(Pressure::default()).1,
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
             host_paths: HostPaths::default(),
@@ -127,6 +124,7 @@ impl World {
             pod: Arc::new(pod),
             gone: false,
             shutdown: false,
+            evicted: None,
         };
         let (desired, receiver) = watch::channel(wanted);
         let worker = tokio::spawn(PodWorker::new(context.clone(), receiver, refused).run());
