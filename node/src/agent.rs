@@ -9,10 +9,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use windlass_api::stream::local::Dialer;
 use windlass_oci::content_store::{ContentError, ContentStore};
+use windlass_oci::registry::remote::registries::Registries;
 
 use crate::clock::Clock;
 use crate::events::EventRecorder;
-use crate::images::Images;
+use crate::images::{self, ImageCollection, Images, InvalidThresholds};
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
@@ -43,6 +44,9 @@ pub enum AgentError {
     /// The content store can't be opened.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// Images would never be removed, or always.
+    #[error(transparent)]
+    ImageCollection(#[from] InvalidThresholds),
 }
 
 /// Collects what an agent is made of.
@@ -60,6 +64,8 @@ pub struct NodeAgentBuilder {
     log_limits: LogLimits,
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
+    registries: Registries,
+    image_collection: ImageCollection,
 }
 
 /// A node agent that listens but does not run yet.
@@ -69,6 +75,7 @@ pub struct NodeAgent {
     daemon: DaemonServer,
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
+    image_collection: ImageCollection,
     registered: watch::Sender<bool>,
 }
 
@@ -90,6 +97,8 @@ impl NodeAgent {
             log_limits: LogLimits::default(),
             node_ports: None,
             tunnel_identity: None,
+            registries: Registries::none(),
+            image_collection: ImageCollection::default(),
         }
     }
 
@@ -124,6 +133,7 @@ impl NodeAgent {
             daemon,
             node_ports,
             tunnel_identity,
+            image_collection,
             registered,
         } = self;
         let known = KnownPods::default();
@@ -155,6 +165,11 @@ impl NodeAgent {
                 registered.send_replace(true);
             },
         ));
+        let _images = OwnedTask::spawn({
+            let images = context.images.clone();
+            let events = context.events.for_node(&context.node_name);
+            async move { images::run_collection(&images, image_collection, events).await }
+        });
         let _services = OwnedTask::spawn({
             let (network, client) = (network.clone(), client.clone());
             async move { network.watch_services(client).await }
@@ -272,6 +287,20 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// How registries besides the cluster's are reached; without, over TLS, trusting nobody.
+    #[must_use]
+    pub fn registries(mut self, registries: Registries) -> Self {
+        self.registries = registries;
+        self
+    }
+
+    /// When images that nothing uses are removed.
+    #[must_use]
+    pub fn image_collection(mut self, policy: ImageCollection) -> Self {
+        self.image_collection = policy;
+        self
+    }
+
     /// Opens the data directory and the daemon endpoint. Raises the process's limit of open files to what
     /// it may be.
     ///
@@ -279,6 +308,7 @@ impl NodeAgentBuilder {
     /// Something is missing, or can't be opened.
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
         open_files::raise_limit();
+        self.image_collection.check()?;
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
         let data_dir = self
@@ -294,6 +324,7 @@ impl NodeAgentBuilder {
             .map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
         let store = ContentStore::open(data_dir.join("images")).await?;
+        let images = Arc::new(Images::new(client.clone(), self.registries, store));
         let addresses = if self.addresses.is_empty() {
             vec![local.ip()]
         } else {
@@ -309,11 +340,12 @@ impl NodeAgentBuilder {
             labels: self.labels,
             machine: machine.clone(),
             runtimes: runtimes.clone(),
+            images: images.clone(),
         };
         let context = Arc::new(NodeContext {
             host: HostFacts { host_ip },
             machine,
-            images: Images::new(client.clone(), store),
+            images,
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
@@ -334,6 +366,7 @@ impl NodeAgentBuilder {
             daemon,
             node_ports: self.node_ports,
             tunnel_identity: self.tunnel_identity,
+            image_collection: self.image_collection,
             registered,
         })
     }

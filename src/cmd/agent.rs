@@ -77,6 +77,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         listen: SocketAddr::new(args.address, args.port),
         node_ports: args.node_port_address,
         api_server: api_address(&args.server).await?,
+        registries: args.node.registries()?,
+        image_collection: args.node.image_collection()?,
     });
     let agent = agent.await?;
     let stop = CancellationToken::new();

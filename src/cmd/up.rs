@@ -175,6 +175,8 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         listen: SocketAddr::new(address, 0),
         node_ports: Some(args.control_plane.listen.ip()),
         api_server: Some(plane.address()),
+        registries: args.node.registries()?,
+        image_collection: args.node.image_collection()?,
     });
     let agent = agent.await?;
     plane

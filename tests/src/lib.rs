@@ -360,7 +360,7 @@ pub async fn get(url: &str) -> Result<(u16, String), String> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub async fn push(cluster: &Cluster, name: &str, wasm: &[u8]) -> String {
     let transport = ApiTransport::new(cluster.client());
-    let registry = RegistryClient::new(Arc::new(transport));
+    let registry = RegistryClient::new(Arc::new(transport), CLUSTER_REGISTRY);
     let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1")
         .parse()
         .unwrap();

@@ -13,7 +13,7 @@ use super::NodeContext;
 use super::env::{self, EnvObjects, Environment};
 use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
-use crate::images::ImageRequest;
+use crate::images::{ImageRequest, PullSecrets};
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::runtime::{
@@ -51,7 +51,11 @@ impl StartRequest {
         let image = self
             .context
             .images
-            .resolve(&ImageRequest::from(&self.container), &self.events)
+            .resolve(
+                &ImageRequest::from(&self.container),
+                &PullSecrets::of(&self.pod, self.context.client.clone()),
+                &self.events,
+            )
             .await?;
         let result = self.start_image(&image).await;
         if let Err(error) = &result {
@@ -299,6 +303,7 @@ mod tests {
             digest: windlass_oci::digest::Digest::sha256(b""),
             blob_digest: windlass_oci::digest::Digest::sha256(b""),
             blob: PathBuf::new(),
+            lease: windlass_oci::content_store::Lease::default(),
             kind: ImageKind::Component,
             entrypoint: strings(entrypoint),
             cmd: strings(cmd),

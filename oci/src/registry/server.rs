@@ -291,13 +291,7 @@ impl Registry {
         self.check_children(repository, &manifest).await?;
         let digest = check_manifest_digest(reference, &bytes)?;
         self.store_manifest(&bytes, &digest).await?;
-        let descriptor = Descriptor {
-            media_type: manifest.media_type().to_owned(),
-            digest,
-            size: bytes.len() as u64,
-            platform: None,
-            annotations: Default::default(),
-        };
+        let descriptor = Descriptor::new(manifest.media_type(), digest, bytes.len() as u64);
         self.store
             .set_ref(
                 &Link::Manifest.name(repository),
@@ -531,13 +525,7 @@ impl Registry {
         receive(&mut writer, request.into_body()).await?;
         let size = writer.len();
         writer.commit(Some(&digest)).await?;
-        let descriptor = Descriptor {
-            media_type: "application/octet-stream".to_owned(),
-            digest,
-            size,
-            platform: None,
-            annotations: Default::default(),
-        };
+        let descriptor = Descriptor::new("application/octet-stream", digest, size);
         let digest = &descriptor.digest;
         self.store
             .set_ref(&Link::Blob.name(repository), &leaf(digest), &descriptor)

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use windlass_oci::content_store::ContentStore;
 use windlass_oci::push::push_wasm;
+use windlass_oci::registry::remote::registries::Registries;
 use windlass_oci::registry::client::{RegistryClient, RouterTransport};
 use windlass_oci::registry::server::{Access, Authorize, Denied, Limits, router};
 
@@ -70,7 +71,7 @@ impl World {
             .unwrap();
         let routes = router(served, Arc::new(Anybody), Limits::default());
         let transport = Arc::new(RouterTransport::new(routes));
-        let registry = RegistryClient::new(transport.clone());
+        let registry = RegistryClient::new(transport.clone(), "cluster");
         let wasm = Bytes::from_static(b"\0asm\x0d\0\x01\0");
         push_wasm(&registry, &IMAGE.parse().unwrap(), wasm)
             .await
@@ -87,7 +88,7 @@ impl World {
                 host_ip: "127.0.0.1".to_owned(),
             },
             machine: Machine::inspect(),
-            images: Images::with_transport(transport, store),
+            images: Arc::new(Images::with_transport(transport, Registries::none(), store)),
             logs: Logs::new(directory.path().join("logs"), LogLimits::default()),
             events: EventRecorder::start(&client, "node"),
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),

@@ -1,11 +1,17 @@
 //! A client of the distribution API over whatever connection its caller has.
 //!
 //! Requests carry only a path (`/v2/...`): the transport adds host, TLS and credentials. An agent passes
-//! its API connection, so that the cluster's registry needs no address, name or certificate of its own.
+//! its API connection, so that the cluster's registry needs no address, name or certificate of its own; for any other
+//! registry there is `registry/remote`. What fails in a way that may pass is tried again (`retry.rs`); a blob goes on
+//! where it ended.
 //!
 //! Invariant: every blob and every manifest asked for by digest is verified before it is handed on.
 
+mod error;
+mod retry;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -14,10 +20,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
-use crate::content_store::{ContentError, ContentStore};
+use crate::content_store::{BlobWriter, ContentError, ContentStore};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::media_type;
+pub use error::{ClientError, Refused};
+pub use retry::Patience;
+use retry::Tries;
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,11 +36,13 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 const MAX_MANIFEST: usize = 4 << 20;
 const MAX_ERROR: usize = 64 << 10;
+/// So many bytes of a blob are progress, after which failures are counted anew.
+const PROGRESS: u64 = 64 << 10;
 
 /// Sends requests to one registry; adds host, TLS and credentials.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends one request whose URI is a path and query.
+    /// Sends one request whose URI is a path and query, or a whole URL where the registry has named one.
     ///
     /// # Errors
     /// The registry was not reached.
@@ -42,63 +53,8 @@ pub trait Transport: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct RegistryClient {
     transport: Arc<dyn Transport>,
-}
-
-/// Why the registry did not give or take something.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The registry was not reached.
-    #[error("registry not reached: {0}")]
-    Transport(#[source] BoxError),
-    /// There is no such repository, tag or digest.
-    #[error("{0}: not found")]
-    NotFound(String),
-    /// The registry does not let us.
-    #[error("{what}: {message}")]
-    Denied {
-        /// What was asked for.
-        what: String,
-        /// The registry's words.
-        message: String,
-    },
-    /// Any other answer.
-    #[error("{what}: unexpected status {status}: {message}")]
-    Status {
-        /// What was asked for.
-        what: String,
-        /// HTTP status.
-        status: StatusCode,
-        /// The registry's words.
-        message: String,
-    },
-    /// The answer breaks the protocol.
-    #[error("{0}")]
-    Protocol(String),
-    /// The manifest does not have the digest it was asked for by.
-    #[error("manifest has digest {actual}, expected {expected}")]
-    DigestMismatch {
-        /// What was asked for.
-        expected: Digest,
-        /// What came.
-        actual: Digest,
-    },
-    /// The content store failed or refused the bytes.
-    #[error(transparent)]
-    Content(#[from] ContentError),
-}
-
-impl ClientError {
-    /// Whether trying again later may help.
-    #[must_use]
-    pub fn is_retriable(&self) -> bool {
-        match self {
-            Self::Transport(_) => true,
-            Self::Status { status, .. } => {
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
-            }
-            _ => false,
-        }
-    }
+    name: Arc<str>,
+    patience: Patience,
 }
 
 /// A manifest as served.
@@ -113,10 +69,21 @@ pub struct ServedManifest {
 }
 
 impl RegistryClient {
-    /// A client over a transport.
+    /// A client over a transport to the registry of this name, which errors show.
     #[must_use]
-    pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
+    pub fn new(transport: Arc<dyn Transport>, name: &str) -> Self {
+        Self {
+            transport,
+            name: name.into(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Has the client wait for so long, and try so often.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Fetches a manifest by tag or digest.
@@ -128,7 +95,23 @@ impl RegistryClient {
         repository: &str,
         reference: &str,
     ) -> Result<ServedManifest, ClientError> {
-        let what = format!("manifest {repository}:{reference}");
+        let mut tries = Tries::new(self.patience);
+        loop {
+            match self.manifest_once(repository, reference).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => tries.again(error).await?,
+            }
+        }
+    }
+
+    async fn manifest_once(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<ServedManifest, ClientError> {
+        let expected: Option<Digest> = reference.parse().ok();
+        let separator = if expected.is_some() { '@' } else { ':' };
+        let what = format!("manifest {}/{repository}{separator}{reference}", self.name);
         let request = self.request(
             Method::GET,
             &format!("/v2/{repository}/manifests/{reference}"),
@@ -137,8 +120,7 @@ impl RegistryClient {
         )?;
         let response = self.expect(request, StatusCode::OK, &what).await?;
         let media_type = header_text(response.headers(), &header::CONTENT_TYPE);
-        let bytes = collect(response.into_body(), MAX_MANIFEST, &what).await?;
-        let expected: Option<Digest> = reference.parse().ok();
+        let bytes = collect(response.into_body(), MAX_MANIFEST, self.patience, &what).await?;
         let digest = match expected {
             Some(expected) if expected.matches(&bytes) => expected,
             Some(expected) => {
@@ -156,29 +138,92 @@ impl RegistryClient {
         })
     }
 
-    /// Fetches a blob into a content store, verified while it streams.
+    /// Fetches a blob into a content store, verified while it streams, and answers how many bytes had to be fetched.
+    ///
+    /// It goes on where an earlier call for this digest ended, of this process or one before it. There must be one call
+    /// per digest and store at a time.
     ///
     /// # Errors
-    /// It is not there, is larger than announced, or has another digest.
+    /// It is not there, is not of the size announced, or has another digest.
     pub async fn pull_blob(
         &self,
         repository: &str,
         descriptor: &Descriptor,
         store: &ContentStore,
-    ) -> Result<(), ClientError> {
+    ) -> Result<u64, ClientError> {
         let digest = &descriptor.digest;
-        let what = format!("blob {digest} of {repository}");
-        let path = format!("/v2/{repository}/blobs/{digest}");
-        let request = self.request(Method::GET, &path, &[], empty())?;
-        let response = self.expect(request, StatusCode::OK, &what).await?;
-        let mut writer = store.writer(digest.algorithm(), descriptor.size).await?;
-        let mut chunks = response.into_body().into_data_stream();
-        while let Some(chunk) = chunks.next().await {
-            writer
-                .write(&chunk.map_err(ClientError::Transport)?)
-                .await?;
+        let mut writer = store.resume(digest, descriptor.size).await?;
+        let mut fetched = 0;
+        if !writer.is_empty() && writer.len() == descriptor.size && writer.digest() != *digest {
+            // What an earlier process left is not the beginning of this blob.
+            writer.restart().await?;
+        }
+        let mut tries = Tries::new(self.patience);
+        let mut progress = writer.len();
+        while writer.len() < descriptor.size {
+            let before = writer.len();
+            let outcome = self.go_on(repository, descriptor, &mut writer).await;
+            fetched += writer.len().saturating_sub(before);
+            if let Err(error) = outcome {
+                // The next try reads what this one wrote.
+                writer.flush().await?;
+                if writer.len() >= progress + PROGRESS {
+                    progress = writer.len();
+                    tries.begin_anew();
+                }
+                tries.again(error).await?;
+            } else {
+                break;
+            }
         }
         writer.commit(Some(digest)).await?;
+        Ok(fetched)
+    }
+
+    /// Fetches what the writer does not have yet.
+    async fn go_on(
+        &self,
+        repository: &str,
+        descriptor: &Descriptor,
+        writer: &mut BlobWriter,
+    ) -> Result<(), ClientError> {
+        let digest = &descriptor.digest;
+        let what = format!("blob {digest} of {}/{repository}", self.name);
+        let path = format!("/v2/{repository}/blobs/{digest}");
+        let start = writer.len();
+        let range = format!("bytes={start}-");
+        let headers = [(header::RANGE, range.as_str())];
+        let headers = if start == 0 { &[] } else { headers.as_slice() };
+        let request = self.request(Method::GET, &path, headers, empty())?;
+        let response = self.send(request, self.patience.silence, &what).await?;
+        let status = response.status();
+        let goes_on = status == StatusCode::PARTIAL_CONTENT
+            && range_start(response.headers()) == Some(start);
+        if !goes_on && start > 0 {
+            // The registry does not know ranges, or gave another one.
+            writer.restart().await?;
+        }
+        if !goes_on && status != StatusCode::OK {
+            return Err(self.refusal(response, &what).await);
+        }
+        let mut chunks = response.into_body().into_data_stream();
+        let (expected, silence) = (descriptor.size, self.patience.silence);
+        while let Some(chunk) = within(silence, &what, chunks.next()).await? {
+            let chunk = chunk.map_err(ClientError::Transport)?;
+            writer.write(&chunk).await.map_err(|error| match error {
+                ContentError::TooLarge { .. } => ClientError::Protocol(format!(
+                    "{what}: larger than the {expected} bytes its descriptor says"
+                )),
+                error => error.into(),
+            })?;
+        }
+        if writer.len() < expected {
+            return Err(ClientError::Truncated {
+                what,
+                received: writer.len(),
+                expected,
+            });
+        }
         Ok(())
     }
 
@@ -187,7 +232,7 @@ impl RegistryClient {
     /// # Errors
     /// The registry did not say.
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, ClientError> {
-        let what = format!("blob {digest} of {repository}");
+        let what = format!("blob {digest} of {}/{repository}", self.name);
         let path = format!("/v2/{repository}/blobs/{digest}");
         let request = self.request(Method::HEAD, &path, &[], empty())?;
         match self.expect(request, StatusCode::OK, &what).await {
@@ -207,7 +252,7 @@ impl RegistryClient {
         digest: &Digest,
         bytes: Bytes,
     ) -> Result<(), ClientError> {
-        let what = format!("push blob {digest} to {repository}");
+        let what = format!("push blob {digest} to {}/{repository}", self.name);
         let path = format!("/v2/{repository}/blobs/uploads/");
         let begin = self.request(Method::POST, &path, &[], empty())?;
         let response = self.expect(begin, StatusCode::ACCEPTED, &what).await?;
@@ -216,7 +261,7 @@ impl RegistryClient {
         let separator = if location.contains('?') { '&' } else { '?' };
         let request = self.request(
             Method::PUT,
-            &format!("{}{separator}digest={digest}", path_of(&location)),
+            &format!("{location}{separator}digest={digest}"),
             &[(header::CONTENT_TYPE, "application/octet-stream")],
             full(bytes),
         )?;
@@ -236,7 +281,7 @@ impl RegistryClient {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<(), ClientError> {
-        let what = format!("push manifest {repository}:{reference}");
+        let what = format!("push manifest {}/{repository}:{reference}", self.name);
         let request = self.request(
             Method::PUT,
             &format!("/v2/{repository}/manifests/{reference}"),
@@ -268,30 +313,45 @@ impl RegistryClient {
         status: StatusCode,
         what: &str,
     ) -> Result<Response<Body>, ClientError> {
-        let response = self
-            .transport
-            .send(request)
-            .await
-            .map_err(ClientError::Transport)?;
+        let is_small = http_body::Body::size_hint(request.body()).upper() == Some(0);
+        let patience = self.patience;
+        let patience = if is_small { patience.silence } else { patience.upload };
+        let response = self.send(request, patience, what).await?;
         if response.status() == status {
             return Ok(response);
         }
-        let (parts, body) = response.into_parts();
-        let bytes = collect(body, MAX_ERROR, what).await.unwrap_or_default();
-        let message = error_message(&bytes);
-        let what = what.to_owned();
-        Err(match parts.status {
-            StatusCode::NOT_FOUND => ClientError::NotFound(what),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                ClientError::Denied { what, message }
-            }
-            status => ClientError::Status {
-                what,
-                status,
-                message,
-            },
-        })
+        Err(self.refusal(response, what).await)
     }
+
+    async fn send(
+        &self,
+        request: Request<Body>,
+        patience: Duration,
+        what: &str,
+    ) -> Result<Response<Body>, ClientError> {
+        let response = within(patience, what, self.transport.send(request)).await?;
+        response.map_err(ClientError::Transport)
+    }
+
+    async fn refusal(&self, response: Response<Body>, what: &str) -> ClientError {
+        let (parts, body) = response.into_parts();
+        // Its words are a courtesy; the status is enough.
+        let body = collect(body, MAX_ERROR, self.patience, what).await;
+        let body = body.unwrap_or_default();
+        ClientError::of_answer(what, parts.status, &parts.headers, &body)
+    }
+}
+
+async fn within<T>(
+    patience: Duration,
+    what: &str,
+    future: impl Future<Output = T>,
+) -> Result<T, ClientError> {
+    let done = tokio::time::timeout(patience, future).await;
+    done.map_err(|_| ClientError::Stalled {
+        what: what.to_owned(),
+        after: patience,
+    })
 }
 
 fn protocol(error: impl std::fmt::Display) -> ClientError {
@@ -308,10 +368,15 @@ fn full(bytes: Bytes) -> Body {
         .boxed_unsync()
 }
 
-async fn collect(body: Body, limit: usize, what: &str) -> Result<Bytes, ClientError> {
+async fn collect(
+    body: Body,
+    limit: usize,
+    patience: Patience,
+    what: &str,
+) -> Result<Bytes, ClientError> {
     let mut chunks = body.into_data_stream();
     let mut collected = BytesMut::new();
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = within(patience.silence, what, chunks.next()).await? {
         let chunk = chunk.map_err(ClientError::Transport)?;
         if collected.len() + chunk.len() > limit {
             return Err(ClientError::Protocol(format!(
@@ -327,28 +392,11 @@ fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String>
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// A registry may answer with an absolute location; the transport knows the host already.
-fn path_of(location: &str) -> &str {
-    match location.split_once("://") {
-        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-        None => location,
-    }
-}
-
-/// The messages of a distribution error, or a Kubernetes `Status`, or the text itself.
-fn error_message(bytes: &[u8]) -> String {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
-    let messages = parsed.as_ref().and_then(|value| {
-        let errors = value.get("errors")?.as_array()?;
-        let texts = errors
-            .iter()
-            .filter_map(|error| error.get("message")?.as_str());
-        Some(texts.collect::<Vec<_>>().join("; "))
-    });
-    let status = || parsed.as_ref()?.get("message")?.as_str().map(str::to_owned);
-    messages
-        .or_else(status)
-        .unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned())
+/// Where the bytes of a 206 begin: `bytes 5-9/10`.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let text = header_text(headers, &header::CONTENT_RANGE)?;
+    let range = text.strip_prefix("bytes ")?;
+    range.split_once('-')?.0.trim().parse().ok()
 }
 
 /// A transport that calls an axum router in this process; for tests and all-in-one programs.
@@ -368,30 +416,5 @@ impl Transport for RouterTransport {
         let request = request.map(axum::body::Body::new);
         let response = tower::ServiceExt::oneshot(self.0.clone(), request).await?;
         Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locations_are_reduced_to_their_path() {
-        assert_eq!(path_of("/v2/a/b?x=1"), "/v2/a/b?x=1");
-        assert_eq!(path_of("https://host:1/v2/a"), "/v2/a");
-        assert_eq!(path_of("https://host"), "/");
-    }
-
-    #[test]
-    fn error_bodies_become_their_message() {
-        assert_eq!(
-            error_message(br#"{"errors":[{"message":"a"},{"message":"b"}]}"#),
-            "a; b"
-        );
-        assert_eq!(
-            error_message(br#"{"kind":"Status","message":"forbidden"}"#),
-            "forbidden"
-        );
-        assert_eq!(error_message(b"plain"), "plain");
     }
 }
