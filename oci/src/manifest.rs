@@ -238,7 +238,9 @@ impl Platform {
             "arm" => &[Some("v7"), Some("v6"), None],
             _ => &[None],
         };
-        let fits = variants.iter().position(|known| *known == self.variant.as_deref());
+        let fits = variants
+            .iter()
+            .position(|known| *known == self.variant.as_deref());
         Some(WASI.len() + 1 + fits.filter(|_| is_native)?)
     }
 }
@@ -304,7 +306,11 @@ mod tests {
             (&[("js", "wasm"), ("linux", "amd64")], "amd64", Some(1)),
             (&[("linux", "arm64"), ("linux", "amd64")], "amd64", Some(1)),
             (&[("linux", "arm64"), ("linux", "amd64")], "s390x", None),
-            (&[("unknown", "unknown"), ("windows", "amd64")], "amd64", None),
+            (
+                &[("unknown", "unknown"), ("windows", "amd64")],
+                "amd64",
+                None,
+            ),
             (&[], "amd64", None),
         ];
         for (platforms, architecture, want) in cases {

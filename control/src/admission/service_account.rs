@@ -154,7 +154,11 @@ mod tests {
         let own = json!([{"name": "own"}]);
         let cases = [
             (json!({}), &account, Some(&account["imagePullSecrets"])),
-            (json!({"imagePullSecrets": []}), &account, Some(&account["imagePullSecrets"])),
+            (
+                json!({"imagePullSecrets": []}),
+                &account,
+                Some(&account["imagePullSecrets"]),
+            ),
             (json!({"imagePullSecrets": own}), &account, Some(&own)),
             (json!({}), &json!({}), None),
         ];

@@ -46,7 +46,9 @@ impl Default for ImageCollection {
 
 /// Thresholds that make no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("image garbage collection: the low threshold ({low}) must be below the high one ({high}), and both at most 100")]
+#[error(
+    "image garbage collection: the low threshold ({low}) must be below the high one ({high}), and both at most 100"
+)]
 pub struct InvalidThresholds {
     low: u8,
     high: u8,
@@ -138,7 +140,10 @@ impl Uses {
             if in_use(&image.digest) {
                 entry.last_used = now;
             } else {
-                candidates.push(Candidate { image, seen: *entry });
+                candidates.push(Candidate {
+                    image,
+                    seen: *entry,
+                });
             }
         }
         candidates
@@ -266,7 +271,12 @@ mod tests {
     fn what_was_used_longest_ago_goes_first_and_no_more_than_needed() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let images = [image("a", 10), image("b", 10), image("c", 10), image("d", 10)];
+        let images = [
+            image("a", 10),
+            image("b", 10),
+            image("c", 10),
+            image("d", 10),
+        ];
         let seen = [(0, 50), (0, 10), (0, 30), (95, 95)];
         let candidates = || {
             let all = images.iter().zip(seen);

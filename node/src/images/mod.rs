@@ -33,9 +33,9 @@ use windlass_oci::registry::remote::registries::Registries;
 use crate::events::{EventType, ObjectEvents};
 use crate::runtime::{ImageKind, ResolvedImage, StartError};
 use crate::status::reason::{ContainerReason, EventReason};
-pub use collection::{ImageCollection, InvalidThresholds};
-pub(crate) use collection::run as run_collection;
 use collection::Uses;
+pub(crate) use collection::run as run_collection;
+pub use collection::{ImageCollection, InvalidThresholds};
 pub use pull_secrets::PullSecrets;
 
 /// Images that the Node's status lists, as kubelet's does.
@@ -256,9 +256,8 @@ impl Images {
     }
 
     async fn wasm_kind(&self, image: &str, program: &Digest) -> Result<ImageKind, StartError> {
-        let unreadable = |error: String| {
-            StartError::create(format!("image {image:?}: read {program}: {error}"))
-        };
+        let unreadable =
+            |error: String| StartError::create(format!("image {image:?}: read {program}: {error}"));
         let file = self.puller.store().open_blob(program).await;
         let file = file.map_err(|error| unreadable(error.to_string()))?;
         let mut preamble = Vec::with_capacity(8);
@@ -369,7 +368,11 @@ impl Pull<'_> {
             format!("Container image {image:?} is not present with pull policy of Never")
         };
         let reason = ContainerReason::ErrImageNeverPull;
-        self.event(EventType::Warning, EventReason::Failed, format!("Error: {reason}"));
+        self.event(
+            EventType::Warning,
+            EventReason::Failed,
+            format!("Error: {reason}"),
+        );
         StartError { reason, message }
     }
 
@@ -396,7 +399,9 @@ impl Pull<'_> {
              Image size: {size} bytes."
         );
         self.event(EventType::Normal, EventReason::Pulled, text);
-        let present = self.images.remember(self.reference, resolved, pulled.access);
+        let present = self
+            .images
+            .remember(self.reference, resolved, pulled.access);
         Ok(present.image)
     }
 
@@ -427,7 +432,10 @@ fn listed(mut images: Vec<StoredImage>) -> Vec<ContainerImage> {
     let describe = |image: StoredImage| {
         let by_digest = image.references.iter();
         let by_digest = by_digest.map(|name| name.with_digest(image.digest.clone()));
-        let by_tag = image.references.iter().filter(|name| name.digest().is_none());
+        let by_tag = image
+            .references
+            .iter()
+            .filter(|name| name.digest().is_none());
         let names: Vec<_> = by_digest.chain(by_tag.cloned()).collect();
         let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut seen = std::collections::HashSet::new();

@@ -100,7 +100,12 @@ mod tests {
         let entry = r#"{"r.io":{"username":"u","password":"p"}}"#;
         let config = format!(r#"{{"auths":{entry}}}"#);
         let cases = [
-            ("kubernetes.io/dockerconfigjson", ".dockerconfigjson", &*config, 1),
+            (
+                "kubernetes.io/dockerconfigjson",
+                ".dockerconfigjson",
+                &*config,
+                1,
+            ),
             ("kubernetes.io/dockercfg", ".dockercfg", entry, 1),
             ("Opaque", ".dockerconfigjson", &*config, 0),
             ("kubernetes.io/dockercfg", "other", entry, 0),
@@ -130,6 +135,9 @@ mod tests {
         }))
         .unwrap();
         let error = add(&mut Keyring::default(), "n", "s", &secret).unwrap_err();
-        assert!(error.contains("n/s") && !error.contains("secret\""), "{error}");
+        assert!(
+            error.contains("n/s") && !error.contains("secret\""),
+            "{error}"
+        );
     }
 }

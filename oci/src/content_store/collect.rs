@@ -284,7 +284,9 @@ mod tests {
         let (_directory, store) = store().await;
         store.put(b"x").await.unwrap();
         let collection = store.collect().await;
-        let swept = collection.sweep(HashSet::new(), Duration::from_secs(60)).await;
+        let swept = collection
+            .sweep(HashSet::new(), Duration::from_secs(60))
+            .await;
         assert_eq!(swept.unwrap(), Swept::default());
     }
 }

@@ -177,4 +177,3 @@ fn is_plain(part: &str) -> bool {
         && part.len() <= 255
         && part.bytes().all(allowed)
 }
-

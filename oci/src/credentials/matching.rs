@@ -57,7 +57,9 @@ fn split_port(host: &str) -> (&str, &str) {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
         _ => (host, ""),
     };
-    let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inner = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     // Brackets around an address are no set of characters.
     let address = inner.filter(|inner| inner.contains(':'));
     (address.unwrap_or(name), port)

@@ -232,18 +232,26 @@ mod tests {
             (r#"{"username":"u","password":"p:w"}"#, "p:w"),
             (r#"{"auth":"dTpwOnc="}"#, "p:w"),
             (r#"{"auth":"dTpwOnc"}"#, "p:w"),
-            (r#"{"username":"x","password":"y","auth":"dTpwOnc="}"#, "p:w"),
+            (
+                r#"{"username":"x","password":"y","auth":"dTpwOnc="}"#,
+                "p:w",
+            ),
         ];
         for (entry, password) in cases {
             let mut both = Keyring::default();
             let new = format!(r#"{{"auths":{{"r.io":{entry}}},"credsStore":"x"}}"#);
-            both.add_config_json(new.as_bytes(), &Origin::Machine).unwrap();
+            both.add_config_json(new.as_bytes(), &Origin::Machine)
+                .unwrap();
             let old = format!(r#"{{"r.io":{entry}}}"#);
-            both.add_dockercfg(old.as_bytes(), &Origin::Machine).unwrap();
+            both.add_dockercfg(old.as_bytes(), &Origin::Machine)
+                .unwrap();
             let found = both.lookup("r.io", "a");
             assert_eq!(found.len(), 2, "{entry}");
             for credential in found {
-                assert_eq!((&*credential.username, &*credential.password), ("u", password));
+                assert_eq!(
+                    (&*credential.username, &*credential.password),
+                    ("u", password)
+                );
             }
         }
     }
@@ -263,7 +271,9 @@ mod tests {
             assert!(!error.contains("secret"), "{error}");
         }
         let file = r#"{"auths":{"r.io":{"username":"u","password":"secret"}}}"#;
-        keyring.add_config_json(file.as_bytes(), &Origin::Machine).unwrap();
+        keyring
+            .add_config_json(file.as_bytes(), &Origin::Machine)
+            .unwrap();
         assert!(!format!("{keyring:?}").contains("secret"));
     }
 
@@ -276,13 +286,18 @@ mod tests {
             "empty.io":{}}}"#;
         let second = r#"{"auths":{"r.io":{"username":"later","password":"p"}}}"#;
         let keyring = keyring(&[first, second]);
-        assert_eq!(users(&keyring, "r.io", "team/app"), ["team", "host", "later"]);
+        assert_eq!(
+            users(&keyring, "r.io", "team/app"),
+            ["team", "host", "later"]
+        );
         assert_eq!(users(&keyring, "r.io", "other/app"), ["host", "later"]);
         assert_eq!(users(&keyring, "a.r.io", "app"), ["glob"]);
         assert_eq!(users(&keyring, "empty.io", "app"), [""; 0]);
         let machine = r#"{"auths":{"r.io":{"username":"machine","password":"p"}}}"#;
         let mut fallback = Keyring::default();
-        fallback.add_config_json(machine.as_bytes(), &Origin::Machine).unwrap();
+        fallback
+            .add_config_json(machine.as_bytes(), &Origin::Machine)
+            .unwrap();
         let both = keyring.or(fallback);
         assert_eq!(users(&both, "r.io", "a"), ["host", "later", "machine"]);
     }

@@ -169,7 +169,9 @@ fn visible(layers: &[Listing]) -> Vec<Choice> {
             Listing::Archive { files, hidden } => {
                 for path in files {
                     let is_hidden = hidden_above.iter().any(|hidden| hidden.covers(path));
-                    let is_known = found.iter().any(|choice| choice.path.as_ref() == Some(path));
+                    let is_known = found
+                        .iter()
+                        .any(|choice| choice.path.as_ref() == Some(path));
                     if !is_hidden && !is_known {
                         let path = Some(path.clone());
                         found.push(Choice { layer, path });
@@ -227,10 +229,7 @@ fn copy(source: impl Read, limits: Limits, target: &mut impl Write) -> io::Resul
 }
 
 /// The first block of what a layer holds, and all of it.
-fn open<'a>(
-    layer: impl Read + 'a,
-    limits: Limits,
-) -> io::Result<(Vec<u8>, Box<dyn Read + 'a>)> {
+fn open<'a>(layer: impl Read + 'a, limits: Limits) -> io::Result<(Vec<u8>, Box<dyn Read + 'a>)> {
     let mut layer = decompress::reader(layer, limits.expanded)?;
     let mut start = Vec::new();
     layer.by_ref().take(512).read_to_end(&mut start)?;
@@ -265,7 +264,12 @@ mod tests {
         let listings: Vec<_> = listings.collect::<Result<_, _>>()?;
         let choice = choose(&listings, &named)?;
         let mut found = Vec::new();
-        extract(&*layers[choice.layer], choice.path.as_deref(), limits, &mut found)?;
+        extract(
+            &*layers[choice.layer],
+            choice.path.as_deref(),
+            limits,
+            &mut found,
+        )?;
         Ok(found)
     }
 
@@ -306,7 +310,11 @@ mod tests {
         assert_eq!(program(&[low.clone(), replaced], &[]).unwrap(), newer);
         for whiteout in ["d/.wh.app.wasm", ".wh.d", "d/.wh..wh..opq", ".wh..wh..opq"] {
             let high = tar(&[(whiteout, b""), ("other.wasm", &newer)]);
-            assert_eq!(program(&[low.clone(), high], &[]).unwrap(), newer, "{whiteout}");
+            assert_eq!(
+                program(&[low.clone(), high], &[]).unwrap(),
+                newer,
+                "{whiteout}"
+            );
         }
     }
 
@@ -315,7 +323,10 @@ mod tests {
         let mut archive = fixtures::entry("app.wasm", b'2', 0);
         archive.extend(fixtures::entry("dev.wasm", b'3', 0));
         archive.resize(archive.len() + 1024, 0);
-        assert_eq!(program(&[archive], &["app.wasm"]).unwrap_err(), ProgramError::None);
+        assert_eq!(
+            program(&[archive], &["app.wasm"]).unwrap_err(),
+            ProgramError::None
+        );
         let text = b"#!/bin/sh\necho no archive".to_vec();
         assert_eq!(program(&[text], &[]).unwrap_err(), ProgramError::Unknown);
     }

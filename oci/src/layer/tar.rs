@@ -150,9 +150,14 @@ impl<R: Read> Archive<R> {
         let mut rest = content.as_slice();
         while !rest.is_empty() {
             let wrong = || malformed("a malformed pax header");
-            let space = rest.iter().position(|byte| *byte == b' ').ok_or_else(wrong)?;
+            let space = rest
+                .iter()
+                .position(|byte| *byte == b' ')
+                .ok_or_else(wrong)?;
             let (length, _) = rest.split_at(space);
-            let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
+            let length = std::str::from_utf8(length)
+                .ok()
+                .and_then(|text| text.parse().ok());
             let length: usize = length.filter(|length| *length > space).ok_or_else(wrong)?;
             let (record, after) = rest.split_at_checked(length).ok_or_else(wrong)?;
             let record = text(record.get(space + 1..).unwrap_or_default());

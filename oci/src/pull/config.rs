@@ -54,7 +54,9 @@ impl ConfigFile {
         let program = self.config.as_ref().and_then(ImageConfig::program);
         let variant = manifest.annotations.get(VARIANT).map(String::as_str);
         !media_type::is_image_config(&manifest.config.media_type)
-            || layers.iter().any(|layer| media_type::is_wasm_layer(&layer.media_type))
+            || layers
+                .iter()
+                .any(|layer| media_type::is_wasm_layer(&layer.media_type))
             || platform.is_wasm()
             || matches!(variant, Some("compat" | "compat-smart"))
             || program.is_some_and(|program| program.ends_with(".wasm"))
@@ -70,7 +72,8 @@ mod tests {
     #[test]
     fn wasm_images_are_told_from_linux_images() {
         let linux = r#"{"os":"linux","architecture":"amd64","config":{"Cmd":["/bin/sh"]}}"#;
-        let program = r#"{"os":"linux","architecture":"amd64","config":{"Entrypoint":["/a.wasm"]}}"#;
+        let program =
+            r#"{"os":"linux","architecture":"amd64","config":{"Entrypoint":["/a.wasm"]}}"#;
         let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
         let config = media_type::IMAGE_CONFIG;
         let cases = [
@@ -79,9 +82,27 @@ mod tests {
             (config, linux, tar, "compat", true),
             (config, linux, tar, "other", false),
             (config, program, tar, "", true),
-            (config, r#"{"os":"wasi","architecture":"wasm"}"#, tar, "", true),
-            (config, r#"{"os":"wasip1","architecture":"wasm32"}"#, tar, "", true),
-            (config, r#"{"os":"js","architecture":"wasm"}"#, tar, "", false),
+            (
+                config,
+                r#"{"os":"wasi","architecture":"wasm"}"#,
+                tar,
+                "",
+                true,
+            ),
+            (
+                config,
+                r#"{"os":"wasip1","architecture":"wasm32"}"#,
+                tar,
+                "",
+                true,
+            ),
+            (
+                config,
+                r#"{"os":"js","architecture":"wasm"}"#,
+                tar,
+                "",
+                false,
+            ),
             (config, linux, media_type::WASM, "", true),
             (media_type::WASM_CONFIG, "{}", media_type::WASM, "", true),
             ("application/vnd.oci.empty.v1+json", "{}", tar, "", true),

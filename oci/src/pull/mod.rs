@@ -31,8 +31,8 @@ use crate::registry::client::{ClientError, RegistryClient};
 use crate::registry::remote::registries::{Candidate, Registries};
 use config::ConfigFile;
 pub use config::ImageConfig;
-use stored::{Remembered, name_of};
 pub use stored::{ImageAccess, StoredImage};
+use stored::{Remembered, name_of};
 use turns::Turns;
 
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -245,7 +245,9 @@ impl Puller {
             let layers = wanted_layers(&manifest);
             let fetches = layers.iter().map(|layer| self.fetch(candidate, layer));
             let fetches = stream::iter(fetches.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-            fetched += fetches.try_fold(0, |sum, bytes| async move { Ok(sum + bytes) }).await?;
+            fetched += fetches
+                .try_fold(0, |sum, bytes| async move { Ok(sum + bytes) })
+                .await?;
             Some(self.program(&layers, file.config.as_ref()).await?)
         } else {
             None
@@ -253,7 +255,12 @@ impl Puller {
         let lease = self.lease(&digest, &manifest, program.as_ref(), lease);
         let access = ImageAccess::with(candidate.origin.as_ref());
         let access = self
-            .remember(reference, (&digest, &manifest, &bytes), program.clone(), access)
+            .remember(
+                reference,
+                (&digest, &manifest, &bytes),
+                program.clone(),
+                access,
+            )
             .await?;
         Ok(PulledImage {
             digest,
@@ -337,7 +344,12 @@ impl Puller {
         let mut writer = self.store.writer(Algorithm::Sha256, limits.program).await?;
         let (sender, mut chunks) = tokio::sync::mpsc::channel::<Bytes>(4);
         let reading = blocking(move || {
-            layer::extract(open(&source)?, path.as_deref(), limits, ChannelWriter(sender))
+            layer::extract(
+                open(&source)?,
+                path.as_deref(),
+                limits,
+                ChannelWriter(sender),
+            )
         });
         let writing = async {
             while let Some(chunk) = chunks.recv().await {
@@ -378,7 +390,9 @@ impl Puller {
             access: access.clone(),
         };
         let (name, leaf) = (name_of(reference), reference.manifest_reference());
-        self.store.set_ref(&name, &leaf, &remembered.write()).await?;
+        self.store
+            .set_ref(&name, &leaf, &remembered.write())
+            .await?;
         Ok(access)
     }
 
@@ -420,7 +434,10 @@ fn check_size(manifest: &ImageManifest) -> Result<(), PullError> {
     }
     let mut sized = manifest.layers.iter().map(|layer| (layer, MAX_LAYER));
     let config = (&manifest.config, MAX_CONFIG);
-    match sized.find(|(part, limit)| part.size > *limit).or(Some(config)) {
+    match sized
+        .find(|(part, limit)| part.size > *limit)
+        .or(Some(config))
+    {
         Some((part, limit)) if part.size > limit => Err(PullError::TooLarge(format!(
             "blob {} has {} bytes, more than {limit}",
             part.digest, part.size
@@ -652,14 +669,10 @@ mod tests {
     #[tokio::test]
     async fn missing_denied_and_malformed_are_clear_errors() {
         let world = world().await;
-        let missing = world.pull(&reference("default/none:v1"))
-            .await
-            .unwrap_err();
+        let missing = world.pull(&reference("default/none:v1")).await.unwrap_err();
         let want = "manifest registry.windlass.local/default/none:v1: not found";
         assert_eq!(missing.to_string(), want);
-        let denied = world.pull(&reference("secret/a:v1"))
-            .await
-            .unwrap_err();
+        let denied = world.pull(&reference("secret/a:v1")).await.unwrap_err();
         let want = "manifest registry.windlass.local/secret/a:v1: no";
         assert_eq!(denied.to_string(), want);
         let flat = world.pull(&reference("flat:v1")).await.unwrap_err();

@@ -185,7 +185,10 @@ impl Puller {
         reference: &Reference,
     ) -> Result<Option<Remembered>, PullError> {
         let name = name_of(reference);
-        let found = self.store.get_ref(&name, &reference.manifest_reference()).await?;
+        let found = self
+            .store
+            .get_ref(&name, &reference.manifest_reference())
+            .await?;
         Ok(found.map(Remembered::read))
     }
 

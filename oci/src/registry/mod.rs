@@ -4,7 +4,7 @@
 //! cluster's registry through the connection its caller gives it.
 
 pub mod client;
-pub mod remote;
 mod error;
+pub mod remote;
 pub mod server;
 mod upload;

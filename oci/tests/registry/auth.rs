@@ -47,7 +47,10 @@ async fn a_token_is_fetched_once_and_shown_from_then_on() {
     assert_eq!(tokens.len(), 1);
     assert_eq!(tokens[0].method, Method::GET);
     assert_eq!(tokens[0].authorization(), Some(&*basic("u", "p")));
-    assert_eq!(tokens[0].query, "service=fake&scope=repository%3Aa%2Fb%3Apull");
+    assert_eq!(
+        tokens[0].query,
+        "service=fake&scope=repository%3Aa%2Fb%3Apull"
+    );
     let refused = fake.asked("/v2/").into_iter();
     let refused = refused.filter(|asked| asked.authorization().is_none());
     assert_eq!(refused.count(), 1);
@@ -75,19 +78,21 @@ async fn a_token_that_has_expired_is_replaced() {
 #[tokio::test]
 async fn strangers_and_holders_of_refresh_tokens_get_tokens_too() {
     let image = Image::wasm(&component());
-    let fake = Fake::serve(move |asked, _| match (&asked.method, asked.authorization()) {
-        (&Method::POST, None) if asked.is_for("/token") => {
-            let right = asked.body.contains("grant_type=refresh_token")
-                && asked.body.contains("refresh_token=r1")
-                && asked.body.contains("scope=repository%3Aa%2Fb%3Apull");
-            assert!(right, "{}", asked.body);
-            ok(r#"{"access_token":"private"}"#)
-        }
-        (&Method::GET, None) if asked.is_for("/token") => ok(r#"{"token":"public"}"#),
-        (_, Some("Bearer private")) => image.answer(asked),
-        (_, Some("Bearer public")) if asked.is_for("/v2/a/b/") => image.answer(asked),
-        _ => bearer(asked),
-    })
+    let fake = Fake::serve(
+        move |asked, _| match (&asked.method, asked.authorization()) {
+            (&Method::POST, None) if asked.is_for("/token") => {
+                let right = asked.body.contains("grant_type=refresh_token")
+                    && asked.body.contains("refresh_token=r1")
+                    && asked.body.contains("scope=repository%3Aa%2Fb%3Apull");
+                assert!(right, "{}", asked.body);
+                ok(r#"{"access_token":"private"}"#)
+            }
+            (&Method::GET, None) if asked.is_for("/token") => ok(r#"{"token":"public"}"#),
+            (_, Some("Bearer private")) => image.answer(asked),
+            (_, Some("Bearer public")) if asked.is_for("/v2/a/b/") => image.answer(asked),
+            _ => bearer(asked),
+        },
+    )
     .await;
     let node = Node::new(&plain(&[fake.address])).await;
     let name = format!("{}/a/b:v1", fake.address);
@@ -95,7 +100,9 @@ async fn strangers_and_holders_of_refresh_tokens_get_tokens_too() {
     let mut refresh = Keyring::default();
     let file = json!({"auths": {fake.address.to_string(): {"identitytoken": "r1"}}});
     let origin = Origin::Source("s".to_owned());
-    refresh.add_config_json(file.to_string().as_bytes(), &origin).unwrap();
+    refresh
+        .add_config_json(file.to_string().as_bytes(), &origin)
+        .unwrap();
     node.pull_with(&name, &refresh).await.unwrap();
     let posts = fake.asked("/token").into_iter();
     let posts = posts.filter(|asked| asked.method == Method::POST);
@@ -148,7 +155,9 @@ async fn several_credentials_are_tried_in_order() {
     let pulled = node.pull_with(&name, &keys).await.unwrap();
     let may_use = |keyring| {
         let puller = &node.puller;
-        puller.may_use(&pulled.access, &reference(&name), keyring).unwrap()
+        puller
+            .may_use(&pulled.access, &reference(&name), keyring)
+            .unwrap()
     };
     assert_ne!(pulled.access, ImageAccess::Everybody);
     assert!(may_use(&keys));
@@ -204,7 +213,10 @@ async fn a_redirect_leads_to_the_blob_and_no_credential_goes_along() {
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|asked| asked.authorization().is_none()));
     let inside = pull("a/inside").await.unwrap_err().to_string();
-    assert!(inside.contains("400") && !inside.contains("only this"), "{inside}");
+    assert!(
+        inside.contains("400") && !inside.contains("only this"),
+        "{inside}"
+    );
     let endless = pull("a/loop").await.unwrap_err().to_string();
     assert!(endless.contains("more than 5 redirects"), "{endless}");
 }

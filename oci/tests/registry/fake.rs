@@ -13,31 +13,31 @@ use windlass_oci::digest::Digest;
 
 /// What was asked.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    pub method: Method,
-    pub path: String,
-    pub query: String,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Asked {
-    pub fn header(&self, name: header::HeaderName) -> Option<&str> {
+    pub(crate) fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub fn authorization(&self) -> Option<&str> {
+    pub(crate) fn authorization(&self) -> Option<&str> {
         self.header(header::AUTHORIZATION)
     }
 
-    pub fn is_for(&self, part: &str) -> bool {
+    pub(crate) fn is_for(&self, part: &str) -> bool {
         self.path.contains(part)
     }
 }
 
 /// A server that ends with its owner.
-pub struct Fake {
-    pub address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -50,9 +50,7 @@ impl Drop for Fake {
 
 impl Fake {
     /// Answers each request with what `answer` makes of it and of how many came before.
-    pub async fn serve(
-        answer: impl Fn(&Asked, usize) -> Response + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) async fn serve(answer: impl Fn(&Asked, usize) -> Response + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
@@ -86,25 +84,27 @@ impl Fake {
         }
     }
 
-    pub fn asked(&self, part: &str) -> Vec<Asked> {
+    pub(crate) fn asked(&self, part: &str) -> Vec<Asked> {
         let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|one| one.is_for(part)).cloned().collect()
+        asked
+            .iter()
+            .filter(|one| one.is_for(part))
+            .cloned()
+            .collect()
     }
 }
 
 /// An image with blobs, as a registry has it.
 #[derive(Clone)]
-pub struct Image {
-    pub manifest: Bytes,
-    pub blobs: Vec<Bytes>,
+pub(crate) struct Image {
+    pub(crate) manifest: Bytes,
+    pub(crate) blobs: Vec<Bytes>,
 }
 
 impl Image {
     /// A configuration and layers of these types.
-    pub fn new(config: (&str, &[u8]), layers: &[(&str, &[u8])]) -> Self {
-        let describe = |(kind, bytes): &(&str, &[u8])| {
-            json!({"mediaType": kind, "digest": Digest::sha256(bytes), "size": bytes.len()})
-        };
+    pub(crate) fn new(config: (&str, &[u8]), layers: &[(&str, &[u8])]) -> Self {
+        let describe = |(kind, bytes): &(&str, &[u8])| json!({"mediaType": kind, "digest": Digest::sha256(bytes), "size": bytes.len()});
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -114,29 +114,31 @@ impl Image {
         let blobs = layers.iter().chain([&config]);
         Self {
             manifest: manifest.to_string().into(),
-            blobs: blobs.map(|(_, bytes)| Bytes::copy_from_slice(bytes)).collect(),
+            blobs: blobs
+                .map(|(_, bytes)| Bytes::copy_from_slice(bytes))
+                .collect(),
         }
     }
 
     /// A wasm artifact with one layer.
-    pub fn wasm(bytes: &[u8]) -> Self {
+    pub(crate) fn wasm(bytes: &[u8]) -> Self {
         let config = ("application/vnd.wasm.config.v0+json", b"{}".as_slice());
         Self::new(config, &[("application/wasm", bytes)])
     }
 
-    pub fn layer(&self) -> Digest {
+    pub(crate) fn layer(&self) -> Digest {
         Digest::sha256(&self.blobs[0])
     }
 
     /// The honest answer.
-    pub fn answer(&self, asked: &Asked) -> Response {
+    pub(crate) fn answer(&self, asked: &Asked) -> Response {
         if asked.is_for("/manifests/") {
             return ok(self.manifest.clone());
         }
         let blob = self.blobs.iter();
-        let blob = blob.into_iter().find(|blob| {
-            asked.path.ends_with(&Digest::sha256(blob).to_string())
-        });
+        let blob = blob
+            .into_iter()
+            .find(|blob| asked.path.ends_with(&Digest::sha256(blob).to_string()));
         match blob {
             Some(blob) => ranged(asked, blob),
             None => status(404, &json!({"errors": [{"code": "NAME_UNKNOWN"}]})),
@@ -144,17 +146,17 @@ impl Image {
     }
 }
 
-pub fn ok(body: impl Into<Body>) -> Response {
+pub(crate) fn ok(body: impl Into<Body>) -> Response {
     Response::new(body.into())
 }
 
-pub fn status(code: u16, body: &Value) -> Response {
+pub(crate) fn status(code: u16, body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response
 }
 
-pub fn with(mut response: Response, name: header::HeaderName, value: &str) -> Response {
+pub(crate) fn with(mut response: Response, name: header::HeaderName, value: &str) -> Response {
     response.headers_mut().insert(name, value.parse().unwrap());
     response
 }
@@ -170,13 +172,13 @@ fn ranged(asked: &Asked, blob: &Bytes) -> Response {
     with(response, header::CONTENT_RANGE, &range)
 }
 
-pub fn start_of(asked: &Asked) -> Option<usize> {
+pub(crate) fn start_of(asked: &Asked) -> Option<usize> {
     let range = asked.header(header::RANGE)?.strip_prefix("bytes=")?;
     range.strip_suffix('-')?.parse().ok()
 }
 
 /// So many bytes of what is announced, then the connection breaks.
-pub fn broken(bytes: &Bytes, length: usize) -> Response {
+pub(crate) fn broken(bytes: &Bytes, length: usize) -> Response {
     let chunks = [Ok(bytes.slice(..length)), Err("broken")];
     // The head and the first chunk have to be on their way before the connection breaks.
     let stream = futures::stream::iter(chunks);
@@ -192,7 +194,7 @@ pub fn broken(bytes: &Bytes, length: usize) -> Response {
 }
 
 /// An answer whose body never comes.
-pub fn hanging() -> Response {
+pub(crate) fn hanging() -> Response {
     let stream = futures::stream::pending::<Result<Bytes, &'static str>>();
     ok(Body::from_stream(stream))
 }

@@ -64,7 +64,10 @@ async fn the_program_is_found_in_every_layout() {
         ),
         (
             "oras without types",
-            artifact("application/vnd.oci.empty.v1+json", "application/vnd.oci.image.layer.v1.tar"),
+            artifact(
+                "application/vnd.oci.empty.v1+json",
+                "application/vnd.oci.image.layer.v1.tar",
+            ),
         ),
         (
             "docker build for wasi/wasm",
@@ -74,14 +77,20 @@ async fn the_program_is_found_in_every_layout() {
             "the same with zstd",
             Image::new(
                 (OCI_CONFIG, of_docker),
-                &[("application/vnd.oci.image.layer.v1.tar+zstd", &zstd(&archive))],
+                &[(
+                    "application/vnd.oci.image.layer.v1.tar+zstd",
+                    &zstd(&archive),
+                )],
             ),
         ),
         (
             "docker's own types",
             Image::new(
                 ("application/vnd.docker.container.image.v1+json", of_docker),
-                &[("application/vnd.docker.image.rootfs.diff.tar.gzip", &gzip(&archive))],
+                &[(
+                    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                    &gzip(&archive),
+                )],
             ),
         ),
         (
@@ -103,7 +112,11 @@ async fn the_program_is_found_in_every_layout() {
         let pulled = node.pull(&reference).await;
         let pulled = pulled.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(node.program(&pulled).await, wasm, "{name}");
-        let found = node.puller.local(&reference.parse().unwrap()).await.unwrap();
+        let found = node
+            .puller
+            .local(&reference.parse().unwrap())
+            .await
+            .unwrap();
         assert_eq!(found.unwrap().program, pulled.program, "{name}");
     }
 }
@@ -138,7 +151,10 @@ async fn an_index_is_followed_to_the_wasm_image() {
     };
     let fake = Fake::serve(move |asked, _| answer(asked)).await;
     let node = Node::new(&plain(&[fake.address])).await;
-    let pulled = node.pull(&format!("{}/a/b:v1", fake.address)).await.unwrap();
+    let pulled = node
+        .pull(&format!("{}/a/b:v1", fake.address))
+        .await
+        .unwrap();
     assert_eq!(node.program(&pulled).await, component());
 }
 
@@ -148,7 +164,10 @@ async fn of_a_linux_image_only_the_configuration_is_fetched() {
     let image = Image::new((OCI_CONFIG, config), &[(TAR_GZIP, b"a layer")]);
     let fake = Fake::serve(move |asked, _| image.answer(asked)).await;
     let node = Node::new(&plain(&[fake.address])).await;
-    let pulled = node.pull(&format!("{}/a/b:v1", fake.address)).await.unwrap();
+    let pulled = node
+        .pull(&format!("{}/a/b:v1", fake.address))
+        .await
+        .unwrap();
     assert_eq!(pulled.program, None);
     assert_eq!(fake.asked("/blobs/").len(), 1);
 }
@@ -162,7 +181,10 @@ async fn images_without_one_program_say_so() {
     let cases: Vec<(&str, Image)> = vec![
         (
             "several WebAssembly files",
-            Image::new((OCI_CONFIG, wasi), &[(TAR_GZIP, &two[0]), (TAR_GZIP, &two[1])]),
+            Image::new(
+                (OCI_CONFIG, wasi),
+                &[(TAR_GZIP, &two[0]), (TAR_GZIP, &two[1])],
+            ),
         ),
         (
             "no WebAssembly file",

@@ -75,7 +75,12 @@ impl Node {
     /// What the image's program is.
     async fn program(&self, image: &PulledImage) -> Vec<u8> {
         let program = image.program.as_ref().unwrap();
-        self.puller.store().read(program, 1 << 30).await.unwrap().into()
+        self.puller
+            .store()
+            .read(program, 1 << 30)
+            .await
+            .unwrap()
+            .into()
     }
 
     fn partials(&self) -> usize {
@@ -93,7 +98,9 @@ async fn puller(config: &str, directory: &Path) -> Puller {
 
 /// The configuration for hosts without TLS.
 fn plain(hosts: &[std::net::SocketAddr]) -> String {
-    let entries = hosts.iter().map(|host| format!("'{host}': {{plainHttp: true}}"));
+    let entries = hosts
+        .iter()
+        .map(|host| format!("'{host}': {{plainHttp: true}}"));
     format!("registries: {{{}}}", entries.collect::<Vec<_>>().join(", "))
 }
 
@@ -102,7 +109,9 @@ fn keyring(entries: &[(&str, &str, &str)]) -> Keyring {
     for (at, (key, username, password)) in entries.iter().enumerate() {
         let file = serde_json::json!({*key: {"username": username, "password": password}});
         let origin = Origin::Source(format!("source-{at}"));
-        keyring.add_dockercfg(file.to_string().as_bytes(), &origin).unwrap();
+        keyring
+            .add_dockercfg(file.to_string().as_bytes(), &origin)
+            .unwrap();
     }
     keyring
 }

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use windlass_oci::content_store::ContentStore;
 use windlass_oci::push::push_wasm;
-use windlass_oci::registry::remote::registries::Registries;
 use windlass_oci::registry::client::{RegistryClient, RouterTransport};
+use windlass_oci::registry::remote::registries::Registries;
 use windlass_oci::registry::server::{Access, Authorize, Denied, Limits, router};
 
 use super::fake_api::FakeApi;
@@ -334,9 +334,9 @@ async fn what_is_wrong_with_an_image_is_said_in_kubernetes_words() {
             "not found",
         ),
         (
-            "nginx:1.27",
+            "127.0.0.1:1/app:v1",
             "ErrImagePull",
-            "registries other than the cluster's own are not supported yet",
+            "manifest 127.0.0.1:1/app:v1: ",
         ),
     ];
     for (image, reason, part) in cases {

@@ -12,8 +12,13 @@ use crate::digest::Digest;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The registry was not reached.
-    #[error("registry not reached: {0}")]
-    Transport(#[source] BoxError),
+    #[error("{what}: registry not reached: {source}")]
+    Transport {
+        /// What was asked for.
+        what: String,
+        /// Why.
+        source: BoxError,
+    },
     /// It does not go on.
     #[error("{what}: no answer for {} seconds", .after.as_secs())]
     Stalled {
@@ -76,7 +81,7 @@ impl ClientError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Transport(error) => !error.is::<Refused>(),
+            Self::Transport { source, .. } => !source.is::<Refused>(),
             Self::Stalled { .. } | Self::Truncated { .. } => true,
             Self::Status { status, .. } => {
                 let timeouts = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
@@ -140,7 +145,9 @@ fn message_of(status: StatusCode, body: &[u8]) -> String {
         let errors = value.get("errors")?.as_array()?;
         let texts = errors.iter().filter_map(|error| {
             let text = |name| error.get(name).and_then(serde_json::Value::as_str);
-            text("message").filter(|text| !text.is_empty()).or_else(|| text("code"))
+            text("message")
+                .filter(|text| !text.is_empty())
+                .or_else(|| text("code"))
         });
         Some(texts.collect::<Vec<_>>().join("; "))
     });
@@ -148,7 +155,10 @@ fn message_of(status: StatusCode, body: &[u8]) -> String {
     let plain = || String::from_utf8_lossy(body).trim().to_owned();
     let found = errors.or_else(of_status).unwrap_or_else(plain);
     if found.is_empty() || found.starts_with('<') {
-        return status.canonical_reason().unwrap_or("no message").to_lowercase();
+        return status
+            .canonical_reason()
+            .unwrap_or("no message")
+            .to_lowercase();
     }
     // A page of text helps nobody in a pod's status.
     found.chars().take(1000).collect()
@@ -191,7 +201,11 @@ mod tests {
         ] {
             assert_eq!(of(code).is_retriable(), retriable, "{code}");
         }
-        assert!(ClientError::Transport("reset".into()).is_retriable());
-        assert!(!ClientError::Transport(Refused("x".to_owned()).into()).is_retriable());
+        let of = |source| ClientError::Transport {
+            what: "x".to_owned(),
+            source,
+        };
+        assert!(of("reset".into()).is_retriable());
+        assert!(!of(Refused("x".to_owned()).into()).is_retriable());
     }
 }

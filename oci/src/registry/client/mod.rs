@@ -197,11 +197,18 @@ impl RegistryClient {
         let request = self.request(Method::GET, &path, headers, empty())?;
         let response = self.send(request, self.patience.silence, &what).await?;
         let status = response.status();
-        let goes_on = status == StatusCode::PARTIAL_CONTENT
-            && range_start(response.headers()) == Some(start);
+        let goes_on =
+            status == StatusCode::PARTIAL_CONTENT && range_start(response.headers()) == Some(start);
         if !goes_on && start > 0 {
             // The registry does not know ranges, or gave another one.
             writer.restart().await?;
+            let is_of_range = [
+                StatusCode::PARTIAL_CONTENT,
+                StatusCode::RANGE_NOT_SATISFIABLE,
+            ];
+            if is_of_range.contains(&status) {
+                return Err(truncated(what, 0, descriptor));
+            }
         }
         if !goes_on && status != StatusCode::OK {
             return Err(self.refusal(response, &what).await);
@@ -209,7 +216,7 @@ impl RegistryClient {
         let mut chunks = response.into_body().into_data_stream();
         let (expected, silence) = (descriptor.size, self.patience.silence);
         while let Some(chunk) = within(silence, &what, chunks.next()).await? {
-            let chunk = chunk.map_err(ClientError::Transport)?;
+            let chunk = chunk.map_err(unreached(&what))?;
             writer.write(&chunk).await.map_err(|error| match error {
                 ContentError::TooLarge { .. } => ClientError::Protocol(format!(
                     "{what}: larger than the {expected} bytes its descriptor says"
@@ -218,11 +225,7 @@ impl RegistryClient {
             })?;
         }
         if writer.len() < expected {
-            return Err(ClientError::Truncated {
-                what,
-                received: writer.len(),
-                expected,
-            });
+            return Err(truncated(what, writer.len(), descriptor));
         }
         Ok(())
     }
@@ -315,7 +318,11 @@ impl RegistryClient {
     ) -> Result<Response<Body>, ClientError> {
         let is_small = http_body::Body::size_hint(request.body()).upper() == Some(0);
         let patience = self.patience;
-        let patience = if is_small { patience.silence } else { patience.upload };
+        let patience = if is_small {
+            patience.silence
+        } else {
+            patience.upload
+        };
         let response = self.send(request, patience, what).await?;
         if response.status() == status {
             return Ok(response);
@@ -330,7 +337,7 @@ impl RegistryClient {
         what: &str,
     ) -> Result<Response<Body>, ClientError> {
         let response = within(patience, what, self.transport.send(request)).await?;
-        response.map_err(ClientError::Transport)
+        response.map_err(unreached(what))
     }
 
     async fn refusal(&self, response: Response<Body>, what: &str) -> ClientError {
@@ -339,6 +346,14 @@ impl RegistryClient {
         let body = collect(body, MAX_ERROR, self.patience, what).await;
         let body = body.unwrap_or_default();
         ClientError::of_answer(what, parts.status, &parts.headers, &body)
+    }
+}
+
+fn truncated(what: String, received: u64, descriptor: &Descriptor) -> ClientError {
+    ClientError::Truncated {
+        what,
+        received,
+        expected: descriptor.size,
     }
 }
 
@@ -352,6 +367,11 @@ async fn within<T>(
         what: what.to_owned(),
         after: patience,
     })
+}
+
+fn unreached(what: &str) -> impl FnOnce(BoxError) -> ClientError {
+    let what = what.to_owned();
+    move |source| ClientError::Transport { what, source }
 }
 
 fn protocol(error: impl std::fmt::Display) -> ClientError {
@@ -377,7 +397,7 @@ async fn collect(
     let mut chunks = body.into_data_stream();
     let mut collected = BytesMut::new();
     while let Some(chunk) = within(patience.silence, what, chunks.next()).await? {
-        let chunk = chunk.map_err(ClientError::Transport)?;
+        let chunk = chunk.map_err(unreached(what))?;
         if collected.len() + chunk.len() > limit {
             return Err(ClientError::Protocol(format!(
                 "{what}: larger than {limit} bytes"

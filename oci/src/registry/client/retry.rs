@@ -77,7 +77,10 @@ impl Tries {
         let doubled = 2_u32.saturating_pow(self.failed - 1);
         let wait = self.patience.first_wait.saturating_mul(doubled);
         // Up to half as long again, so that the nodes of a cluster don't come back all at once.
-        Some(wait.mul_f64(rand::rng().random_range(1.0..1.5)).min(longest))
+        Some(
+            wait.mul_f64(rand::rng().random_range(1.0..1.5))
+                .min(longest),
+        )
     }
 }
 

@@ -94,9 +94,10 @@ impl Authorizer {
     ) -> Result<Outcome, BoxError> {
         let credential = self.credential.as_ref();
         let fixed = credential.and_then(|credential| match (&challenge, credential) {
-            (Challenge::Bearer { .. }, credential) => {
-                credential.registry_token.as_ref().map(|token| bearer(token))
-            }
+            (Challenge::Bearer { .. }, credential) => credential
+                .registry_token
+                .as_ref()
+                .map(|token| bearer(token)),
             (Challenge::Basic, credential) => basic(credential),
         });
         if let Some(value) = fixed.transpose()? {
@@ -119,7 +120,11 @@ impl Authorizer {
                 let token = answer.access_token.or(answer.token);
                 let token = token.filter(|token| !token.is_empty());
                 let token = token.ok_or_else(|| format!("token server {realm}: no token"))?;
-                Ok(Outcome::Authorized(self.keep(scope, bearer(&token)?, until)))
+                Ok(Outcome::Authorized(self.keep(
+                    scope,
+                    bearer(&token)?,
+                    until,
+                )))
             }
             Err(refused) => Ok(Outcome::Refused(refused)),
         }
@@ -195,7 +200,9 @@ async fn ask(
     if response.status() != StatusCode::OK {
         return Ok(Err(refusal(&response, realm)?));
     }
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?;
+    let body = Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await?;
     let answer = serde_json::from_slice(&body.to_bytes());
     Ok(Ok(answer.map_err(|_| {
         format!("token server {realm}: its answer is malformed")
@@ -206,7 +213,11 @@ async fn ask(
 fn refusal(answer: &Response<Incoming>, realm: &str) -> Result<Response<Bytes>, BoxError> {
     let status = answer.status();
     let passes = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    let stands_for = if passes { status } else { StatusCode::UNAUTHORIZED };
+    let stands_for = if passes {
+        status
+    } else {
+        StatusCode::UNAUTHORIZED
+    };
     let text = format!("token server {realm}: {status}");
     let body = serde_json::json!({"errors": [{"code": "UNAUTHORIZED", "message": text}]});
     let mut response = Response::builder().status(stands_for);

@@ -96,7 +96,9 @@ fn parts(text: &str) -> Vec<&str> {
 }
 
 fn unquoted(value: &str) -> String {
-    let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let inner = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
     let Some(inner) = inner else {
         return value.to_owned();
     };
@@ -130,15 +132,25 @@ mod tests {
 
     #[test]
     fn challenges_are_read_as_registries_write_them() {
-        let docker = r#"Bearer realm="https://a.io/token",service="r.io",scope="repository:a/b:pull,push""#;
+        let docker =
+            r#"Bearer realm="https://a.io/token",service="r.io",scope="repository:a/b:pull,push""#;
         let scope = Some("repository:a/b:pull,push");
-        assert_eq!(of(&[docker]), bearer("https://a.io/token", Some("r.io"), scope));
+        assert_eq!(
+            of(&[docker]),
+            bearer("https://a.io/token", Some("r.io"), scope)
+        );
         assert_eq!(of(&["bearer realm=x"]), bearer("x", None, None));
-        assert_eq!(of(&[r#"Basic realm="Registry, \"x\"""#]), Some(Challenge::Basic));
+        assert_eq!(
+            of(&[r#"Basic realm="Registry, \"x\"""#]),
+            Some(Challenge::Basic)
+        );
         assert_eq!(of(&["Basic"]), Some(Challenge::Basic));
         let both = r#"Basic realm="x", Bearer realm="y", service="z""#;
         assert_eq!(of(&[both]), bearer("y", Some("z"), None));
-        assert_eq!(of(&["Basic realm=x", "Bearer realm=y"]), bearer("y", None, None));
+        assert_eq!(
+            of(&["Basic realm=x", "Bearer realm=y"]),
+            bearer("y", None, None)
+        );
         assert_eq!(of(&[r#"Bearer realm="a\"b""#]), bearer("a\"b", None, None));
         for nothing in ["", "Negotiate", "Bearer service=x", ",,,", "=", r#"""#] {
             assert_eq!(of(&[nothing]), None, "{nothing}");

@@ -108,7 +108,10 @@ impl HostConfig {
         }
         if self.plain_http && self.ca_file.is_some() {
             let path = field(host, "caFile");
-            return Err(wrong(path, "there are no certificates with plainHttp: true"));
+            return Err(wrong(
+                path,
+                "there are no certificates with plainHttp: true",
+            ));
         }
         for (at, mirror) in self.mirrors.iter().enumerate() {
             let (name, prefix) = split_mirror(mirror);
@@ -167,7 +170,10 @@ registries:
             ("registries: {r.io: {plainHTTP: true}}", "plainHTTP"),
             ("registries: {r.io: {plainHttp: 1}}", "line 1"),
             ("registry: {}", "registry"),
-            ("registries: {'https://r.io': {}}", r#"registries["https://r.io"]"#),
+            (
+                "registries: {'https://r.io': {}}",
+                r#"registries["https://r.io"]"#,
+            ),
             (
                 "registries: {r.io: {mirrors: [a.io, 'http://m.io']}}",
                 r#"registries["r.io"].mirrors[1]: want HOST"#,

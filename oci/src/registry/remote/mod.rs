@@ -87,7 +87,10 @@ impl Endpoint {
     }
 
     fn authorizer(&self, credential: Option<Credential>) -> Arc<Authorizer> {
-        let mut known = self.authorizers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .authorizers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_AUTHORIZERS {
             known.clear();
         }
@@ -163,12 +166,18 @@ impl Transport for RemoteTransport {
                 return Ok(if is_own { response } else { silenced(response) });
             };
             if target.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-                let text = format!("{} redirects to {next}, which is not https", self.endpoint.base);
+                let text = format!(
+                    "{} redirects to {next}, which is not https",
+                    self.endpoint.base
+                );
                 return Err(Refused(text).into());
             }
             target = next;
         }
-        let text = format!("{}: more than {MAX_REDIRECTS} redirects", self.endpoint.base);
+        let text = format!(
+            "{}: more than {MAX_REDIRECTS} redirects",
+            self.endpoint.base
+        );
         Err(Refused(text).into())
     }
 }

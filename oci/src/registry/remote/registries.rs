@@ -133,11 +133,15 @@ impl Registries {
         for (host, repository) in mirrors.chain([(registry, repository.to_owned())]) {
             let endpoint = self.endpoint(host)?;
             let credentials = self.credentials(host, &repository, keyring);
-            found.extend(credentials.into_iter().map(|credential| Candidate {
-                host: host.to_owned(),
-                origin: credential.as_ref().map(|credential| credential.origin.clone()),
-                client: self.client(&endpoint, host, credential),
-                repository: repository.clone(),
+            found.extend(credentials.into_iter().map(|credential| {
+                Candidate {
+                    host: host.to_owned(),
+                    origin: credential
+                        .as_ref()
+                        .map(|credential| credential.origin.clone()),
+                    client: self.client(&endpoint, host, credential),
+                    repository: repository.clone(),
+                }
             }));
         }
         Ok(found)
@@ -186,14 +190,21 @@ impl Registries {
     }
 
     fn endpoint(&self, host: &str) -> Result<Arc<Endpoint>, rustls::Error> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = endpoints.get(host) {
             return Ok(known.clone());
         }
         if endpoints.len() >= MAX_ENDPOINTS {
             endpoints.clear();
         }
-        let address = if host == "docker.io" { DOCKER_HUB_API } else { host };
+        let address = if host == "docker.io" {
+            DOCKER_HUB_API
+        } else {
+            host
+        };
         let roots = self.own_roots.get(host).unwrap_or(&self.roots).clone();
         let plain_http = self.config.host(host).plain_http;
         let endpoint = Arc::new(Endpoint::new(address, plain_http, roots)?);
@@ -266,7 +277,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let auth = r#"{"auths":{"m.io":{"username":"u","password":"p"}}}"#;
         std::fs::write(directory.path().join("auth.json"), auth).unwrap();
-        let text = "registries: {docker.io: {mirrors: [m.io/hub]}, m.io: {credentialsFile: auth.json}}";
+        let text =
+            "registries: {docker.io: {mirrors: [m.io/hub]}, m.io: {credentialsFile: auth.json}}";
         let config = RegistryConfig::parse(text, directory.path()).unwrap();
         let registries = Registries::new(config, RootCertStore::empty()).unwrap();
         let none = Keyring::default();
@@ -301,7 +313,9 @@ mod tests {
         ] {
             let text = format!("registries: {{r.io: {{{entry}}}}}");
             let config = RegistryConfig::parse(&text, directory.path()).unwrap();
-            let error = Registries::new(config, RootCertStore::empty()).err().unwrap();
+            let error = Registries::new(config, RootCertStore::empty())
+                .err()
+                .unwrap();
             assert!(error.to_string().contains(want), "{error}");
         }
     }
