@@ -8,6 +8,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
@@ -69,6 +70,22 @@ impl ContentStore {
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io_error(format!("read reference {name}:{leaf}"))(error)),
+        }
+    }
+
+    /// How long ago a name was pointed at what it points at; no time at all for one that is not there.
+    ///
+    /// # Errors
+    /// The name is malformed or the file system failed.
+    pub async fn ref_age(&self, name: &str, leaf: &str) -> Result<Duration, ContentError> {
+        let failed = || io_error(format!("look at reference {name}:{leaf}"));
+        match fs::metadata(self.ref_path(name, leaf)?).await {
+            Ok(metadata) => {
+                let written = metadata.modified().map_err(failed())?;
+                Ok(written.elapsed().unwrap_or_default())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Duration::ZERO),
+            Err(error) => Err(failed()(error)),
         }
     }
 

@@ -154,6 +154,22 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Has the file hold what was counted, after a write that was dropped in its middle.
+    ///
+    /// # Errors
+    /// The file system failed.
+    pub async fn settle(&mut self) -> Result<(), ContentError> {
+        let settle = async {
+            self.file.flush().await?;
+            self.file.set_len(self.length).await?;
+            self.file.seek(io::SeekFrom::Start(self.length)).await
+        };
+        settle
+            .await
+            .map(drop)
+            .map_err(io_error("go on with a blob"))
+    }
+
     /// Appends bytes.
     ///
     /// # Errors

@@ -50,7 +50,9 @@ impl Drop for Fake {
 
 impl Fake {
     /// Answers each request with what `answer` makes of it and of how many came before.
-    pub(crate) async fn serve(answer: impl Fn(&Asked, usize) -> Response + Send + Sync + 'static) -> Self {
+    pub(crate) async fn serve(
+        answer: impl Fn(&Asked, usize) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
