@@ -64,7 +64,8 @@ impl Allow {
 fn a_pod_names(snapshot: &Snapshot, node: &str, repository: &str) -> bool {
     // Almost always the first pod of the node that has the text in it is one that names the image.
     let text = format!("{CLUSTER_REGISTRY}/{repository}");
-    let own = snapshot.range(&KeyRange::resource("", "pods"), None);
+    let pods = KeyRange::resource("", "pods");
+    let own = snapshot.range(&pods, None);
     let own = own.filter(|pod| pod.fields.get("spec.nodeName") == Some(node));
     own.filter(|pod| std::str::from_utf8(&pod.bytes).is_ok_and(|json| json.contains(&text)))
         .filter_map(|pod| serde_json::from_slice(&pod.bytes).ok())
