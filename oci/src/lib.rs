@@ -17,7 +17,7 @@ pub mod artifact;
 pub mod content_store;
 pub mod credentials;
 pub mod digest;
-mod layer;
+pub mod layer;
 pub mod manifest;
 pub mod media_type;
 pub mod pull;

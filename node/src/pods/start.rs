@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, VolumeMount}
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use kube::Api;
 use windlass_api::quantity::Quantity;
+use windlass_oci::content_store::Lease;
 
 use super::NodeContext;
 use super::env::{self, EnvObjects, Environment};
@@ -43,6 +44,8 @@ pub(super) struct StartedContainer {
     pub(super) instance: Arc<dyn RunningContainer>,
     pub(super) image_id: String,
     pub(super) container_id: String,
+    /// Keeps the image on the node.
+    pub(super) image: Lease,
 }
 
 impl StartRequest {
@@ -91,6 +94,7 @@ impl StartRequest {
         Ok(StartedContainer {
             instance: started.into(),
             image_id: image_id(image),
+            image: image.lease.clone(),
             container_id: format!("{}://{}", runtime.handler(), uuid::Uuid::new_v4().simple()),
         })
     }

@@ -26,11 +26,11 @@ const HIDES_DIRECTORY: &str = ".wh..wh..opq";
 
 /// Bounds of what is read of a layer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Most bytes that a layer may expand to.
-    pub(crate) expanded: u64,
+    pub expanded: u64,
     /// Largest program.
-    pub(crate) program: u64,
+    pub program: u64,
 }
 
 impl Default for Limits {
@@ -44,7 +44,7 @@ impl Default for Limits {
 
 /// What a layer holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Listing {
+pub enum Listing {
     /// It is a `.wasm` file itself.
     Program,
     /// It is an archive.
@@ -58,7 +58,7 @@ pub(crate) enum Listing {
 
 /// What a whiteout hides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Hidden {
+pub enum Hidden {
     /// A file or directory.
     Path(String),
     /// All that lower layers have in a directory.
@@ -67,10 +67,11 @@ pub(crate) enum Hidden {
 
 /// Which file of which layer is the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Choice {
-    pub(crate) layer: usize,
-    /// `None`: the layer itself.
-    pub(crate) path: Option<String>,
+pub struct Choice {
+    /// Place of the layer among those that were listed.
+    pub layer: usize,
+    /// Path in the layer's archive; `None`: the layer itself.
+    pub path: Option<String>,
 }
 
 /// Why there is no program in an image.
@@ -97,11 +98,10 @@ impl From<io::Error> for ProgramError {
 }
 
 /// Reads through a layer. `named` are the paths that the entrypoint may mean.
-pub(crate) fn list(
-    layer: impl Read,
-    named: &[String],
-    limits: Limits,
-) -> Result<Listing, ProgramError> {
+///
+/// # Errors
+/// It is neither wasm nor an archive, is damaged, or expands to more than it may.
+pub fn list(layer: impl Read, named: &[String], limits: Limits) -> Result<Listing, ProgramError> {
     let (start, layer) = open(layer, limits)?;
     if start.starts_with(MAGIC) {
         return Ok(Listing::Program);
@@ -131,7 +131,10 @@ pub(crate) fn list(
 }
 
 /// Decides which file is the program. `layers` are the lowest first, `named` the best first.
-pub(crate) fn choose(layers: &[Listing], named: &[String]) -> Result<Choice, ProgramError> {
+///
+/// # Errors
+/// There is none, or there are several and the entrypoint names none of them.
+pub fn choose(layers: &[Listing], named: &[String]) -> Result<Choice, ProgramError> {
     let visible = visible(layers);
     let by_name = named.iter().find_map(|name| {
         let mut all = visible.iter();
@@ -198,7 +201,10 @@ impl Hidden {
 }
 
 /// Writes the chosen file of a layer out.
-pub(crate) fn extract(
+///
+/// # Errors
+/// The layer is damaged, or the file larger than it may be; what was written by then is no program.
+pub fn extract(
     layer: impl Read,
     path: Option<&str>,
     limits: Limits,
@@ -238,7 +244,8 @@ fn open<'a>(layer: impl Read + 'a, limits: Limits) -> io::Result<(Vec<u8>, Box<d
 }
 
 /// The paths that an image's entrypoint may mean, best first.
-pub(crate) fn named_paths(program: Option<&str>, working_dir: Option<&str>) -> Vec<String> {
+#[must_use]
+pub fn named_paths(program: Option<&str>, working_dir: Option<&str>) -> Vec<String> {
     let Some(program) = program.filter(|program| !program.is_empty()) else {
         return Vec::new();
     };

@@ -113,6 +113,10 @@ async fn a_token_is_the_password_of_basic_authentication() {
 #[tokio::test]
 async fn a_node_pulls_what_its_pods_name_and_nothing_else() {
     let cluster = Cluster::control_plane().await.unwrap();
+    for node in ["n1", "n2"] {
+        let node = json!({"metadata": {"name": node}});
+        cluster.create("/api/v1/nodes", &node).await.unwrap();
+    }
     let wasm = b"\0asm\x0d\0\x01\0";
     let image = push(&cluster, "app", wasm).await;
     push(&cluster, "other", wasm).await;

@@ -101,6 +101,7 @@ impl PodWorker {
             containers.insert(&self.identity.uid, name, &started.instance);
             instance.container = Some(started.instance);
         }
+        self.images.insert(name.to_owned(), started.image);
         if container.startup_probe.is_some() {
             self.probe(container, start, &[Purpose::Startup]);
         } else {
