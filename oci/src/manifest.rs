@@ -297,7 +297,12 @@ mod tests {
 
     #[test]
     fn wasm_is_chosen_before_the_machines_own_platform() {
-        let cases: &[(&[(&str, &str)], &str, Option<usize>)] = &[
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            &'static str,
+            Option<usize>,
+        );
+        let cases: &[Case] = &[
             (&[("linux", "amd64"), ("wasip2", "wasm")], "amd64", Some(1)),
             (&[("wasi", "wasm"), ("linux", "amd64")], "amd64", Some(0)),
             (&[("wasip1", "wasm"), ("wasip2", "wasm")], "amd64", Some(1)),

@@ -137,4 +137,3 @@ fn transfer(criterion: &mut Criterion) {
     }
     group.finish();
 }
-

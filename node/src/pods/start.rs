@@ -307,7 +307,7 @@ mod tests {
             digest: windlass_oci::digest::Digest::sha256(b""),
             blob_digest: windlass_oci::digest::Digest::sha256(b""),
             blob: PathBuf::new(),
-            lease: windlass_oci::content_store::Lease::default(),
+            lease: Lease::default(),
             kind: ImageKind::Component,
             entrypoint: strings(entrypoint),
             cmd: strings(cmd),

@@ -18,7 +18,7 @@ use super::{ContentError, ContentStore, io_error};
 use crate::digest::{Algorithm, Digest};
 
 /// How long a download that nobody goes on with is kept.
-const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
+const PARTIAL_LIFE: Duration = Duration::from_secs(3600);
 
 /// Who leases what.
 #[derive(Debug, Default)]
@@ -148,7 +148,7 @@ impl ContentStore {
 
 impl Collection {
     /// Removes every blob that is not in `keep`, not leased, and was written longer than `min_age` ago; and downloads
-    /// that nobody went on with for a day.
+    /// that nobody went on with for an hour.
     ///
     /// # Errors
     /// The file system failed; what was removed by then is gone.

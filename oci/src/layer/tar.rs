@@ -304,7 +304,7 @@ mod tests {
         for end in [100, 512 + 100, 512 + 4999] {
             assert!(names(&whole[..end]).is_err(), "{end}");
         }
-        let mut wrong = whole.clone();
+        let mut wrong = whole;
         wrong[0] = b'b';
         assert!(names(&wrong).is_err());
         let endless = entry("x", b'L', u64::MAX >> 8);

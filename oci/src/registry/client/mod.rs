@@ -95,10 +95,19 @@ impl RegistryClient {
         repository: &str,
         reference: &str,
     ) -> Result<ServedManifest, ClientError> {
+        self.trying(|| self.manifest_once(repository, reference))
+            .await
+    }
+
+    /// Does it until it succeeds, or fails in a way that does not pass.
+    async fn trying<T, F>(&self, once: impl Fn() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         let mut tries = Tries::new(self.patience);
         loop {
-            match self.manifest_once(repository, reference).await {
-                Ok(manifest) => return Ok(manifest),
+            match once().await {
+                Ok(done) => return Ok(done),
                 Err(error) => tries.again(error).await?,
             }
         }
@@ -235,6 +244,10 @@ impl RegistryClient {
     /// # Errors
     /// The registry did not say.
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, ClientError> {
+        self.trying(|| self.has_blob_once(repository, digest)).await
+    }
+
+    async fn has_blob_once(&self, repository: &str, digest: &Digest) -> Result<bool, ClientError> {
         let what = format!("blob {digest} of {}/{repository}", self.name);
         let path = format!("/v2/{repository}/blobs/{digest}");
         let request = self.request(Method::HEAD, &path, &[], empty())?;
@@ -250,6 +263,16 @@ impl RegistryClient {
     /// # Errors
     /// The registry did not take it.
     pub async fn push_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        bytes: Bytes,
+    ) -> Result<(), ClientError> {
+        self.trying(|| self.push_blob_once(repository, digest, bytes.clone()))
+            .await
+    }
+
+    async fn push_blob_once(
         &self,
         repository: &str,
         digest: &Digest,
@@ -278,6 +301,17 @@ impl RegistryClient {
     /// # Errors
     /// The registry did not take it.
     pub async fn push_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<(), ClientError> {
+        self.trying(|| self.push_manifest_once(repository, reference, media_type, bytes.clone()))
+            .await
+    }
+
+    async fn push_manifest_once(
         &self,
         repository: &str,
         reference: &str,
