@@ -3,7 +3,7 @@
 //! 1. `Registries` says where the image may be had and with which credentials; each is tried until one gives it.
 //! 2. Fetch the manifest by tag or digest; of an index, the manifest for this machine, wasm first.
 //! 3. Fetch the configuration, which tells wasm images from those for Linux (`config.rs`), and the layers of a wasm
-//!    image. Its program is a layer as it is, or a file in one (`layer`), which becomes a blob of its own.
+//!    image. Its program is a layer as it is, or a file in one (`layer`), which becomes a blob of its own (`program.rs`).
 //! 4. Remember the reference, so that `IfNotPresent` finds the image without the registry, and who may use it
 //!    (`stored.rs`).
 //!
@@ -11,17 +11,18 @@
 //! Dropping a pull mid-way leaves whole blobs, and partial ones that the next pull goes on with.
 
 mod config;
+mod program;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod turns;
-
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::content_store::{ContentError, ContentStore, Lease};
 use crate::credentials::Keyring;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::Digest;
 use crate::layer::{self, ProgramError};
 use crate::manifest::{Descriptor, ImageManifest, Manifest, ManifestError};
 use crate::media_type;
@@ -30,6 +31,7 @@ use crate::registry::client::{ClientError, RegistryClient};
 use crate::registry::remote::registries::{Candidate, Registries};
 use config::ConfigFile;
 pub use config::ImageConfig;
+use program::wanted_layers;
 pub use stored::{ImageAccess, StoredImage};
 use stored::{Remembered, name_of};
 use turns::Turns;
@@ -251,7 +253,9 @@ impl Puller {
         } else {
             None
         };
+        let (program, made) = program.unzip();
         let lease = self.lease(&digest, &manifest, program.as_ref(), lease);
+        drop(made);
         let access = ImageAccess::with(candidate.origin.as_ref());
         let access = self
             .remember(
@@ -299,70 +303,6 @@ impl Puller {
             client, repository, ..
         } = candidate;
         Ok(client.pull_blob(repository, blob, &self.store).await?)
-    }
-
-    /// Finds the program in the layers, and makes it a blob if it is not one already.
-    async fn program(
-        &self,
-        layers: &[&Descriptor],
-        config: Option<&ImageConfig>,
-    ) -> Result<Digest, PullError> {
-        let program = config.and_then(ImageConfig::program);
-        let directory = config.and_then(|config| config.working_dir.as_deref());
-        let named: Arc<[String]> = layer::named_paths(program, directory).into();
-        let mut listings = Vec::new();
-        for layer in layers {
-            let (path, named) = (self.store.path(&layer.digest), named.clone());
-            let limits = self.limits;
-            let listing = blocking(move || layer::list(open(&path)?, &named, limits));
-            listings.push(listing.await?);
-        }
-        let choice = layer::choose(&listings, &named)?;
-        let layer = layers.get(choice.layer).ok_or(ProgramError::None)?;
-        if choice.path.is_none() && self.is_plain(&layer.digest).await? {
-            return Ok(layer.digest.clone());
-        }
-        self.extract(&layer.digest, choice.path).await
-    }
-
-    /// Whether the layer is the program without compression.
-    async fn is_plain(&self, layer: &Digest) -> Result<bool, PullError> {
-        let path = self.store.path(layer);
-        let start = move || {
-            use std::io::Read;
-            let mut start = Vec::new();
-            open(&path)?.take(4).read_to_end(&mut start)?;
-            Ok(start)
-        };
-        Ok(blocking(start).await? == b"\0asm")
-    }
-
-    async fn extract(&self, layer: &Digest, path: Option<String>) -> Result<Digest, PullError> {
-        let source = self.store.path(layer);
-        let limits = self.limits;
-        let mut writer = self.store.writer(Algorithm::Sha256, limits.program).await?;
-        let (sender, mut chunks) = tokio::sync::mpsc::channel::<Bytes>(4);
-        let reading = blocking(move || {
-            layer::extract(
-                open(&source)?,
-                path.as_deref(),
-                limits,
-                ChannelWriter(sender),
-            )
-        });
-        let writing = async {
-            while let Some(chunk) = chunks.recv().await {
-                writer.write(&chunk).await?;
-            }
-            Ok(writer)
-        };
-        let (_, writer) = tokio::try_join!(reading, writing)?;
-        // A collection begins before it looks: what it does not know of yet has to be held.
-        let digest = writer.digest();
-        let lease = self.store.lease([digest]);
-        let committed = writer.commit(None).await;
-        drop(lease);
-        Ok(committed?)
     }
 
     async fn remember(
@@ -445,41 +385,6 @@ fn check_size(manifest: &ImageManifest) -> Result<(), PullError> {
     }
 }
 
-/// The layers that may hold the program: the one that is wasm by its type, else all.
-fn wanted_layers(manifest: &ImageManifest) -> Vec<&Descriptor> {
-    match manifest.wasm_layer() {
-        Some(layer) => vec![layer],
-        None => manifest.layers.iter().collect(),
-    }
-}
-
-fn open(path: &std::path::Path) -> std::io::Result<std::fs::File> {
-    std::fs::File::open(path)
-}
-
-/// Runs what reads files and decompresses, away from the runtime. A panic of a decoder is an error.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ProgramError> + Send + 'static,
-) -> Result<T, PullError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| PullError::Task(error.to_string()))??)
-}
-
-/// Hands what is written to a task that may wait for the disk.
-struct ChannelWriter(tokio::sync::mpsc::Sender<Bytes>);
-
-impl std::io::Write for ChannelWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let sent = self.0.blocking_send(Bytes::copy_from_slice(bytes));
-        let gone = |_| std::io::Error::other("the program is not wanted any more");
-        sent.map_err(gone).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// This machine's architecture in OCI's (Go's) words.
 #[must_use]
 pub fn oci_architecture() -> &'static str {
@@ -488,208 +393,5 @@ pub fn oci_architecture() -> &'static str {
         "aarch64" => "arm64",
         "powerpc64" => "ppc64le",
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::artifact::WasmArtifact;
-    use crate::push::push_wasm;
-    use crate::reference::CLUSTER_REGISTRY;
-    use crate::registry::client::{Body, BoxError, RouterTransport, Transport};
-    use crate::registry::server::{Access, Authorize, Denied, Limits, router};
-    use http::{Request, Response};
-
-    struct Namespaces;
-
-    #[async_trait::async_trait]
-    impl Authorize for Namespaces {
-        async fn authorize(
-            &self,
-            _extensions: &http::Extensions,
-            repository: &str,
-            _access: Access,
-        ) -> Result<(), Denied> {
-            if repository.starts_with("secret/") {
-                return Err(Denied::Forbidden("no".to_owned()));
-            }
-            Ok(())
-        }
-    }
-
-    struct Counted(RouterTransport, Arc<AtomicUsize>);
-
-    #[async_trait::async_trait]
-    impl Transport for Counted {
-        async fn send(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-            if request.uri().path().contains("/blobs/") && request.method() == http::Method::GET {
-                self.1.fetch_add(1, Ordering::SeqCst);
-            }
-            self.0.send(request).await
-        }
-    }
-
-    struct World {
-        _directory: tempfile::TempDir,
-        client: RegistryClient,
-        puller: Puller,
-        blob_gets: Arc<AtomicUsize>,
-    }
-
-    async fn world() -> World {
-        let directory = tempfile::tempdir().unwrap();
-        let served = ContentStore::open(directory.path().join("served"))
-            .await
-            .unwrap();
-        let routes = router(
-            served,
-            Arc::new(Namespaces),
-            Limits {
-                blob: 1 << 20,
-                manifest: 1 << 20,
-            },
-        );
-        let blob_gets = Arc::new(AtomicUsize::new(0));
-        let transport = Counted(RouterTransport::new(routes), blob_gets.clone());
-        let client = RegistryClient::new(Arc::new(transport), CLUSTER_REGISTRY);
-        let registries = Registries::none().with_client(CLUSTER_REGISTRY, client.clone());
-        let local = ContentStore::open(directory.path().join("local"))
-            .await
-            .unwrap();
-        World {
-            _directory: directory,
-            puller: Puller::new(registries, local),
-            client,
-            blob_gets,
-        }
-    }
-
-    impl World {
-        async fn pull(&self, reference: &Reference) -> Result<PulledImage, PullError> {
-            self.puller.pull(reference, &Keyring::default()).await
-        }
-    }
-
-    fn component(tail: &[u8]) -> Bytes {
-        [b"\0asm\x0d\0\x01\0".as_slice(), tail].concat().into()
-    }
-
-    fn reference(text: &str) -> Reference {
-        format!("registry.windlass.local/{text}").parse().unwrap()
-    }
-
-    #[tokio::test]
-    async fn what_was_pushed_is_pulled_by_tag_and_by_digest() {
-        let world = world().await;
-        let tag = reference("default/hello:v1");
-        let digest = push_wasm(&world.client, &tag, component(b"1"))
-            .await
-            .unwrap();
-        let pulled = world.pull(&tag).await.unwrap();
-        assert_eq!(pulled.digest, digest);
-        let by_digest = world.pull(&tag.with_digest(digest)).await.unwrap();
-        assert_eq!(by_digest.manifest, pulled.manifest);
-        let layer = pulled.manifest.wasm_layer().unwrap();
-        let bytes = world
-            .puller
-            .store()
-            .read(&layer.digest, 1 << 20)
-            .await
-            .unwrap();
-        assert_eq!(bytes, component(b"1"));
-        assert!(world.puller.local(&tag).await.unwrap().is_some());
-    }
-
-    #[tokio::test]
-    async fn a_moved_tag_is_seen_by_the_next_pull() {
-        let world = world().await;
-        let tag = reference("default/hello:v1");
-        push_wasm(&world.client, &tag, component(b"1"))
-            .await
-            .unwrap();
-        let first = world.pull(&tag).await.unwrap();
-        push_wasm(&world.client, &tag, component(b"2"))
-            .await
-            .unwrap();
-        assert_eq!(
-            world.puller.local(&tag).await.unwrap().unwrap().digest,
-            first.digest
-        );
-        assert_ne!(world.pull(&tag).await.unwrap().digest, first.digest);
-    }
-
-    #[tokio::test]
-    async fn concurrent_pulls_fetch_each_blob_once() {
-        let world = world().await;
-        let tag = reference("default/hello:v1");
-        push_wasm(&world.client, &tag, component(b"1"))
-            .await
-            .unwrap();
-        let pulls = (0..8).map(|_| world.pull(&tag));
-        for pulled in futures::future::join_all(pulls).await {
-            pulled.unwrap();
-        }
-        assert_eq!(world.blob_gets.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test]
-    async fn blobs_of_one_repository_are_unknown_in_another() {
-        let world = world().await;
-        let wasm = component(b"1");
-        push_wasm(&world.client, &reference("default/hello:v1"), wasm.clone())
-            .await
-            .unwrap();
-        let artifact = WasmArtifact::wrap(wasm).unwrap();
-        let digest = &artifact.blobs[1].0.digest;
-        assert!(
-            world
-                .client
-                .has_blob("default/hello", digest)
-                .await
-                .unwrap()
-        );
-        assert!(!world.client.has_blob("other/hello", digest).await.unwrap());
-        let error = world
-            .client
-            .push_manifest(
-                "other/hello",
-                "v1",
-                media_type::IMAGE_MANIFEST,
-                artifact.manifest,
-            )
-            .await
-            .unwrap_err();
-        assert!(error.to_string().contains("unknown blob"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn missing_denied_and_malformed_are_clear_errors() {
-        let world = world().await;
-        let missing = world.pull(&reference("default/none:v1")).await.unwrap_err();
-        let want = "manifest registry.windlass.local/default/none:v1: not found";
-        assert_eq!(missing.to_string(), want);
-        let denied = world.pull(&reference("secret/a:v1")).await.unwrap_err();
-        let want = "manifest registry.windlass.local/secret/a:v1: no";
-        assert_eq!(denied.to_string(), want);
-        let flat = world.pull(&reference("flat:v1")).await.unwrap_err();
-        assert!(flat.to_string().contains("NAMESPACE/NAME"), "{flat}");
-        let empty = Digest::sha256(b"");
-        let large = world
-            .client
-            .push_blob("a/b", &empty, vec![0; 2 << 20].into());
-        assert!(large.await.unwrap_err().to_string().contains("larger than"));
-        let wrong = world
-            .client
-            .push_blob("a/b", &empty, Bytes::from_static(b"x"));
-        assert!(
-            wrong
-                .await
-                .unwrap_err()
-                .to_string()
-                .contains("did not match")
-        );
     }
 }

@@ -3,12 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header;
+use http::{Method, header};
+use rustls::RootCertStore;
 use serde_json::json;
+use windlass_oci::credentials::Keyring;
 use windlass_oci::digest::Digest;
+use windlass_oci::push::push_wasm;
+use windlass_oci::registry::remote::config::RegistryConfig;
+use windlass_oci::registry::remote::registries::Registries;
 
 use crate::fake::{Fake, Image, broken, hanging, ok, start_of, status, with};
-use crate::{Node, component, plain};
+use crate::{IMPATIENT, Node, component, plain, reference};
 
 #[tokio::test]
 async fn a_blob_that_breaks_off_goes_on_where_it_ended() {
@@ -280,4 +285,37 @@ async fn concurrent_pulls_download_each_blob_once() {
         pulled.unwrap();
     }
     assert_eq!(fake.asked(&layer).len(), 1);
+}
+
+#[tokio::test]
+async fn a_push_is_tried_again_until_the_registry_takes_it() {
+    let fake = Fake::serve(|asked, before| {
+        if before == 0 && !asked.is_for("/session") {
+            return status(503, &json!({}));
+        }
+        match asked.method {
+            Method::HEAD => status(404, &json!({})),
+            Method::POST => with(status(202, &json!({})), header::LOCATION, "/session?x=1"),
+            _ => status(201, &json!({})),
+        }
+    })
+    .await;
+    let node = Node::new(&plain(&[fake.address])).await;
+    let tag = reference(&format!("{}/a/b:v1", fake.address));
+    let config = RegistryConfig::parse(&plain(&[fake.address]), node.directory.path()).unwrap();
+    let registries = Registries::new(config, RootCertStore::empty()).unwrap();
+    let client = registries
+        .with_patience(IMPATIENT)
+        .pusher(&tag, &Keyring::default());
+    push_wasm(&client.unwrap(), &tag, component().into())
+        .await
+        .unwrap();
+    let ended = fake.asked("/session");
+    assert_eq!(ended.len(), 2);
+    assert!(
+        ended
+            .iter()
+            .all(|asked| asked.query.starts_with("x=1&digest=sha256:"))
+    );
+    assert_eq!(fake.asked("/manifests/v1").len(), 2);
 }
