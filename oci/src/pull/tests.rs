@@ -1,5 +1,6 @@
 //! Pulls from a registry in this process, into a store of its own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
