@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::RootCertStore;
+use jiff::SignedDuration;
+use windlass_node::images::ImageCollection;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::pressure::Thresholds;
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 use windlass_node::{HostPaths, NodeAgent};
+use windlass_oci::registry::remote::registries::Registries;
+
+use crate::registries::{RegistryOptions, native_roots};
 
 /// What differs between nodes.
 pub(crate) struct NodeConfig {
@@ -36,6 +40,10 @@ pub(crate) struct NodeConfig {
     pub(crate) thresholds: Thresholds,
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
+    /// How images come here.
+    pub(crate) registries: Registries,
+    /// When they go.
+    pub(crate) image_collection: ImageCollection,
 }
 
 /// Options of a node that `up` and `agent` share.
@@ -52,9 +60,38 @@ pub(crate) struct NodeOptions {
     /// evicted with an empty one [default: memory.available<100Mi,nodefs.available<1Gi].
     #[arg(long, value_name = "THRESHOLDS")]
     eviction_hard: Option<Thresholds>,
+    #[command(flatten)]
+    registries: RegistryOptions,
+    /// Percentage of the disk in use above which images that nothing uses are removed; 100 removes none.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85)]
+    image_gc_high_threshold: u8,
+    /// Percentage of the disk in use that removing images aims at.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    image_gc_low_threshold: u8,
+    /// How long an image stays at least, such as `2m`.
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    minimum_image_ttl_duration: SignedDuration,
 }
 
 impl NodeOptions {
+    /// How images come here.
+    pub(crate) fn registries(&self) -> anyhow::Result<Registries> {
+        self.registries.registries()
+    }
+
+    /// When images go.
+    pub(crate) fn image_collection(&self) -> anyhow::Result<ImageCollection> {
+        let min_age = self.minimum_image_ttl_duration.try_into();
+        let policy = ImageCollection {
+            high_threshold: self.image_gc_high_threshold,
+            low_threshold: self.image_gc_low_threshold,
+            min_age: min_age.context("--minimum-image-ttl-duration must not be negative")?,
+            ..ImageCollection::default()
+        };
+        policy.check()?;
+        Ok(policy)
+    }
+
     /// The name given, or the machine's.
     pub(crate) fn name(&self) -> anyhow::Result<String> {
         if let Some(name) = &self.node_name {
@@ -104,6 +141,8 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .network(network)
         .host_paths(config.host_paths)
         .eviction_thresholds(config.thresholds)
+        .registries(config.registries)
+        .image_collection(config.image_collection)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
@@ -113,12 +152,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
 
 /// TLS for requests that guests make, trusting what this machine trusts, and the cluster's authority.
 pub(crate) fn guest_tls(cluster_ca: &[u8]) -> anyhow::Result<GuestTls> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in found.errors {
-        tracing::debug!(%error, "a root certificate of this machine cannot be read");
-    }
-    roots.add_parsable_certificates(found.certs);
+    let roots = native_roots();
     Ok(GuestTls::new(roots, cluster_ca)?)
 }
 

@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use windlass_api::stream::local::Dialer;
 use windlass_oci::content_store::{ContentError, ContentStore};
+use windlass_oci::registry::remote::registries::Registries;
 
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::handle::NodeHandle;
-use crate::images::Images;
+use crate::images::{self, ImageCollection, Images, InvalidThresholds};
 use crate::logs::{LogLimits, Logs};
 use crate::network::{Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
@@ -47,6 +48,9 @@ pub enum AgentError {
     /// The content store can't be opened.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// Images would never be removed, or always.
+    #[error(transparent)]
+    ImageCollection(#[from] InvalidThresholds),
 }
 
 /// Collects what an agent is made of.
@@ -66,6 +70,8 @@ pub struct NodeAgentBuilder {
     thresholds: Thresholds,
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
+    registries: Registries,
+    image_collection: ImageCollection,
 }
 
 /// A node agent that listens but does not run yet.
@@ -75,6 +81,7 @@ pub struct NodeAgent {
     daemon: DaemonServer,
     node_ports: Option<IpAddr>,
     tunnel_identity: Option<TunnelIdentity>,
+    image_collection: ImageCollection,
     registered: watch::Sender<bool>,
     known: KnownPods,
     pressure: watch::Sender<Pressure>,
@@ -101,6 +108,8 @@ impl NodeAgent {
             thresholds: Thresholds::default(),
             node_ports: None,
             tunnel_identity: None,
+            registries: Registries::none(),
+            image_collection: ImageCollection::default(),
         }
     }
 
@@ -141,6 +150,7 @@ impl NodeAgent {
             daemon,
             node_ports,
             tunnel_identity,
+            image_collection,
             registered,
             known,
             pressure,
@@ -175,6 +185,11 @@ impl NodeAgent {
                 registered.send_replace(true);
             },
         ));
+        let _images = OwnedTask::spawn({
+            let images = context.images.clone();
+            let events = context.events.for_node(&context.node_name);
+            async move { images::run_collection(&images, image_collection, events).await }
+        });
         let _services = OwnedTask::spawn({
             let (network, client) = (network.clone(), client.clone());
             async move { network.watch_services(client).await }
@@ -315,6 +330,20 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// How registries besides the cluster's are reached; without, over TLS, trusting nobody.
+    #[must_use]
+    pub fn registries(mut self, registries: Registries) -> Self {
+        self.registries = registries;
+        self
+    }
+
+    /// When images that nothing uses are removed.
+    #[must_use]
+    pub fn image_collection(mut self, policy: ImageCollection) -> Self {
+        self.image_collection = policy;
+        self
+    }
+
     /// Opens the data directory and the daemon endpoint.
     ///
     /// Nothing of the process is touched: no signals, no logger, no limits (see [`crate::raise_open_files_limit`]).
@@ -322,6 +351,7 @@ impl NodeAgentBuilder {
     /// # Errors
     /// Something is missing, or can't be opened.
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
+        self.image_collection.check()?;
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
         let data_dir = self
@@ -338,6 +368,7 @@ impl NodeAgentBuilder {
         let daemon = daemon.map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
         let store = ContentStore::open(data_dir.join("images")).await?;
+        let images = Arc::new(Images::new(client.clone(), self.registries, store));
         let addresses = if self.addresses.is_empty() {
             vec![local.map_or(self.listen.ip(), |local| local.ip())]
         } else {
@@ -353,11 +384,12 @@ impl NodeAgentBuilder {
             labels: self.labels,
             machine: machine.clone(),
             runtimes: runtimes.clone(),
+            images: images.clone(),
         };
         let pressure = watch::Sender::new(Pressure::default());
         let context = Arc::new(NodeContext {
             host: HostFacts { host_ip },
-            images: Images::new(client.clone(), store),
+            images,
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
@@ -382,6 +414,7 @@ impl NodeAgentBuilder {
             daemon,
             node_ports: self.node_ports,
             tunnel_identity: self.tunnel_identity,
+            image_collection: self.image_collection,
             registered,
             known: KnownPods::default(),
             pressure,

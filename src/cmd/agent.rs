@@ -79,6 +79,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         host_paths: args.node.host_paths()?,
         thresholds: args.node.thresholds(),
         api_server: api_address(&args.server).await?,
+        registries: args.node.registries()?,
+        image_collection: args.node.image_collection()?,
     });
     let agent = agent.await?;
     let stop = CancellationToken::new();

@@ -177,6 +177,8 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         host_paths: args.node.host_paths()?,
         thresholds: args.node.thresholds(),
         api_server: Some(plane.address()),
+        registries: args.node.registries()?,
+        image_collection: args.node.image_collection()?,
     });
     let agent = agent.await?;
     plane

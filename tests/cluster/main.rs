@@ -18,6 +18,7 @@ mod grants;
 mod images;
 mod pods;
 mod policies;
+mod private_images;
 mod services;
 mod streams;
 mod two_nodes;

@@ -197,7 +197,10 @@ impl LocalApi {
         let reference: Reference = reference
             .parse()
             .map_err(|error| failed(format!("{error}")))?;
-        let client = RegistryClient::new(Arc::new(RouterTransport::new(self.0.registry.clone())));
+        let client = RegistryClient::new(
+            Arc::new(RouterTransport::new(self.0.registry.clone())),
+            REGISTRY,
+        );
         let digest = push_wasm(&client, &reference, wasm).await;
         let digest = digest.map_err(|error| failed(error.to_string()))?;
         Ok(reference.with_digest(digest).to_string())

@@ -55,7 +55,7 @@ pub(crate) struct NodeContext {
     pub(crate) node_name: String,
     pub(crate) host: HostFacts,
     pub(crate) machine: Machine,
-    pub(crate) images: Images,
+    pub(crate) images: Arc<Images>,
     pub(crate) logs: Logs,
     pub(crate) events: EventRecorder,
     pub(crate) runtimes: Runtimes,

@@ -3,20 +3,21 @@
 //! 1. [`run`] creates the Node (or updates the labels of the one there is) and writes its status.
 //! 2. It watches its own Node: a pod CIDR given by the node IPAM reaches the network; a Node that was
 //!    deleted is registered again.
-//! 3. The status is written again every five minutes, so that heartbeat times move; liveness itself is the
-//!    lease's business (`lease`).
+//! 3. The status is written again every five minutes, so that heartbeat times move, and when there are other images
+//!    than before; liveness itself is the lease's business (`lease`).
 //!
 //! The node lifecycle controller owns taints; this file writes none.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeSpec, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -25,6 +26,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::images::Images;
 use crate::network::Network;
 use crate::pressure::Pressure;
 use crate::runtime::Runtimes;
@@ -105,7 +107,7 @@ fn os_image(os_release: &str) -> String {
 }
 
 /// What a Node is registered with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) addresses: Vec<IpAddr>,
@@ -114,6 +116,7 @@ pub(crate) struct Registration {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) machine: Machine,
     pub(crate) runtimes: Runtimes,
+    pub(crate) images: Arc<Images>,
 }
 
 impl Registration {
@@ -142,7 +145,13 @@ impl Registration {
         self.labels.clone().into_iter().chain(own).collect()
     }
 
-    fn status(&self, old: Option<&NodeStatus>, pressure: Pressure, now: Timestamp) -> NodeStatus {
+    fn status(
+        &self,
+        old: Option<&NodeStatus>,
+        images: Vec<ContainerImage>,
+        pressure: Pressure,
+        now: Timestamp,
+    ) -> NodeStatus {
         let machine = &self.machine;
         let resources: BTreeMap<String, Quantity> = [
             ("cpu", format!("{}m", machine.cpu_millis)),
@@ -168,6 +177,7 @@ impl Registration {
                 }),
             }),
             node_info: Some(info),
+            images: Some(images),
             runtime_handlers: Some(
                 self.runtimes
                     .iter()
@@ -273,10 +283,12 @@ pub(crate) async fn run(
     let mut events = watcher(api.clone(), config).default_backoff().boxed();
     let mut refresh = tokio::time::interval(STATUS_PERIOD);
     refresh.reset();
+    let mut images = registration.images.changes();
     let mut listed = false;
     loop {
         tokio::select! {
             _ = refresh.tick() => register(&api, &registration, now(&pressure)).await,
+            Ok(()) = images.changed() => register(&api, &registration, now(&pressure)).await,
             Ok(()) = pressure.changed() => register(&api, &registration, now(&pressure)).await,
             event = events.next() => match event {
                 Some(Ok(watcher::Event::Init)) => listed = false,
@@ -352,7 +364,9 @@ async fn try_register(
         let patch = Patch::Strategic(json!({ "metadata": { "labels": labels } }));
         api.patch(name, &PatchParams::default(), &patch).await?;
     }
-    let status = registration.status(node.status.as_ref(), pressure, Timestamp::now());
+    let images = registration.images.list().await;
+    let now = Timestamp::now();
+    let status = registration.status(node.status.as_ref(), images, pressure, now);
     let patch = Patch::Strategic(json!({ "status": status }));
     api.patch_status(name, &PatchParams::default(), &patch)
         .await?;

@@ -21,6 +21,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::{mpsc, watch};
 
+use windlass_oci::content_store::Lease;
+
 use super::NodeContext;
 use super::facts::{PodFacts, Resize, Setup};
 use super::hooks::PreStop;
@@ -159,6 +161,8 @@ pub(super) struct PodWorker {
     publisher: StatusPublisher,
     surroundings: Option<Surroundings>,
     instances: HashMap<String, Instance>,
+    /// What keeps the images of its containers on the node, also between restarts.
+    images: HashMap<String, Lease>,
     /// Number of the next start.
     next_start: u64,
     setup_failures: u32,
@@ -203,6 +207,7 @@ impl PodWorker {
             desired,
             surroundings: None,
             instances: HashMap::new(),
+            images: HashMap::new(),
             next_start: 0,
             setup_failures: 0,
             setup_task: None,

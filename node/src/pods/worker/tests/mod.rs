@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use windlass_oci::content_store::ContentStore;
 use windlass_oci::push::push_wasm;
 use windlass_oci::registry::client::{RegistryClient, RouterTransport};
+use windlass_oci::registry::remote::registries::Registries;
 use windlass_oci::registry::server::{Access, Authorize, Denied, Limits, router};
 
 use super::fake_api::FakeApi;
@@ -85,7 +86,7 @@ impl World {
             .unwrap();
         let routes = router(served, Arc::new(Anybody), Limits::default());
         let transport = Arc::new(RouterTransport::new(routes));
-        let registry = RegistryClient::new(transport.clone());
+        let registry = RegistryClient::new(transport.clone(), "cluster");
         let wasm = Bytes::from_static(b"\0asm\x0d\0\x01\0");
         push_wasm(&registry, &IMAGE.parse().unwrap(), wasm)
             .await
@@ -102,7 +103,7 @@ impl World {
                 host_ip: "127.0.0.1".to_owned(),
             },
             machine: Machine::inspect(),
-            images: Images::with_transport(transport, store),
+            images: Arc::new(Images::with_transport(transport, Registries::none(), store)),
             logs: Logs::new(directory.path().join("logs"), LogLimits::default()),
             events: EventRecorder::start(&client, "node"),
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
@@ -352,9 +353,9 @@ async fn what_is_wrong_with_an_image_is_said_in_kubernetes_words() {
             "not found",
         ),
         (
-            "nginx:1.27",
+            "127.0.0.1:1/app:v1",
             "ErrImagePull",
-            "registries other than the cluster's own are not supported yet",
+            "manifest 127.0.0.1:1/app:v1: ",
         ),
     ];
     for (image, reason, part) in cases {
