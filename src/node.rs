@@ -29,6 +29,8 @@ pub(crate) struct NodeConfig {
     pub(crate) listen: SocketAddr,
     /// Where NodePorts are opened, if at all.
     pub(crate) node_ports: Option<IpAddr>,
+    /// Where DNS is served to the host, if at all.
+    pub(crate) dns: Option<SocketAddr>,
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
 }
@@ -39,9 +41,17 @@ pub(crate) struct NodeOptions {
     /// Name of the node [default: this machine's host name].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// Answers DNS at this address, by UDP and TCP: names of the cluster, and for this machine those outside too.
+    #[arg(long, value_name = "ADDR:PORT")]
+    dns_listen: Option<SocketAddr>,
 }
 
 impl NodeOptions {
+    /// Where DNS is served to the host, if at all.
+    pub(crate) fn dns(&self) -> Option<SocketAddr> {
+        self.dns_listen
+    }
+
     /// The name given, or the machine's.
     pub(crate) fn name(&self) -> anyhow::Result<String> {
         if let Some(name) = &self.node_name {
@@ -78,6 +88,9 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
+    }
+    if let Some(address) = config.dns {
+        builder = builder.dns(address);
     }
     Ok(builder.build().await?)
 }

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
-use crate::network::{Network, NetworkConfig, TunnelIdentity};
+use crate::network::{DnsListener, Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
 use crate::registration::{self, Machine, Registration};
@@ -40,6 +40,15 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// DNS can't be served where it was asked for.
+    #[error("DNS at {address}: {source}")]
+    Dns {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The content store can't be opened.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -59,6 +68,7 @@ pub struct NodeAgentBuilder {
     machine: Option<Machine>,
     log_limits: LogLimits,
     node_ports: Option<IpAddr>,
+    dns: Option<SocketAddr>,
     tunnel_identity: Option<TunnelIdentity>,
 }
 
@@ -68,6 +78,7 @@ pub struct NodeAgent {
     registration: Registration,
     daemon: DaemonServer,
     node_ports: Option<IpAddr>,
+    dns: Option<DnsListener>,
     tunnel_identity: Option<TunnelIdentity>,
     registered: watch::Sender<bool>,
 }
@@ -89,6 +100,7 @@ impl NodeAgent {
             machine: None,
             log_limits: LogLimits::default(),
             node_ports: None,
+            dns: None,
             tunnel_identity: None,
         }
     }
@@ -99,6 +111,12 @@ impl NodeAgent {
     /// The socket does not say.
     pub fn daemon_address(&self) -> std::io::Result<SocketAddr> {
         self.daemon.local_addr()
+    }
+
+    /// Where DNS is served to the host, if it is.
+    #[must_use]
+    pub fn dns_address(&self) -> Option<SocketAddr> {
+        self.dns.as_ref().map(DnsListener::address)
     }
 
     /// Connects an API server of this process to the daemon endpoint, without a socket. Whoever has it is
@@ -123,6 +141,7 @@ impl NodeAgent {
             registration,
             daemon,
             node_ports,
+            dns,
             tunnel_identity,
             registered,
         } = self;
@@ -163,6 +182,10 @@ impl NodeAgent {
         let _tunnel = tunnel_identity.map(|identity| {
             let network = network.clone();
             OwnedTask::spawn(async move { network.tunnel_between_agents(client, identity).await })
+        });
+        let _dns = dns.map(|listener| {
+            let network = network.clone();
+            OwnedTask::spawn(async move { network.serve_dns(listener).await })
         });
         let _node_ports = node_ports.map(|bind| {
             OwnedTask::spawn(async move {
@@ -264,6 +287,14 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// Answers DNS at this address of the host, by UDP and TCP; port 0 picks one. Nowhere by default. Names outside
+    /// of the cluster are told to this machine only.
+    #[must_use]
+    pub fn dns(mut self, listen: SocketAddr) -> Self {
+        self.dns = Some(listen);
+        self
+    }
+
     /// Joins the pods' network with that of other nodes: the agents carry connections for each other, and
     /// show this certificate of the node. Without it every node's pods are among themselves.
     #[must_use]
@@ -293,6 +324,14 @@ impl NodeAgentBuilder {
             .await
             .map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
+        let dns = match self.dns {
+            Some(address) => Some(
+                DnsListener::bind(address)
+                    .await
+                    .map_err(|source| AgentError::Dns { address, source })?,
+            ),
+            None => None,
+        };
         let store = ContentStore::open(data_dir.join("images")).await?;
         let addresses = if self.addresses.is_empty() {
             vec![local.ip()]
@@ -333,6 +372,7 @@ impl NodeAgentBuilder {
             registration,
             daemon,
             node_ports: self.node_ports,
+            dns,
             tunnel_identity: self.tunnel_identity,
             registered,
         })

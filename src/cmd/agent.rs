@@ -76,6 +76,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tunnel: tunnel.clone(),
         listen: SocketAddr::new(args.address, args.port),
         node_ports: args.node_port_address,
+        dns: args.node.dns(),
         api_server: api_address(&args.server).await?,
     });
     let agent = agent.await?;

@@ -174,6 +174,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         tunnel,
         listen: SocketAddr::new(address, 0),
         node_ports: Some(args.control_plane.listen.ip()),
+        dns: args.node.dns(),
         api_server: Some(plane.address()),
     });
     let agent = agent.await?;

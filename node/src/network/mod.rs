@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   guest ─ wasi:sockets, wasi:http ─► PodNetwork (pod.rs)
-//!                                        │ name     dns.rs: the cluster's names, then the host's resolver
+//!                                        │ name     dns/: the cluster's names, then the host's servers
 //!                                        │ VIP      service_table.rs: Service address → endpoints
 //!                                        ▼
 //!            own or other pod here   switch.rs: an in-memory pipe to the listener
@@ -51,6 +51,7 @@ mod udp_egress;
 mod udp_sessions;
 
 pub use address_pool::{Cidr, CidrError};
+pub use dns::{DnsListener, PodDns, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use outside::ListenFailure;
@@ -60,6 +61,7 @@ pub(crate) use service_table::{LinkedPort, ServiceAddress};
 pub use tunnel::{Call, Tunnel, TunnelIdentity, TunnelStream};
 
 use address_pool::AddressPool;
+use dns::Dns;
 use egress::Egress;
 use endpoints::Place;
 use follow::ObjectKey;
@@ -83,6 +85,8 @@ pub struct NetworkConfig {
     pub node_addresses: Vec<IpAddr>,
     /// Where Service `default/kubernetes` leads: the API server as this agent reaches it.
     pub api_server: Option<SocketAddr>,
+    /// Who is asked for names outside of the cluster.
+    pub resolvers: Resolvers,
 }
 
 impl Default for NetworkConfig {
@@ -93,6 +97,7 @@ impl Default for NetworkConfig {
             cluster_cidr: None,
             node_addresses: Vec::new(),
             api_server: None,
+            resolvers: Resolvers::default(),
         }
     }
 }
@@ -108,8 +113,8 @@ pub struct PodNetworkRequest {
     pub uid: String,
     /// Host name of the pod, which resolves to its own address.
     pub hostname: String,
-    /// Domains tried for short names, instead of the cluster's usual three.
-    pub search: Option<Vec<String>>,
+    /// How the pod resolves names.
+    pub dns: PodDns,
     /// Where the pod may connect to.
     pub egress: grants::Egress,
     /// Labels of the pod, by which policies select it.
@@ -143,6 +148,7 @@ struct Core {
     policies: PolicyTable,
     udp_sessions: UdpSessions,
     nodes: Arc<NodeTable>,
+    dns: Dns,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
 }
@@ -160,6 +166,7 @@ impl Network {
             zone: None,
         });
         Self(Arc::new(Core {
+            dns: Dns::new(&config),
             egress: Egress::new(config.node_addresses.iter().copied()),
             config,
             pool: Mutex::new(None),
@@ -287,6 +294,12 @@ impl Network {
     /// `failed` is told when a port can't be opened; opening is tried again.
     pub async fn serve_outside(&self, bind: IpAddr, failed: impl Fn(ListenFailure) + Send + Sync) {
         outside::serve(self.host(), bind, failed).await;
+    }
+
+    /// Answers what is asked at the host's sockets, until dropped: names of the cluster, and for this machine those
+    /// outside.
+    pub async fn serve_dns(&self, listener: DnsListener) {
+        listener.serve(self.0.clone()).await;
     }
 }
 

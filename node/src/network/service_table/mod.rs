@@ -22,9 +22,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::dns;
 use super::endpoints::{self, Member, Place, TrafficPolicy};
 use super::follow::ObjectKey;
 use super::switch::Transport;
+
+mod names;
+
+pub(super) use names::{NamedEndpoint, label_of};
 
 /// What is read of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +48,13 @@ pub(super) struct ServiceFacts {
     pub(super) outside: TrafficPolicy,
     /// Where a load balancer asks whether this node has endpoints.
     pub(super) health_check_port: Option<u16>,
+}
+
+impl ServiceFacts {
+    /// Whether its name leads to its endpoints rather than to an address of its own.
+    fn is_headless(&self) -> bool {
+        self.cluster_ips.is_empty() && self.external_name.is_none()
+    }
 }
 
 /// A port of a Service.
@@ -126,6 +138,9 @@ pub(super) struct ServicePort {
     state: Arc<PickState>,
 }
 
+/// Namespace and name of the Service of the cluster's DNS.
+pub(super) const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+
 /// Clients whose affinity is remembered per Service port; beyond it the stale ones are swept.
 const MAX_CLIENTS: usize = 10_000;
 
@@ -133,6 +148,12 @@ impl ServicePort {
     /// Whether this is the Service of the API server.
     pub(super) fn is_api_server(&self) -> bool {
         self.service.namespace == "default" && self.service.name == "kubernetes"
+    }
+
+    /// Whether the cluster's DNS is asked here, which every node answers for itself.
+    pub(super) fn is_dns(&self) -> bool {
+        let (namespace, name) = DNS_SERVICE;
+        self.port == dns::PORT && self.service.namespace == namespace && self.service.name == name
     }
 
     /// The endpoints in the order in which to try them for a client.
@@ -212,24 +233,33 @@ pub(super) struct HealthCheck {
 /// A Service with everything a lookup may want of it.
 #[derive(Debug)]
 pub(super) struct ServiceEntry {
-    cluster_ips: Vec<IpAddr>,
+    pub(super) cluster_ips: Vec<IpAddr>,
     pub(super) external_name: Option<String>,
     ports: Vec<Arc<ServicePort>>,
-    endpoint_addresses: Vec<IpAddr>,
     external_ips: Vec<IpAddr>,
     pub(super) health_check: Option<HealthCheck>,
-    /// Endpoints that have a host name of their own.
-    pub(super) hostnames: BTreeMap<String, Vec<IpAddr>>,
+    is_headless: bool,
+    /// In the order of their names.
+    named: Vec<NamedEndpoint>,
 }
 
 impl ServiceEntry {
-    /// The addresses of the Service's name: its own, or its endpoints' if it is headless.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
-        if self.cluster_ips.is_empty() {
-            self.endpoint_addresses.clone()
-        } else {
-            self.cluster_ips.clone()
-        }
+    /// The endpoints by whose addresses a headless Service's name resolves; none for others.
+    pub(super) fn headless(&self) -> &[NamedEndpoint] {
+        if self.is_headless { &self.named } else { &[] }
+    }
+
+    /// The endpoints of that host name.
+    pub(super) fn hosts(&self, host: &str) -> impl Iterator<Item = &NamedEndpoint> {
+        let start = self.named.partition_point(|each| *each.host < *host);
+        let rest = self.named.get(start..).unwrap_or_default();
+        rest.iter().take_while(move |each| each.host == host)
+    }
+
+    /// Name, transport and number of each port.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (&str, Transport, u16)> {
+        let ports = self.ports.iter();
+        ports.map(|port| (port.name.as_str(), port.transport, port.port))
     }
 
     /// The entry of a Service with these slices; `old` is the entry it replaces.
@@ -239,21 +269,8 @@ impl ServiceEntry {
         place: &Place,
         old: Option<&Self>,
     ) -> Self {
-        let usable = endpoints::everywhere(slices);
         let inside = endpoints::choose(slices, place, service.inside);
         let outside = endpoints::choose(slices, place, service.outside);
-        let mut endpoint_addresses: Vec<_> = usable.iter().map(|(_, each)| each.address).collect();
-        endpoint_addresses.sort_unstable();
-        endpoint_addresses.dedup();
-        let mut hostnames: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for (_, endpoint) in &usable {
-            if let Some(hostname) = &endpoint.hostname {
-                hostnames
-                    .entry(hostname.clone())
-                    .or_default()
-                    .push(endpoint.address);
-            }
-        }
         let port = |facts: &PortFacts| {
             let old = old.and_then(|old| old.port(&facts.name, facts.transport));
             Arc::new(service_port(service, facts, [&inside, &outside], old))
@@ -267,8 +284,8 @@ impl ServiceEntry {
             cluster_ips: service.cluster_ips.clone(),
             external_name: service.external_name.clone(),
             ports: service.ports.iter().map(port).collect(),
-            endpoint_addresses,
-            hostnames,
+            is_headless: service.is_headless(),
+            named: names::named(service, slices),
         }
     }
 
@@ -336,6 +353,8 @@ pub(super) struct Table {
     external: imbl::OrdMap<(Transport, SocketAddr), Arc<ServicePort>>,
     health_checks: imbl::OrdMap<u16, ObjectKey>,
     cluster_ips: imbl::HashMap<IpAddr, ObjectKey>,
+    /// The headless Services that an address is behind.
+    headless: imbl::OrdMap<(IpAddr, ObjectKey), ()>,
 }
 
 impl Table {
@@ -359,6 +378,33 @@ impl Table {
     /// Whether the address is a Service's, at whatever port.
     pub(super) fn is_service_address(&self, ip: IpAddr) -> bool {
         self.cluster_ips.contains_key(&ip)
+    }
+
+    /// The Service that has the address.
+    pub(super) fn by_cluster_ip(&self, ip: IpAddr) -> Option<&ObjectKey> {
+        self.cluster_ips.get(&ip)
+    }
+
+    /// The headless Services with an endpoint at the address.
+    pub(super) fn headless_at(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
+        let from = (ip, ObjectKey::new("", ""));
+        let at = self.headless.range(from..);
+        at.take_while(move |((at, _), ())| *at == ip)
+            .map(|((_, key), ())| key)
+    }
+
+    /// Whether the namespace has a Service.
+    pub(super) fn has_services_in(&self, namespace: &str) -> bool {
+        let mut from = self.by_name.range(ObjectKey::new(namespace, "")..);
+        from.next()
+            .is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
+    /// The addresses of the cluster's DNS.
+    pub(super) fn dns_addresses(&self) -> &[IpAddr] {
+        let (namespace, name) = DNS_SERVICE;
+        self.by_name(&ObjectKey::new(namespace, name))
+            .map_or(&[], |entry| &entry.cluster_ips)
     }
 
     pub(super) fn by_name(&self, key: &ObjectKey) -> Option<&ServiceEntry> {
@@ -410,6 +456,9 @@ impl Table {
             if self.cluster_ips.get(ip) == Some(key) {
                 self.cluster_ips.remove(ip);
             }
+        }
+        for endpoint in old.headless() {
+            self.headless.remove(&(endpoint.address, key.clone()));
         }
         for port in &old.ports {
             for ip in &old.cluster_ips {
@@ -466,6 +515,10 @@ impl Table {
     fn insert(&mut self, key: &ObjectKey, entry: ServiceEntry) {
         for ip in &entry.cluster_ips {
             self.cluster_ips.insert(*ip, key.clone());
+        }
+        for endpoint in entry.headless() {
+            let at = (endpoint.address, key.clone());
+            self.headless.insert(at, ());
         }
         for port in &entry.ports {
             for ip in &entry.cluster_ips {
