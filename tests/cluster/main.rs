@@ -13,6 +13,7 @@ mod autoscaling;
 #[path = "../guests/built.rs"]
 mod built;
 mod conformance;
+mod dns;
 mod faults;
 mod grants;
 mod images;

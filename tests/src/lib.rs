@@ -60,6 +60,7 @@ pub struct Cluster {
 struct TestNode {
     name: String,
     address: Ipv4Addr,
+    dns: SocketAddr,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -164,6 +165,7 @@ impl Cluster {
             .tunnel_identity(tunnel)
             .network(network)
             .node_ports(address.into())
+            .dns(SocketAddr::new(address.into(), 0))
             .runtime(Arc::new(runtime))
             .build()
             .await?;
@@ -174,6 +176,7 @@ impl Cluster {
                 .nodes()
                 .reach_locally(name, agent.local_dialer());
         }
+        let dns = agent.dns_address().context("the node answers no DNS")?;
         let mut registered = agent.registered();
         let stop = CancellationToken::new();
         let running = tokio::spawn(agent.run(stop.clone()));
@@ -184,6 +187,7 @@ impl Cluster {
         self.nodes.push(TestNode {
             name: name.to_owned(),
             address,
+            dns,
             stop,
             running,
         });
@@ -195,6 +199,16 @@ impl Cluster {
     pub fn node_address(&self) -> Ipv4Addr {
         let first = self.nodes.first();
         first.map_or(Ipv4Addr::LOCALHOST, |node| node.address)
+    }
+
+    /// Where the first node answers DNS.
+    ///
+    /// # Panics
+    /// When there is no node.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn dns_address(&self) -> SocketAddr {
+        self.nodes.first().expect("a node").dns
     }
 
     /// The control plane.

@@ -294,4 +294,20 @@ mod tests {
         assert!(read(&answer(id, &other), id, &question).is_none());
         assert!(read(&asked, id, &question).is_none(), "our own question");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let mut bytes = bytes;
+            // With a header that is looked behind.
+            if let Some(header) = bytes.get_mut(2..12) {
+                header.copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
+            }
+            if let Parsed::Question(request) = parse(&bytes) {
+                let answer = request.answer(long(50), Carrier::Datagram);
+                proptest::prop_assert!(answer.len() <= 1232);
+                proptest::prop_assert!(Message::from_vec(&answer).is_ok());
+            }
+        }
+    }
 }
