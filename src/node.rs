@@ -31,6 +31,8 @@ pub(crate) struct NodeConfig {
     pub(crate) node_ports: Option<IpAddr>,
     /// Where DNS is served to the host, if at all.
     pub(crate) dns: Option<SocketAddr>,
+    /// Where Ingresses are served, by HTTP and by HTTPS, if at all.
+    pub(crate) ingress: [Option<SocketAddr>; 2],
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
 }
@@ -44,12 +46,23 @@ pub(crate) struct NodeOptions {
     /// Answers DNS at this address, by UDP and TCP: names of the cluster, and for this machine those outside too.
     #[arg(long, value_name = "ADDR:PORT")]
     dns_listen: Option<SocketAddr>,
+    /// Serves Ingresses by HTTP at this address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    ingress_listen: Option<SocketAddr>,
+    /// Serves Ingresses by HTTPS at this address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    ingress_listen_tls: Option<SocketAddr>,
 }
 
 impl NodeOptions {
     /// Where DNS is served to the host, if at all.
     pub(crate) fn dns(&self) -> Option<SocketAddr> {
         self.dns_listen
+    }
+
+    /// Where Ingresses are served, by HTTP and by HTTPS, if at all.
+    pub(crate) fn ingress(&self) -> [Option<SocketAddr>; 2] {
+        [self.ingress_listen, self.ingress_listen_tls]
     }
 
     /// The name given, or the machine's.
@@ -77,6 +90,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         api_server: config.api_server,
         ..NetworkConfig::default()
     });
+    let [plain, tls] = config.ingress;
     let mut builder = NodeAgent::builder()
         .client(config.client)
         .name(config.name)
@@ -84,6 +98,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .listen(config.listen)
         .tls(config.tls)
         .tunnel_identity(config.tunnel)
+        .ingress(plain, tls)
         .network(network)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
-use crate::network::{DnsListener, Network, NetworkConfig, TunnelIdentity};
+use crate::network::{DnsListener, IngressListeners, Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
 use crate::registration::{self, Machine, Registration};
@@ -49,6 +49,15 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Ingresses can't be served where it was asked for.
+    #[error("Ingresses at {address}: {source}")]
+    Ingress {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The content store can't be opened.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -69,6 +78,7 @@ pub struct NodeAgentBuilder {
     log_limits: LogLimits,
     node_ports: Option<IpAddr>,
     dns: Option<SocketAddr>,
+    ingress: [Option<SocketAddr>; 2],
     tunnel_identity: Option<TunnelIdentity>,
 }
 
@@ -79,6 +89,7 @@ pub struct NodeAgent {
     daemon: DaemonServer,
     node_ports: Option<IpAddr>,
     dns: Option<DnsListener>,
+    ingress: IngressListeners,
     tunnel_identity: Option<TunnelIdentity>,
     registered: watch::Sender<bool>,
 }
@@ -101,6 +112,7 @@ impl NodeAgent {
             log_limits: LogLimits::default(),
             node_ports: None,
             dns: None,
+            ingress: [None; 2],
             tunnel_identity: None,
         }
     }
@@ -117,6 +129,12 @@ impl NodeAgent {
     #[must_use]
     pub fn dns_address(&self) -> Option<SocketAddr> {
         self.dns.as_ref().map(DnsListener::address)
+    }
+
+    /// Where Ingresses are served by HTTP and by HTTPS, if they are.
+    #[must_use]
+    pub fn ingress_addresses(&self) -> [Option<SocketAddr>; 2] {
+        [self.ingress.plain(), self.ingress.tls()]
     }
 
     /// Connects an API server of this process to the daemon endpoint, without a socket. Whoever has it is
@@ -142,6 +160,7 @@ impl NodeAgent {
             daemon,
             node_ports,
             dns,
+            ingress,
             tunnel_identity,
             registered,
         } = self;
@@ -180,8 +199,14 @@ impl NodeAgent {
         });
         let _policies = OwnedTask::spawn(network.watch_policies(client.clone()));
         let _tunnel = tunnel_identity.map(|identity| {
-            let network = network.clone();
+            let (network, client) = (network.clone(), client.clone());
             OwnedTask::spawn(async move { network.tunnel_between_agents(client, identity).await })
+        });
+        let serves_ingresses = ingress.plain().or(ingress.tls()).is_some();
+        let _ingress = serves_ingresses.then(|| {
+            let network = network.clone();
+            let objects = context.objects.clone();
+            OwnedTask::spawn(async move { network.serve_ingresses(ingress, client, objects).await })
         });
         let _dns = dns.map(|listener| {
             let network = network.clone();
@@ -295,6 +320,14 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// Serves Ingresses at these addresses of the host, by HTTP and by HTTPS; port 0 picks one. Nowhere by default.
+    /// Certificates are to be had only by a node with the label `node-restriction.kubernetes.io/ingress: "true"`.
+    #[must_use]
+    pub fn ingress(mut self, plain: Option<SocketAddr>, tls: Option<SocketAddr>) -> Self {
+        self.ingress = [plain, tls];
+        self
+    }
+
     /// Joins the pods' network with that of other nodes: the agents carry connections for each other, and
     /// show this certificate of the node. Without it every node's pods are among themselves.
     #[must_use]
@@ -332,6 +365,10 @@ impl NodeAgentBuilder {
             ),
             None => None,
         };
+        let [plain, tls_ingress] = self.ingress;
+        let ingress = IngressListeners::bind(plain, tls_ingress).await;
+        let ingress =
+            ingress.map_err(|(address, source)| AgentError::Ingress { address, source })?;
         let store = ContentStore::open(data_dir.join("images")).await?;
         let addresses = if self.addresses.is_empty() {
             vec![local.ip()]
@@ -373,6 +410,7 @@ impl NodeAgentBuilder {
             daemon,
             node_ports: self.node_ports,
             dns,
+            ingress,
             tunnel_identity: self.tunnel_identity,
             registered,
         })

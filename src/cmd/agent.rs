@@ -77,6 +77,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         listen: SocketAddr::new(args.address, args.port),
         node_ports: args.node_port_address,
         dns: args.node.dns(),
+        ingress: args.node.ingress(),
         api_server: api_address(&args.server).await?,
     });
     let agent = agent.await?;

@@ -61,6 +61,7 @@ struct TestNode {
     name: String,
     address: Ipv4Addr,
     dns: SocketAddr,
+    ingress: [Option<SocketAddr>; 2],
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -157,6 +158,7 @@ impl Cluster {
             api_server: Some(plane.address()),
             ..NetworkConfig::default()
         });
+        let any = SocketAddr::new(address.into(), 0);
         let agent = NodeAgent::builder()
             .client(plane.client(UserInfo::authenticated(user, &[NODES])))
             .name(name)
@@ -165,7 +167,8 @@ impl Cluster {
             .tunnel_identity(tunnel)
             .network(network)
             .node_ports(address.into())
-            .dns(SocketAddr::new(address.into(), 0))
+            .dns(any)
+            .ingress(Some(any), Some(any))
             .runtime(Arc::new(runtime))
             .build()
             .await?;
@@ -176,6 +179,7 @@ impl Cluster {
                 .nodes()
                 .reach_locally(name, agent.local_dialer());
         }
+        let ingress = agent.ingress_addresses();
         let dns = agent.dns_address().context("the node answers no DNS")?;
         let mut registered = agent.registered();
         let stop = CancellationToken::new();
@@ -188,6 +192,7 @@ impl Cluster {
             name: name.to_owned(),
             address,
             dns,
+            ingress,
             stop,
             running,
         });
@@ -209,6 +214,17 @@ impl Cluster {
     #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn dns_address(&self) -> SocketAddr {
         self.nodes.first().expect("a node").dns
+    }
+
+    /// Where the first node serves Ingresses: by HTTP and by HTTPS.
+    ///
+    /// # Panics
+    /// When there is no node.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn ingress_addresses(&self) -> [SocketAddr; 2] {
+        let node = self.nodes.first().expect("a node");
+        node.ingress.map(|at| at.expect("an Ingress server"))
     }
 
     /// The control plane.

@@ -1,5 +1,5 @@
 //! Objects that every cluster has: system namespaces and priority classes, default roles, the Services of
-//! the API itself and of DNS, and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
+//! the API itself and of DNS, the class of Ingresses, and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
 
 mod roles;
 
@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use windlass_api::ingress;
 
 use crate::config::Config;
 
@@ -53,7 +55,17 @@ pub(crate) async fn ensure(
     apply(client, "services", Some("default"), &service(config)).await?;
     apply(client, "endpoints", Some("default"), &endpoints(address)).await?;
     apply(client, "endpointslices", Some("default"), &slice(address)).await?;
-    ensure_dns(client, config).await
+    ensure_dns(client, config).await?;
+    ensure_ingress_class(client).await
+}
+
+/// Makes the class of Ingresses that nodes serve if there is none: an administrator may have another one be the default.
+async fn ensure_ingress_class(client: &Client) -> Result<(), kube::Error> {
+    let classes: Api<IngressClass> = Api::all(client.clone());
+    if classes.get_opt(ingress::CLASS).await?.is_some() {
+        return Ok(());
+    }
+    apply(client, "ingressclasses", None, &ingress_class()).await
 }
 
 /// Makes the Service of DNS if there is none: its address cannot change, and may be another's in data of before.
@@ -153,6 +165,17 @@ fn service(config: &Config) -> Value {
             "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
         },
+    })
+}
+
+fn ingress_class() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+        "metadata": {
+            "name": ingress::CLASS,
+            "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
+        },
+        "spec": {"controller": ingress::CONTROLLER},
     })
 }
 

@@ -6,6 +6,7 @@
 //! 3. The connection is a pipe between two pods of this node, a stream of the tunnel, or a kernel socket.
 //! 4. Both pods' flows count it, denied ones too.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -33,19 +34,33 @@ pub(super) enum Caller<'a> {
     Node,
     /// Somebody outside of the cluster, by a port of this node.
     Outside,
+    /// The server of Ingresses, to policies a pod of that name and those labels.
+    Ingress,
+}
+
+/// Who the server of Ingresses is to policies.
+fn ingress_server() -> PodIdentity {
+    let label = ("app.kubernetes.io/name", "windlass-ingress");
+    PodIdentity {
+        namespace: "kube-system".to_owned(),
+        name: "windlass-ingress".to_owned(),
+        labels: BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]),
+        ports: Vec::new(),
+    }
 }
 
 impl Caller<'_> {
     fn egress(&self) -> Egress {
         match self {
             Self::Pod(pod) => pod.granted,
-            Self::Node | Self::Outside => Egress::All,
+            Self::Node | Self::Outside | Self::Ingress => Egress::All,
         }
     }
 
     fn identity(&self) -> Option<Arc<PodIdentity>> {
         match self {
             Self::Pod(pod) => Some(pod.local.identity.load_full()),
+            Self::Ingress => Some(Arc::new(ingress_server())),
             Self::Node | Self::Outside => None,
         }
     }
@@ -164,7 +179,7 @@ impl Core {
         let asker = match caller {
             Caller::Pod(pod) => Asker::Pod(pod.clone()),
             Caller::Node => Asker::Machine,
-            Caller::Outside => Asker::Stranger,
+            Caller::Outside | Caller::Ingress => Asker::Stranger,
         };
         let permit = asker.permit(self).ok_or(NetError::ConnectionRefused)?;
         let passage = Passage {
@@ -261,7 +276,7 @@ impl Core {
                 Transport::Tcp,
                 attempt.to.port(),
             )),
-            Caller::Pod(_) | Caller::Outside => Some(self.check_ingress(
+            Caller::Pod(_) | Caller::Outside | Caller::Ingress => Some(self.check_ingress(
                 pod,
                 Transport::Tcp,
                 attempt.from.ip(),
@@ -286,9 +301,10 @@ impl Core {
             return Err(NetError::RemoteUnreachable);
         };
         let identity = caller.identity();
-        let asks = identity
-            .as_deref()
-            .is_some_and(|pod| self.policies.isolation(pod, Direction::Egress) == Isolation::Pods);
+        let asks = matches!(caller, Caller::Pod(_))
+            && identity.as_deref().is_some_and(|pod| {
+                self.policies.isolation(pod, Direction::Egress) == Isolation::Pods
+            });
         let peer = if asks {
             Some(self.egress.describe(&tunnel, to).await?)
         } else {

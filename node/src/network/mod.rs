@@ -15,7 +15,8 @@
 //! 2. [`Network::set_up`] gives a pod its address; the pod's containers share the [`PodNetwork`].
 //! 3. [`Network::watch_services`] keeps the service table; [`Network::serve_outside`] opens NodePorts and
 //!    external addresses.
-//! 4. The agent itself (probes, port-forward, proxies) reaches pods through [`Network::host`].
+//! 4. The agent itself (probes, port-forward, proxies) reaches pods through [`Network::host`], and so do clients of
+//!    Ingresses (`ingress/`).
 //!
 //! Invariants: no packet leaves the process but by egress, tunnel or a NodePort; rules are checked
 //! on the address actually dialled, after names and Services were resolved; no lock is held over
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 use windlass_api::grants;
 
+use crate::objects::ObjectWatches;
+
 mod address_pool;
 mod connect;
 mod dns;
@@ -37,6 +40,7 @@ mod flows;
 mod follow;
 mod health_check;
 mod host;
+mod ingress;
 mod local_pod;
 mod node_table;
 mod outside;
@@ -54,6 +58,7 @@ pub use address_pool::{Cidr, CidrError};
 pub use dns::{DnsListener, PodDns, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
+pub use ingress::IngressListeners;
 pub use outside::ListenFailure;
 pub use pod::PodNetwork;
 pub use policy::{NamedPort, PodIdentity};
@@ -294,6 +299,16 @@ impl Network {
     /// `failed` is told when a port can't be opened; opening is tried again.
     pub async fn serve_outside(&self, bind: IpAddr, failed: impl Fn(ListenFailure) + Send + Sync) {
         outside::serve(self.host(), bind, failed).await;
+    }
+
+    /// Serves the cluster's Ingresses to clients outside, until dropped.
+    pub(crate) async fn serve_ingresses(
+        &self,
+        listeners: IngressListeners,
+        client: kube::Client,
+        objects: Arc<ObjectWatches>,
+    ) {
+        ingress::serve(self.host(), listeners, client, objects).await;
     }
 
     /// Answers what is asked at the host's sockets, until dropped: names of the cluster, and for this machine those

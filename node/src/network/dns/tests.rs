@@ -117,6 +117,7 @@ fn network(resolvers: Resolvers) -> Network {
             transport,
             port: 53,
             node_port: None,
+            speaks_h2: false,
         })
         .to_vec();
     let mut away = service("shop", "away", "");

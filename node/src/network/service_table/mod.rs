@@ -65,6 +65,8 @@ pub(super) struct PortFacts {
     pub(super) transport: Transport,
     pub(super) port: u16,
     pub(super) node_port: Option<u16>,
+    /// Whether its `appProtocol` is HTTP/2 from the first byte on.
+    pub(super) speaks_h2: bool,
 }
 
 /// What is read of an EndpointSlice.
@@ -132,6 +134,7 @@ pub(super) struct ServicePort {
     transport: Transport,
     port: u16,
     node_port: Option<u16>,
+    pub(super) speaks_h2: bool,
     inside: Vec<SocketAddr>,
     outside: Vec<SocketAddr>,
     affinity: Option<Duration>,
@@ -256,6 +259,13 @@ impl ServiceEntry {
         rest.iter().take_while(move |each| each.host == host)
     }
 
+    /// The TCP port of whose name and number `fits` holds.
+    pub(super) fn tcp_port(&self, fits: impl Fn(&str, u16) -> bool) -> Option<&ServicePort> {
+        let ports = self.ports.iter().map(AsRef::as_ref);
+        let mut tcp = ports.filter(|port: &&ServicePort| port.transport == Transport::Tcp);
+        tcp.find(|port| fits(&port.name, port.port))
+    }
+
     /// Name, transport and number of each port.
     pub(super) fn ports(&self) -> impl Iterator<Item = (&str, Transport, u16)> {
         let ports = self.ports.iter();
@@ -335,6 +345,7 @@ fn service_port(
         transport: facts.transport,
         port: facts.port,
         node_port: facts.node_port,
+        speaks_h2: facts.speaks_h2,
         inside: addresses(inside),
         outside: addresses(outside),
         affinity: service.affinity,

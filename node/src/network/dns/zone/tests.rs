@@ -10,6 +10,7 @@ fn port(name: &str, transport: Transport, port: u16) -> PortFacts {
         transport,
         port,
         node_port: None,
+        speaks_h2: false,
     }
 }
 
