@@ -17,6 +17,7 @@ mod dns;
 mod faults;
 mod grants;
 mod images;
+mod ingress;
 mod pods;
 mod policies;
 mod services;
