@@ -1,4 +1,4 @@
-//! One question to one server: by datagram, and by a stream if the answer did not fit.
+//! One question to one server: by datagram, and by a stream if the answer did not fit, or datagrams don't get there.
 //!
 //! A datagram that is no answer to the question is not heard, so that who guesses has to guess both the port, which is
 //! new for each question, and the number.
@@ -91,11 +91,16 @@ pub(super) async fn ask(
     limit: Duration,
 ) -> Result<Reply, AskError> {
     let exchange = async {
-        let answer = by_datagram(way, server, question).await?;
-        if answer.metadata.truncation {
-            return by_stream(way, server, question).await;
+        match by_datagram(way, server, question).await {
+            Ok(answer) if !answer.metadata.truncation => Ok(answer),
+            // It did not fit, or there is no way for datagrams to a pod of another node.
+            Ok(_)
+            | Err(AskError::Pod {
+                source: NetError::NotSupported,
+                ..
+            }) => by_stream(way, server, question).await,
+            Err(error) => Err(error),
         }
-        Ok(answer)
     };
     let answer = tokio::time::timeout(limit, exchange).await;
     let message = answer.map_err(|_| AskError::Silent(server))??;

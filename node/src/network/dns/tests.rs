@@ -272,6 +272,48 @@ async fn what_was_answered_is_asked_once_and_so_is_what_many_ask_at_once() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_fit_is_fetched_by_a_stream() {
+    let streams = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = streams.local_addr().unwrap();
+    let datagrams = UdpSocket::bind(address).await.unwrap();
+    let _short = AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = datagrams.recv_from(&mut buffer).await {
+            let mut answer = Message::from_vec(&buffer[..length])
+                .unwrap()
+                .into_response();
+            answer.metadata.truncation = true;
+            let bytes = answer.to_vec().unwrap();
+            datagrams.send_to(&bytes, from).await.unwrap();
+        }
+    }));
+    let _whole = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok((mut stream, _)) = streams.accept().await {
+            let asked = Message::from_vec(&read_framed(&mut stream).await.unwrap()).unwrap();
+            let mut answer = asked.clone().into_response();
+            if asked.queries[0].query_type() == RecordType::A {
+                let addresses = (0..100).map(|last| RData::from(IpAddr::from([203, 0, 113, last])));
+                let of = asked.queries[0].name();
+                let records = addresses.map(|data| Record::from_rdata(of.clone(), 60, data));
+                answer.answers = records.collect();
+            }
+            let bytes = answer.to_vec().unwrap();
+            write_framed(&mut stream, &bytes).await.unwrap();
+        }
+    }));
+    let network = network(Resolvers::Servers(vec![address]));
+    let free = pod(&network, Egress::All, json!({}));
+    assert_eq!(free.resolve("www.example").await.unwrap().len(), 100);
+    assert_eq!(by_stream(&free, "www.example").await.1.len(), 100);
+    let (code, cut) = by_packet(&free, "www.example").await;
+    assert_eq!(
+        (code, cut.len()),
+        (ResponseCode::NoError, 0),
+        "and is cut for who asks by a datagram"
+    );
+}
+
+#[tokio::test]
 async fn packets_teach_the_names_that_rules_are_about() {
     use super::super::policy::NamePattern;
     let upstream = Upstream::start().await;

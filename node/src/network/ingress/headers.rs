@@ -110,10 +110,15 @@ fn has_dots(path: &str) -> bool {
     path.split(['/', '\\']).any(is_dots)
 }
 
-/// The protocol that the client asks to go on with, if it may.
+/// The protocol that the client asks to go on with, if it may. Not HTTP/2: requests inside of it would pass by no rule.
 pub(super) fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
     let asked = head.version == Version::HTTP_11 && names(&head.headers, "upgrade");
-    head.headers.get(UPGRADE).filter(|_| asked).cloned()
+    let is_http = |protocol: &HeaderValue| {
+        let text = protocol.to_str().unwrap_or("h2c").to_ascii_lowercase();
+        text.contains("h2") || text.contains("http")
+    };
+    let protocol = head.headers.get(UPGRADE).filter(|_| asked)?;
+    (!is_http(protocol)).then(|| protocol.clone())
 }
 
 /// Whether `Connection` names that header.
@@ -187,8 +192,12 @@ pub(super) fn to_backend(head: &mut request::Parts, asked: &Asked, origin: Origi
                 .clone()
                 .unwrap_or(Authority::from_static("localhost")),
         );
-    } else if let Some(host) = asked.authority.as_ref().and_then(|it| text(it.as_str())) {
-        head.headers.insert(HOST, host);
+    } else {
+        // Spec: RFC 9112, 3.2: it may be empty, but not absent.
+        let host = asked.authority.as_ref().map_or("", Authority::as_str);
+        if let Some(host) = text(host) {
+            head.headers.insert(HOST, host);
+        }
     }
     if let Ok(uri) = Uri::from_parts(uri) {
         head.uri = uri;
@@ -377,6 +386,23 @@ mod tests {
             (head.uri.to_string().as_str(), head.version),
             ("/p?q=1", Version::HTTP_11)
         );
+    }
+
+    #[test]
+    fn no_upgrade_leads_past_the_rules() {
+        for protocol in ["h2c", "websocket, H2C", "HTTP/2.0"] {
+            let fields = [
+                ("host", "a.example"),
+                ("connection", "upgrade, http2-settings"),
+                ("upgrade", protocol),
+                ("http2-settings", "x"),
+            ];
+            let mut head = head("/", Version::HTTP_11, &fields);
+            let asked = Asked::read(&head).unwrap();
+            to_backend(&mut head, &asked, origin(), false);
+            assert!(!head.headers.contains_key(UPGRADE), "{protocol}");
+            assert!(!head.headers.contains_key("http2-settings"), "{protocol}");
+        }
     }
 
     #[test]

@@ -58,6 +58,8 @@ enum Refusal {
     Late(SocketAddr),
     #[error("no endpoint of service {}/{} can be reached", .0.namespace, .0.name)]
     Unreachable(ObjectKey),
+    #[error("an endpoint of service {}/{} changes to a protocol that nobody asked for", .0.namespace, .0.name)]
+    Unasked(ObjectKey),
     #[error("endpoint {0} broke off")]
     Broken(SocketAddr, #[source] hyper::Error),
 }
@@ -71,7 +73,7 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Late(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unreachable(_) | Self::Broken(..) => StatusCode::BAD_GATEWAY,
+            Self::Unreachable(_) | Self::Broken(..) | Self::Unasked(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -84,7 +86,7 @@ impl Refusal {
             Self::NoEndpoints(_) => "the backend has nothing ready".to_owned(),
             Self::Late(_) => "the backend did not answer in time".to_owned(),
             Self::Unreachable(_) => "the backend cannot be reached".to_owned(),
-            Self::Broken(..) => "the backend broke off".to_owned(),
+            Self::Broken(..) | Self::Unasked(_) => "the backend broke off".to_owned(),
         }
     }
 
@@ -147,15 +149,17 @@ impl Proxy {
             return Err(Refusal::NoPort(backend));
         };
         headers::to_backend(&mut head, &asked, origin, to.speaks_h2);
+        let client = client.filter(|_| head.headers.contains_key(header::UPGRADE));
         let request = Request::from_parts(head, ClientBody::new(body, may_be_quiet));
         let mut response = self
             .send(&backend, &to.endpoints, to.speaks_h2, request)
             .await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            join_upgrades(client, &mut response);
-        } else {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::strip(response.headers_mut());
+            return Ok(response);
         }
+        let client = client.ok_or_else(|| Refusal::Unasked(backend.service.clone()))?;
+        join_upgrades(client, &mut response);
         Ok(response)
     }
 
@@ -200,9 +204,8 @@ impl Proxy {
 }
 
 /// Lets client and backend speak the protocol that both agreed on, until one of them ends.
-fn join_upgrades(client: Option<OnUpgrade>, response: &mut Response<Incoming>) {
+fn join_upgrades(client: OnUpgrade, response: &mut Response<Incoming>) {
     let backend = hyper::upgrade::on(response);
-    let Some(client) = client else { return };
     tokio::spawn(async move {
         let both = tokio::try_join!(client, backend);
         let copied = match both {
