@@ -1,11 +1,11 @@
 //! What of a request's and a response's head goes on, and what is added: pure.
 //!
-//! 1. A request that two servers could read differently is refused: more than one `Host`, a length besides chunks, a path
-//!    with dots between slashes, however they are written.
+//! 1. A request that two servers could read differently is refused: more than one `Host`, a path with dots between slashes,
+//!    however they are written. Bodies are framed anew.
 //! 2. Headers about one connection end with it; `Upgrade` goes on where the client asked for one.
 //! 3. Who the client is, the backend is told in `X-Forwarded-*` and `X-Real-IP`; what the client claims there is dropped.
 //!
-//! Spec: RFC 9110, 7.6.1; RFC 9112, 6.3; RFC 9113, 8.2.3.
+//! Spec: RFC 9110, 7.6.1; RFC 9113, 8.2.3.
 
 use std::net::SocketAddr;
 
@@ -40,8 +40,6 @@ pub(super) enum BadRequest {
     NoHost,
     #[error("the request names several hosts, or none that can be one")]
     Host,
-    #[error("the request has both a length and chunks")]
-    Length,
     #[error("the path has dots between slashes")]
     Dots,
     #[error("this is no proxy to elsewhere")]
@@ -64,9 +62,6 @@ impl Asked {
             return Err(BadRequest::Connect);
         }
         let headers = &head.headers;
-        if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-            return Err(BadRequest::Length);
-        }
         if has_dots(head.uri.path()) {
             return Err(BadRequest::Dots);
         }
@@ -271,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_two_servers_could_read_differently_is_refused() {
-        use BadRequest::{Dots, Host, Length, NoHost};
+        use BadRequest::{Dots, Host, NoHost};
         let host = ("host", "a.example");
         for (uri, version, headers, want) in [
             ("/", Version::HTTP_11, &[host][..], Ok(Some("a.example"))),
@@ -307,16 +302,6 @@ mod tests {
                 Version::HTTP_11,
                 &[("host", "me@a.example")],
                 Err(Host),
-            ),
-            (
-                "/",
-                Version::HTTP_11,
-                &[
-                    host,
-                    ("content-length", "3"),
-                    ("transfer-encoding", "chunked"),
-                ],
-                Err(Length),
             ),
             ("/a/../b", Version::HTTP_11, &[host], Err(Dots)),
             ("/a/%2E./b", Version::HTTP_11, &[host], Err(Dots)),

@@ -2,7 +2,7 @@
 //!
 //! | answer of our own | when |
 //! |---|---|
-//! | 400 | the request could be read in two ways |
+//! | 400 | the request could be read in two ways, or its body broke off |
 //! | 404 | no Ingress has a rule for it |
 //! | 502 | no endpoint can be reached, or the one that was asked broke off |
 //! | 503 | the Service is not there, has no such port or no endpoints |
@@ -60,6 +60,8 @@ enum Refusal {
     Unreachable(ObjectKey),
     #[error("an endpoint of service {}/{} changes to a protocol that nobody asked for", .0.namespace, .0.name)]
     Unasked(ObjectKey),
+    #[error("the client's body broke off")]
+    Body(#[source] hyper::Error),
     #[error("endpoint {0} broke off")]
     Broken(SocketAddr, #[source] hyper::Error),
 }
@@ -67,7 +69,7 @@ enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::NoRule => StatusCode::NOT_FOUND,
             Self::NoService | Self::NoPort(_) | Self::NoEndpoints(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -81,7 +83,7 @@ impl Refusal {
     fn text(&self) -> String {
         match self {
             Self::BadRequest(why) => why.to_string(),
-            Self::NoRule => self.to_string(),
+            Self::NoRule | Self::Body(_) => self.to_string(),
             Self::NoService | Self::NoPort(_) => "the backend is not there".to_owned(),
             Self::NoEndpoints(_) => "the backend has nothing ready".to_owned(),
             Self::Late(_) => "the backend did not answer in time".to_owned(),
@@ -193,6 +195,10 @@ impl Proxy {
                     tracing::debug!(%endpoint, %source, "an endpoint cannot be reached");
                     request = *back;
                     failure = Refusal::Unreachable(backend.service.clone());
+                }
+                // The one user's error there is: that of the body.
+                Ok(Err(SendError::Broken { source, .. })) if source.is_user() => {
+                    return Err(Refusal::Body(source));
                 }
                 Ok(Err(SendError::Broken { endpoint, source })) => {
                     return Err(Refusal::Broken(endpoint, source));

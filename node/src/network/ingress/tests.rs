@@ -358,6 +358,81 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
     }
 }
 
+/// Sends bytes as they are; the statuses of the answers.
+async fn raw(proxy: &Proxy, bytes: &str) -> Vec<String> {
+    let (mut reading, mut writing) = tokio::io::split(dial(proxy, false));
+    writing.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    // A connection that is ended in the middle of a request may be broken off.
+    let _ended = reading.read_to_string(&mut answers).await;
+    let statuses = answers.split("HTTP/1.1 ").skip(1);
+    statuses.map(|answer| answer[..3].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn one_request_is_never_taken_for_two() {
+    let network = network();
+    let server = Server::start(&network, false);
+    set_endpoints(&network, false, &[&server.pod.ip().to_string()]);
+    let proxy = proxy(&network);
+    let hidden = "GET /head HTTP/1.1\r\nhost: web.example\r\n\r\n";
+    let length = hidden.len();
+    // Chunks go before a length, which does not go on.
+    for (fields, body, want) in [
+        (
+            format!("content-length: {length}"),
+            hidden.to_owned(),
+            &["200"][..],
+        ),
+        (
+            format!("transfer-encoding: chunked\r\ncontent-length: {length}"),
+            format!("0\r\n\r\n{hidden}"),
+            &["200"],
+        ),
+        (
+            format!("content-length: 0\r\ncontent-length: {length}"),
+            hidden.to_owned(),
+            &["400"],
+        ),
+        (
+            format!("content-length: +{length}"),
+            hidden.to_owned(),
+            &["400"],
+        ),
+        (
+            "transfer-encoding: xchunked".to_owned(),
+            hidden.to_owned(),
+            &["400"],
+        ),
+        (
+            "transfer-encoding: chunked, identity".to_owned(),
+            hidden.to_owned(),
+            &["400"],
+        ),
+        (
+            format!("transfer-encoding : chunked\r\ncontent-length: {length}"),
+            hidden.to_owned(),
+            &["400"],
+        ),
+        (
+            format!("x: y\r\n content-length: 0\r\ncontent-length: {length}"),
+            hidden.to_owned(),
+            &["400"],
+        ),
+        (
+            "transfer-encoding: chunked".to_owned(),
+            format!("fffffffffffffffff\r\n{hidden}"),
+            &["400"],
+        ),
+    ] {
+        let head = format!(
+            "POST /echo HTTP/1.1\r\nhost: web.example\r\nconnection: close\r\n{fields}\r\n\r\n"
+        );
+        let got = raw(&proxy, &format!("{head}{body}")).await;
+        assert_eq!(got, want, "{fields}");
+    }
+}
+
 #[tokio::test]
 async fn who_is_slow_is_let_go() {
     let network = network();
