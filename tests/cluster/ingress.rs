@@ -8,6 +8,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -16,9 +17,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use windlass_control::identity::NODES;
+use windlass_tests::load::Load;
 use windlass_tests::{Cluster, PATIENCE, eventually};
 
-use crate::{HELLO, apply, is_ready, push};
+use crate::hello as deployment;
+use crate::{HELLO, answered, apply, is_ready, node_port, push, rolled_out};
 
 const LABEL: &str = "node-restriction.kubernetes.io/ingress";
 
@@ -229,6 +232,31 @@ async fn hosts_and_paths_lead_to_their_services_on_every_node() {
         .await
         .unwrap();
     until(&no_rule(), async || get(plain, "any.example", "/").await).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_update_behind_an_ingress_fails_no_request() {
+    let cluster = Cluster::with_node().await.unwrap();
+    let image = push(&cluster, "hello", HELLO).await;
+    apply::<Deployment>(&cluster, &deployment(&image, 2, "one")).await;
+    apply::<Service>(&cluster, &node_port()).await;
+    let backend = json!({"service": {"name": "hello", "port": {"number": 80}}});
+    apply::<Ingress>(
+        &cluster,
+        &ingress("hello", &json!({ "defaultBackend": backend })),
+    )
+    .await;
+    rolled_out(&cluster).await;
+    let [plain, _] = cluster.ingress_addresses();
+    let url = format!("http://{plain}/");
+    until(&200, async || answered(&url).await.0).await;
+    let load = Load::on(&url, 4);
+    for greeting in ["two", "three"] {
+        apply::<Deployment>(&cluster, &deployment(&image, 2, greeting)).await;
+        rolled_out(&cluster).await;
+    }
+    load.none_failed().await;
     cluster.shutdown().await;
 }
 

@@ -1,6 +1,7 @@
 //! Connections to endpoints of Services, kept for the next request.
 //!
-//! 1. A request takes an idle connection of its endpoint, or a new one through the virtual network.
+//! 1. A request that may be sent twice takes an idle connection of its endpoint, others a new one through the virtual network:
+//!    an idle one may be ended by the endpoint while the request is on its way.
 //! 2. HTTP/1.1 connections come back when the answer was read to its end; of HTTP/2 there is one for each endpoint, which
 //!    all requests share.
 //! 3. A request that a connection did not begin to send is given back, and goes to another one.
@@ -114,10 +115,13 @@ where
         endpoint: SocketAddr,
         h2: bool,
         request: Request<B>,
+        is_repeatable: bool,
     ) -> Result<Response<Incoming>, SendError<B>> {
         let mut request = request;
         // A connection from before may have ended meanwhile; then a new one is tried.
-        if let Some(sender) = self.known(endpoint, h2) {
+        if (is_repeatable || h2)
+            && let Some(sender) = self.known(endpoint, h2)
+        {
             match self.over(endpoint, sender, request).await {
                 Err(SendError::Unsent { request: back, .. }) => request = *back,
                 outcome => return outcome,

@@ -9,7 +9,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 /// How long a client may leave the next bytes of a body out.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(30);
 
 /// Why a body ends early.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,8 @@ pub(super) enum BodyError {
 
 /// A request's body as it comes from the client.
 pub(super) struct ClientBody {
-    inner: Incoming,
+    /// None for a body that is known to be empty.
+    inner: Option<Incoming>,
     /// When the client has stalled; streams of HTTP/2 may be quiet, their connection is asked whether it lives.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -31,7 +32,16 @@ impl ClientBody {
     pub(super) fn new(inner: Incoming, may_be_quiet: bool) -> Self {
         let ends = may_be_quiet || inner.is_end_stream();
         let stalled = (!ends).then(|| Box::pin(tokio::time::sleep(STALL)));
+        let inner = Some(inner);
         Self { inner, stalled }
+    }
+
+    /// The body of a request that has none.
+    pub(super) fn empty() -> Self {
+        Self {
+            inner: None,
+            stalled: None,
+        }
     }
 }
 
@@ -44,7 +54,10 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(frame) => {
                 if let Some(stalled) = &mut this.stalled {
                     stalled.as_mut().reset(Instant::now() + STALL);
@@ -62,10 +75,11 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let inner = self.inner.as_ref();
+        inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -9,7 +9,8 @@
 //! | 504 | the endpoint did not begin to answer in time |
 //!
 //! Bodies go through as they come, both ways, trailers included. An endpoint that nothing was sent to is no reason for a
-//! failure as long as there is another.
+//! failure as long as there is another; nor is one that broke off before it answered, for requests without a body whose
+//! method may be repeated.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,9 +19,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
@@ -31,8 +32,9 @@ use super::headers::{self, Asked, BadRequest, Origin};
 use super::rules::{Backend, Target};
 use crate::network::HostNetwork;
 use crate::network::follow::ObjectKey;
+use crate::network::host::BackendPort;
 
-/// How long an endpoint may take for the head of its answer.
+/// How long the endpoints may take for the head of an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Endpoints that are tried for one request.
@@ -54,8 +56,8 @@ enum Refusal {
     NoPort(Backend),
     #[error("service {}/{} has no endpoints", .0.service.namespace, .0.service.name)]
     NoEndpoints(Backend),
-    #[error("no answer from {0} in time")]
-    Late(SocketAddr),
+    #[error("no answer from service {}/{} in time", .0.service.namespace, .0.service.name)]
+    Late(Backend),
     #[error("no endpoint of service {}/{} can be reached", .0.namespace, .0.name)]
     Unreachable(ObjectKey),
     #[error("an endpoint of service {}/{} changes to a protocol that nobody asked for", .0.namespace, .0.name)]
@@ -153,9 +155,9 @@ impl Proxy {
         headers::to_backend(&mut head, &asked, origin, to.speaks_h2);
         let client = client.filter(|_| head.headers.contains_key(header::UPGRADE));
         let request = Request::from_parts(head, ClientBody::new(body, may_be_quiet));
-        let mut response = self
-            .send(&backend, &to.endpoints, to.speaks_h2, request)
-            .await?;
+        let sending = self.send(&backend, &to, request);
+        let sent = tokio::time::timeout(ANSWER, sending).await;
+        let mut response = sent.map_err(|_| Refusal::Late(backend.clone()))??;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::strip(response.headers_mut());
             return Ok(response);
@@ -173,40 +175,61 @@ impl Proxy {
         }
     }
 
+    /// Sends the request to one endpoint after the other until one answers.
     async fn send(
         &self,
         backend: &Backend,
-        endpoints: &[SocketAddr],
-        h2: bool,
-        request: Request<ClientBody>,
+        to: &BackendPort,
+        mut request: Request<ClientBody>,
     ) -> Result<Response<Incoming>, Refusal> {
-        let mut request = request;
+        let again = repeatable(&request);
         let mut failure = Refusal::NoEndpoints(backend.clone());
-        for endpoint in endpoints.iter().take(MAX_TRIES) {
-            let sending = self.backends.send(*endpoint, h2, request);
-            match tokio::time::timeout(ANSWER, sending).await {
-                Err(_) => return Err(Refusal::Late(*endpoint)),
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(SendError::Unsent {
+        for endpoint in to.endpoints.iter().cycle().take(MAX_TRIES) {
+            let is_repeatable = again.is_some();
+            let sending = self
+                .backends
+                .send(*endpoint, to.speaks_h2, request, is_repeatable);
+            match sending.await {
+                Ok(response) => return Ok(response),
+                Err(SendError::Unsent {
                     endpoint,
                     request: back,
                     source,
-                })) => {
+                }) => {
                     tracing::debug!(%endpoint, %source, "an endpoint cannot be reached");
                     request = *back;
                     failure = Refusal::Unreachable(backend.service.clone());
                 }
                 // The one user's error there is: that of the body.
-                Ok(Err(SendError::Broken { source, .. })) if source.is_user() => {
+                Err(SendError::Broken { source, .. }) if source.is_user() => {
                     return Err(Refusal::Body(source));
                 }
-                Ok(Err(SendError::Broken { endpoint, source })) => {
-                    return Err(Refusal::Broken(endpoint, source));
+                Err(SendError::Broken { endpoint, source }) => {
+                    failure = Refusal::Broken(endpoint, source);
+                    let Some(head) = &again else {
+                        return Err(failure);
+                    };
+                    request = Request::from_parts(head.clone(), ClientBody::empty());
                 }
             }
         }
         Err(failure)
     }
+}
+
+/// The head of a request that may be sent a second time: its method says so, and there is no body to send again.
+fn repeatable(request: &Request<ClientBody>) -> Option<request::Parts> {
+    let headers = request.headers();
+    let is_plain = request.body().is_end_stream() && !headers.contains_key(header::UPGRADE);
+    if !is_plain || !request.method().is_idempotent() {
+        return None;
+    }
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method.clone_from(request.method());
+    head.uri.clone_from(request.uri());
+    head.version = request.version();
+    head.headers.clone_from(headers);
+    Some(head)
 }
 
 /// Lets client and backend speak the protocol that both agreed on, until one of them ends.

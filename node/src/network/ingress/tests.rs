@@ -29,6 +29,9 @@ use super::*;
 
 type Sent = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
+/// How many requests asked the servers of the one test that does to break off.
+static BROKEN: AtomicUsize = AtomicUsize::new(0);
+
 /// A server in a pod; counts its connections.
 struct Server {
     pod: PodNetwork,
@@ -77,6 +80,8 @@ async fn respond(request: Request<Incoming>) -> Result<Response<Sent>, std::conv
             Ok(response.body(Empty::new().boxed_unsync()).unwrap())
         }
         "/silent" => std::future::pending().await,
+        // Ends the connection, the first time, without an answer.
+        "/break" if BROKEN.fetch_add(1, Ordering::Relaxed) == 0 => panic!("asked to"),
         _ => Ok(Response::new(
             Full::new(Bytes::from("here\n")).boxed_unsync(),
         )),
@@ -295,6 +300,47 @@ async fn connections_to_endpoints_are_used_again_and_replaced_when_they_end() {
             "the one that is gone is passed over"
         );
     }
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_when_an_endpoint_breaks_off() {
+    let network = network();
+    let servers = [(); 2].map(|()| Server::start(&network, false));
+    let ips = servers.each_ref().map(|server| server.pod.ip().to_string());
+    set_endpoints(&network, false, &ips.each_ref().map(String::as_str));
+    let proxy = proxy(&network);
+    let mut sender = connect_one(&proxy).await;
+    let post = |body: Sent| {
+        let request = Request::post("/break").header("host", "web.example");
+        request.body(body).unwrap()
+    };
+    let broken = sender.send_request(post(empty())).await.unwrap();
+    assert_eq!(broken.status(), StatusCode::BAD_GATEWAY);
+    BROKEN.store(0, Ordering::Relaxed);
+    assert_eq!(ask(&proxy, "/break").await.0, StatusCode::OK);
+    assert_eq!(BROKEN.load(Ordering::Relaxed), 2);
+    // What may not be repeated has a connection of its own.
+    let before: usize = servers.iter().map(Server::connections).sum();
+    let mut sender = connect_one(&proxy).await;
+    let answered = sender.send_request(post(empty())).await.unwrap();
+    assert_eq!(answered.status(), StatusCode::OK);
+    let after: usize = servers.iter().map(Server::connections).sum();
+    assert_eq!(after, before + 1);
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_given_up() {
+    let network = network();
+    let server = Server::start(&network, false);
+    set_endpoints(&network, false, &[&server.pod.ip().to_string()]);
+    let proxy = proxy(&network);
+    tokio::time::pause();
+    let mut slow = dial(&proxy, false);
+    let head = "POST /echo HTTP/1.1\r\nhost: web.example\r\ncontent-length: 9\r\n\r\nhalf";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    slow.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 400");
 }
 
 #[tokio::test]
