@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustls::RootCertStore;
-use windlass_node::NodeAgent;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
+use windlass_node::{HostPaths, NodeAgent};
 
 /// What differs between nodes.
 pub(crate) struct NodeConfig {
@@ -33,6 +33,8 @@ pub(crate) struct NodeConfig {
     pub(crate) dns: Option<SocketAddr>,
     /// Where Ingresses are served, by HTTP and by HTTPS, if at all.
     pub(crate) ingress: [Option<SocketAddr>; 2],
+    /// What pods may mount of this machine.
+    pub(crate) host_paths: HostPaths,
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
 }
@@ -52,6 +54,10 @@ pub(crate) struct NodeOptions {
     /// Serves Ingresses by HTTPS at this address.
     #[arg(long, value_name = "ADDR:PORT")]
     ingress_listen_tls: Option<SocketAddr>,
+    /// A directory of this machine that pods may mount as hostPath volumes, with all below it; may be given several
+    /// times. Without it they may mount nothing.
+    #[arg(long = "allow-host-path", value_name = "PATH")]
+    host_paths: Vec<PathBuf>,
 }
 
 impl NodeOptions {
@@ -76,12 +82,21 @@ impl NodeOptions {
     }
 }
 
+impl NodeOptions {
+    /// What pods may mount of this machine.
+    pub(crate) fn host_paths(&self) -> anyhow::Result<HostPaths> {
+        HostPaths::allow(self.host_paths.clone()).context("--allow-host-path")
+    }
+}
+
 /// Builds the agent.
 pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
+    windlass_node::raise_open_files_limit();
     let wasm = WasmConfig {
         cache: config.data_dir.join("compiled"),
         engine: EngineConfig::default(),
         tls: Some(config.guest_tls.config()),
+        ..WasmConfig::default()
     };
     let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
     let network = Network::new(NetworkConfig {
@@ -100,6 +115,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .tunnel_identity(config.tunnel)
         .ingress(plain, tls)
         .network(network)
+        .host_paths(config.host_paths)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);

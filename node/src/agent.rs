@@ -12,10 +12,12 @@ use windlass_oci::content_store::{ContentError, ContentStore};
 
 use crate::clock::Clock;
 use crate::events::EventRecorder;
+use crate::handle::NodeHandle;
 use crate::images::Images;
 use crate::logs::{LogLimits, Logs};
 use crate::network::{DnsListener, IngressListeners, Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
+use crate::pods::room::Room;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
@@ -23,7 +25,8 @@ use crate::server::stats::Looks;
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
 use crate::status::phase::HostFacts;
-use crate::{lease, open_files, tasks::OwnedTask};
+use crate::volumes::HostPaths;
+use crate::{lease, tasks::OwnedTask};
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,7 @@ pub struct NodeAgentBuilder {
     network: Option<Network>,
     machine: Option<Machine>,
     log_limits: LogLimits,
+    host_paths: HostPaths,
     node_ports: Option<IpAddr>,
     dns: Option<SocketAddr>,
     ingress: [Option<SocketAddr>; 2],
@@ -92,6 +96,7 @@ pub struct NodeAgent {
     ingress: IngressListeners,
     tunnel_identity: Option<TunnelIdentity>,
     registered: watch::Sender<bool>,
+    known: KnownPods,
 }
 
 impl NodeAgent {
@@ -110,6 +115,7 @@ impl NodeAgent {
             network: None,
             machine: None,
             log_limits: LogLimits::default(),
+            host_paths: HostPaths::default(),
             node_ports: None,
             dns: None,
             ingress: [None; 2],
@@ -117,11 +123,11 @@ impl NodeAgent {
         }
     }
 
-    /// Where the daemon endpoint listens.
+    /// Where the daemon endpoint listens; nowhere without certificates.
     ///
     /// # Errors
     /// The socket does not say.
-    pub fn daemon_address(&self) -> std::io::Result<SocketAddr> {
+    pub fn daemon_address(&self) -> std::io::Result<Option<SocketAddr>> {
         self.daemon.local_addr()
     }
 
@@ -144,6 +150,12 @@ impl NodeAgent {
         self.daemon.dialer()
     }
 
+    /// What a program does with the pods of its agent, also while that runs.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        NodeHandle::new(self.context.clone(), self.known.clone())
+    }
+
     /// Turns true when the Node is registered.
     #[must_use]
     pub fn registered(&self) -> watch::Receiver<bool> {
@@ -163,8 +175,8 @@ impl NodeAgent {
             ingress,
             tunnel_identity,
             registered,
+            known,
         } = self;
-        let known = KnownPods::default();
         let client = context.client.clone();
         let network = context.network.clone();
         let state = DaemonState {
@@ -248,14 +260,15 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Where the daemon endpoint listens; a free port of loopback by default.
+    /// Where the daemon endpoint listens if it has certificates; a free port of loopback by default.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// Certificates of the daemon endpoint.
+    /// Certificates of the daemon endpoint. Without them nothing listens: logs and commands are to be had from the
+    /// [`NodeHandle`], or by [`NodeAgent::local_dialer`].
     #[must_use]
     pub fn tls(mut self, tls: DaemonTls) -> Self {
         self.tls = Some(tls);
@@ -304,6 +317,13 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// What of the machine's own files pods may mount; nothing by default.
+    #[must_use]
+    pub fn host_paths(mut self, paths: HostPaths) -> Self {
+        self.host_paths = paths;
+        self
+    }
+
     /// Opens the NodePorts of Services on this address, and their external addresses where this machine has them;
     /// nothing is opened by default.
     #[must_use]
@@ -336,26 +356,27 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Opens the data directory and the daemon endpoint. Raises the process's limit of open files to what
-    /// it may be.
+    /// Opens the data directory and the daemon endpoint.
+    ///
+    /// Nothing of the process is touched: no signals, no logger, no limits (see [`crate::raise_open_files_limit`]).
     ///
     /// # Errors
     /// Something is missing, or can't be opened.
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
-        open_files::raise_limit();
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
         let data_dir = self
             .data_dir
             .ok_or(AgentError::Missing("a data directory"))?;
-        let tls = self.tls.ok_or(AgentError::Missing("certificates"))?;
         let listen_error = |source| AgentError::Listen {
             address: self.listen,
             source,
         };
-        let daemon = DaemonServer::bind(self.listen, &tls)
-            .await
-            .map_err(listen_error)?;
+        let daemon = match &self.tls {
+            Some(tls) => DaemonServer::bind(self.listen, tls).await,
+            None => Ok(DaemonServer::in_process()),
+        };
+        let daemon = daemon.map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
         let dns = match self.dns {
             Some(address) => Some(
@@ -371,7 +392,7 @@ impl NodeAgentBuilder {
             ingress.map_err(|(address, source)| AgentError::Ingress { address, source })?;
         let store = ContentStore::open(data_dir.join("images")).await?;
         let addresses = if self.addresses.is_empty() {
-            vec![local.ip()]
+            vec![local.map_or(self.listen.ip(), |local| local.ip())]
         } else {
             self.addresses
         };
@@ -381,25 +402,27 @@ impl NodeAgentBuilder {
         let registration = Registration {
             name: name.clone(),
             addresses,
-            daemon_port: local.port(),
+            daemon_port: local.map(|local| local.port()),
             labels: self.labels,
             machine: machine.clone(),
             runtimes: runtimes.clone(),
         };
         let context = Arc::new(NodeContext {
             host: HostFacts { host_ip },
-            machine,
             images: Images::new(client.clone(), store),
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
             containers: RunningContainers::default(),
+            room: Room::of(&machine),
+            machine,
             network: self
                 .network
                 .unwrap_or_else(|| Network::new(NetworkConfig::default())),
             objects: Arc::new(ObjectWatches::new(&client)),
             node_name: name,
             client,
+            host_paths: self.host_paths,
             data_dir,
             clock: Clock::System,
         });
@@ -413,6 +436,7 @@ impl NodeAgentBuilder {
             ingress,
             tunnel_identity: self.tunnel_identity,
             registered,
+            known: KnownPods::default(),
         })
     }
 }

@@ -21,9 +21,11 @@ mod agent;
 mod clock;
 mod downward;
 pub mod events;
+mod handle;
 pub mod images;
 mod lease;
 mod leftovers;
+pub mod local;
 pub mod logs;
 pub mod network;
 mod objects;
@@ -39,3 +41,6 @@ mod tasks;
 mod volumes;
 
 pub use agent::{AgentError, NodeAgent, NodeAgentBuilder};
+pub use handle::{HandleError, NodeHandle};
+pub use open_files::raise_limit as raise_open_files_limit;
+pub use volumes::HostPaths;

@@ -1,12 +1,13 @@
 //! How many files the process may hold open.
 //!
 //! A NodePort connection, a tunnel and an open file of a guest each cost a descriptor. The soft limit is
-//! 1024 on most systems, for the sake of programs that use `select`; this is none.
+//! 1024 on most systems, for the sake of programs that use `select`. Whether to raise it is the program's own choice: an
+//! agent that is a part of one leaves it alone.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit of the process to its hard limit.
-pub(crate) fn raise_limit() {
+pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return;

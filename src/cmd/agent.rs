@@ -78,6 +78,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         node_ports: args.node_port_address,
         dns: args.node.dns(),
         ingress: args.node.ingress(),
+        host_paths: args.node.host_paths()?,
         api_server: api_address(&args.server).await?,
     });
     let agent = agent.await?;

@@ -231,6 +231,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         node_ports: Some(args.control_plane.listen.ip()),
         dns: args.node.dns(),
         ingress,
+        host_paths: args.node.host_paths()?,
         api_server: Some(plane.address()),
     });
     let agent = agent.await?;

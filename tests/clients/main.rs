@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../guests/built.rs"]
+mod built;
 mod kube_rs;
 mod kubectl;
 mod scripts;

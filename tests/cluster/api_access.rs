@@ -20,7 +20,7 @@ async fn a_component_reads_what_the_role_of_its_account_allows() {
     };
     let cluster = Cluster::with_node().await.unwrap();
     let create = async |path: &str, object: Value| cluster.create(path, &object).await.unwrap();
-    let account = json!({"metadata": {"name": "reader"}, "automountServiceAccountToken": true});
+    let account = json!({"metadata": {"name": "reader"}});
     create("/api/v1/namespaces/default/serviceaccounts", account).await;
     let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]});
     create(

@@ -8,7 +8,7 @@ pub mod load;
 
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -33,11 +33,11 @@ use tokio_rustls::rustls::RootCertStore;
 use tokio_util::sync::CancellationToken;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
 use windlass_control::{Config, ControlPlane};
-use windlass_node::NodeAgent;
 use windlass_node::images::ApiTransport;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
+use windlass_node::{HostPaths, NodeAgent};
 use windlass_oci::push::push_wasm;
 use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
 use windlass_oci::registry::client::RegistryClient;
@@ -144,6 +144,8 @@ impl Cluster {
         let tunnel =
             TunnelIdentity::new(calling.certificate.as_bytes(), calling.key.as_bytes(), ca)?;
         let directory = self.dir.path().join(name);
+        let host = self.host_directory();
+        std::fs::create_dir_all(&host)?;
         let engine = EngineConfig {
             instances: 64,
             ..EngineConfig::default()
@@ -152,6 +154,7 @@ impl Cluster {
             cache: directory.join("compiled"),
             engine,
             tls: Some(GuestTls::new(RootCertStore::empty(), ca)?.config()),
+            ..WasmConfig::default()
         })?;
         let network = Network::new(NetworkConfig {
             cluster_cidr: Some("10.128.0.0/10".parse()?),
@@ -166,6 +169,7 @@ impl Cluster {
             .tls(tls)
             .tunnel_identity(tunnel)
             .network(network)
+            .host_paths(HostPaths::allow([host])?)
             .node_ports(address.into())
             .dns(any)
             .ingress(Some(any), Some(any))
@@ -244,6 +248,12 @@ impl Cluster {
         self.dir.path()
     }
 
+    /// A directory below which pods may mount hostPath volumes, once there is a node.
+    #[must_use]
+    pub fn host_directory(&self) -> PathBuf {
+        self.dir.path().join("host")
+    }
+
     /// An administrator's client.
     #[must_use]
     pub fn client(&self) -> Client {
@@ -271,7 +281,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn kubeconfig(&self) -> anyhow::Result<std::path::PathBuf> {
+    pub fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
         let path = self.dir.path().join("kubeconfig");
         std::fs::write(&path, self.plane.admin_kubeconfig()?)?;
         Ok(path)

@@ -14,7 +14,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ impl Ticker {
 pub struct Cpu {
     used: AtomicU64,
     throttled: AtomicU64,
-    quota: Option<Mutex<Quota>>,
+    quota: Mutex<Option<Quota>>,
     born: Instant,
 }
 
@@ -71,9 +71,29 @@ impl Cpu {
         Arc::new(Self {
             used: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
-            quota: limit_millis.map(|millis| Mutex::new(Quota::new(millis))),
+            quota: Mutex::new(limit_millis.map(Quota::new)),
             born: Instant::now(),
         })
+    }
+
+    /// The quota in thousandths of a core, if there is one.
+    pub fn limit(&self) -> Option<u64> {
+        self.quota().map(|quota| quota.millis)
+    }
+
+    /// Sets another quota, which holds from now on: what was used before counts no more.
+    pub fn set_limit(&self, limit_millis: Option<u64>) {
+        let (now, used) = (nanos(self.born.elapsed()), self.used_nanos());
+        let begin = |millis| Quota {
+            period_start: now,
+            used_at_start: used,
+            ..Quota::new(millis)
+        };
+        *self.quota() = limit_millis.map(begin);
+    }
+
+    fn quota(&self) -> MutexGuard<'_, Option<Quota>> {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Processor time used so far, in nanoseconds.
@@ -106,14 +126,11 @@ impl Cpu {
 
     /// How long the container has to wait now.
     fn pause(&self) -> Option<Duration> {
-        let quota = self.quota.as_ref()?;
+        let mut quota = self.quota();
+        let quota = quota.as_mut()?;
         let used = self.used_nanos() + POLL.with(|poll| poll.get().map_or(0, since));
         let now = nanos(self.born.elapsed());
-        let wait = quota
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .wait(now, used)?;
-        Some(Duration::from_nanos(wait))
+        Some(Duration::from_nanos(quota.wait(now, used)?))
     }
 
     /// Charges the container for every poll of `future`.
@@ -189,6 +206,7 @@ fn nanos(duration: Duration) -> u64 {
 /// How much of the current period is used. All times in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Quota {
+    millis: u64,
     share: u64,
     period_start: u64,
     used_at_start: u64,
@@ -198,6 +216,7 @@ impl Quota {
     fn new(millis: u64) -> Self {
         let share = (millis.saturating_mul(nanos(PERIOD)) / 1000).max(nanos(MIN_SHARE));
         Self {
+            millis,
             share,
             period_start: 0,
             used_at_start: 0,
@@ -269,6 +288,19 @@ mod tests {
         assert_eq!(Quota::new(0).share, MS);
         assert_eq!(Quota::new(1).share, MS);
         assert_eq!(Quota::new(2000).share, 200 * MS);
+    }
+
+    #[test]
+    fn another_quota_starts_anew() {
+        let cpu = Cpu::new(Some(1));
+        cpu.used.store(10 * MS, Ordering::Relaxed);
+        assert!(cpu.pause().is_some());
+        cpu.set_limit(Some(500));
+        assert_eq!((cpu.limit(), cpu.pause()), (Some(500), None));
+        cpu.used.store(70 * MS, Ordering::Relaxed);
+        assert!(cpu.pause().is_some());
+        cpu.set_limit(None);
+        assert_eq!((cpu.limit(), cpu.pause()), (None, None));
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ const MAX_CORE_ITEMS: usize = 1000;
 /// The linear memory of a container: all its instances together.
 #[derive(Debug)]
 pub struct Memory {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
     peak: AtomicUsize,
     denied: AtomicBool,
@@ -28,15 +28,30 @@ pub struct Memory {
 impl Memory {
     /// An account with this limit in bytes; `None` is bounded by the engine alone.
     pub fn new(limit: Option<u64>) -> Arc<Self> {
-        let limit = limit.map_or(usize::MAX, |limit| {
-            usize::try_from(limit).unwrap_or(usize::MAX)
-        });
         Arc::new(Self {
-            limit,
+            limit: AtomicUsize::new(bytes(limit)),
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             denied: AtomicBool::new(false),
         })
+    }
+
+    /// The limit in bytes, if there is one.
+    pub fn limit(&self) -> Option<u64> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        (limit != usize::MAX).then_some(limit as u64)
+    }
+
+    /// Sets another limit; `false` if more is in use already, and the limit stays as it was.
+    ///
+    /// Who grows at the same moment is measured by either limit.
+    pub fn set_limit(&self, limit: Option<u64>) -> bool {
+        let limit = bytes(limit);
+        let fits = self.used() <= limit;
+        if fits {
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// Bytes in use now.
@@ -55,10 +70,11 @@ impl Memory {
     }
 
     fn charge(&self, bytes: usize) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
         let charged = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|total| *total <= self.limit)
+                used.checked_add(bytes).filter(|total| *total <= limit)
             });
         match charged {
             Ok(before) => {
@@ -71,6 +87,12 @@ impl Memory {
             }
         }
     }
+}
+
+fn bytes(limit: Option<u64>) -> usize {
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }
 
 /// The limiter of one store.
@@ -148,5 +170,18 @@ mod tests {
         assert_eq!((memory.used(), memory.peak()), (100, 100));
         drop(two);
         assert_eq!((memory.used(), memory.peak()), (0, 100));
+    }
+
+    #[test]
+    fn a_limit_is_never_set_below_what_is_used() {
+        let memory = Memory::new(None);
+        let mut one = Limits::new(memory.clone());
+        assert!(one.memory_growing(0, 60, None).unwrap());
+        assert!(!memory.set_limit(Some(59)));
+        assert_eq!(memory.limit(), None);
+        assert!(memory.set_limit(Some(60)));
+        assert!(!one.memory_growing(60, 61, None).unwrap());
+        assert!(memory.set_limit(Some(61)));
+        assert!(one.memory_growing(60, 61, None).unwrap());
     }
 }

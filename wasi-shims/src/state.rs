@@ -6,6 +6,7 @@
 //! Invariant: kernel-backed `wasi:sockets` and ambient files are never linked. An import that is
 //! not in [`OFFERED`](crate::world::OFFERED) is an error at link time, not a trap later.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -26,20 +27,28 @@ use crate::http::{Outgoing, TlsConfig};
 use crate::limits::{Limits, Memory};
 use crate::net::VirtualNetwork;
 use crate::sockets::{self, NetworkView};
-use crate::stdio::{Input, Output, OutputSink};
+use crate::stdio::{Input, Output};
+
+/// Anything of the embedder's.
+pub type HostState = Arc<dyn Any + Send + Sync>;
 
 /// Everything one container was given. Nothing else is reachable from it.
+#[derive(Clone)]
 pub struct Grants {
     /// The engine its instances run in; epoch interruption must be on.
     pub engine: Engine,
+    /// What the embedder calls the container; for its own interfaces.
+    pub container: Arc<str>,
+    /// What the embedder's own interfaces work on.
+    pub host_state: Option<HostState>,
     /// Arguments, the program's name first.
     pub args: Vec<String>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
     /// Where standard output goes.
-    pub stdout: Arc<dyn OutputSink>,
+    pub stdout: Output,
     /// Where standard error goes, and what the host has to say of the container's instances.
-    pub stderr: Arc<dyn OutputSink>,
+    pub stderr: Output,
     /// Standard input; `None` is at its end from the start.
     pub stdin: Option<Input>,
     /// Files.
@@ -117,7 +126,7 @@ impl Grants {
 
     /// Writes a line about the container to its standard error.
     pub fn report(&self, text: &str) {
-        if let Err(error) = self.stderr.write(format!("{text}\n").as_bytes()) {
+        if let Err(error) = self.stderr.report(text) {
             tracing::warn!(%error, text, "a container's standard error can't be written");
         }
     }
@@ -125,6 +134,8 @@ impl Grants {
 
 /// What one instance holds on the host's side.
 pub struct InstanceState {
+    container: Arc<str>,
+    host_state: Option<HostState>,
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -141,14 +152,16 @@ impl InstanceState {
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&grants.args)
             .envs(&grants.env)
-            .stdout(Output::new(grants.stdout.clone()))
-            .stderr(Output::new(grants.stderr.clone()));
+            .stdout(grants.stdout.clone())
+            .stderr(grants.stderr.clone());
         if let Some(stdin) = &grants.stdin {
             wasi.stdin(stdin.clone());
         } else {
             wasi.stdin(closed_input());
         }
         Self {
+            container: grants.container.clone(),
+            host_state: grants.host_state.clone(),
             table: ResourceTable::new(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -159,6 +172,21 @@ impl InstanceState {
             limits: Limits::new(grants.memory.clone()),
             _counted: Counted::new(&grants.instances),
         }
+    }
+
+    /// What the embedder calls the container that this is an instance of.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// What the embedder's own interfaces work on, if there is that.
+    pub fn host_state<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.host_state.as_deref()?.downcast_ref()
+    }
+
+    /// The resources of the instance, for interfaces of the embedder's own that have some.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 
     fn files(&mut self) -> FilesystemView<'_> {

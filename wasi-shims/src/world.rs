@@ -139,17 +139,22 @@ impl World {
             .collect()
     }
 
-    /// Links a component and finds out how to run it.
+    /// Links a component and finds out how to run it. `host` names the interfaces that the linker offers beside WASI,
+    /// without versions.
     ///
     /// # Errors
     /// [`WorldError`], naming every import that is missing.
-    pub fn link(linker: &Linker<InstanceState>, component: &Component) -> Result<Self, WorldError> {
+    pub fn link(
+        linker: &Linker<InstanceState>,
+        host: &[String],
+        component: &Component,
+    ) -> Result<Self, WorldError> {
         let engine = linker.engine();
         let component_type = component.component_type();
         let missing: Vec<_> = component_type
             .imports(engine)
             .map(|(name, _)| name)
-            .filter(|name| !is_offered(name) && !holds_only_types(component, name))
+            .filter(|name| !is_offered(name, host) && !holds_only_types(component, name))
             .map(str::to_owned)
             .collect();
         if !missing.is_empty() {
@@ -189,8 +194,9 @@ const HOW_TO_RUN: &[((&str, &str), HowToRun)] = &[
     }),
 ];
 
-fn is_offered(import: &str) -> bool {
-    OFFERED.iter().any(|offer| on_track(import, offer))
+fn is_offered(import: &str, host: &[String]) -> bool {
+    let (interface, _) = import.split_once('@').unwrap_or((import, ""));
+    OFFERED.iter().any(|offer| on_track(import, offer)) || host.iter().any(|name| name == interface)
 }
 
 /// Whether `name` is an interface's name with a version on its track.

@@ -18,7 +18,7 @@ use windlass_wasi_shims::fs::{MemoryNode, MemoryTree, Mounts};
 use windlass_wasi_shims::limits::Memory;
 use windlass_wasi_shims::net::NoNetwork;
 use windlass_wasi_shims::state::{self, Grants};
-use windlass_wasi_shims::stdio::{Input, OutputSink};
+use windlass_wasi_shims::stdio::{Input, Output, OutputSink};
 use windlass_wasi_shims::world::{OFFERED, World, WorldError};
 
 #[path = "../../tests/guests/built.rs"]
@@ -49,7 +49,7 @@ fn engine() -> Engine {
 
 fn link(engine: &Engine, wasm: &[u8]) -> Result<World, WorldError> {
     let component = Component::new(engine, wasm).unwrap();
-    World::link(&state::linker(engine).unwrap(), &component)
+    World::link(&state::linker(engine).unwrap(), &[], &component)
 }
 
 fn link_wat(wat: &str) -> Result<World, WorldError> {
@@ -88,9 +88,11 @@ impl Probe {
                 .chain(args)
                 .map(|arg| (*arg).to_owned())
                 .collect(),
+            container: "test".into(),
+            host_state: None,
             env: vec![("COLOUR".to_owned(), "green".to_owned())],
-            stdout: stdout.clone(),
-            stderr: stderr.clone(),
+            stdout: Output::new(stdout.clone()),
+            stderr: Output::new(stderr.clone()),
             stdin: None,
             mounts: Arc::default(),
             network: Arc::new(NoNetwork),

@@ -6,6 +6,7 @@
 //! | annotation | value | if absent |
 //! |---|---|---|
 //! | [`INTERFACES`] | `*`, or packages (`wasi:sockets`) and interfaces (`wasi:http/outgoing-handler`) of WIT | `*` |
+//! | [`HOST_INTERFACES`] | the same, of the interfaces that the program which hosts the node agent offers | none |
 //! | [`EGRESS`] | `none`: the pod itself; `cluster`: Services and pods; `all` | `all` |
 //! | [`REQUESTS_PER_INSTANCE`] | how many requests one instance of an http component serves | 1 for a pod, any number for a namespace |
 
@@ -13,13 +14,15 @@ use std::fmt;
 
 /// Annotation: the interfaces that components may import.
 pub const INTERFACES: &str = "wasm.windlass.dev/interfaces";
+/// Annotation: the interfaces of the program that hosts the node agent that components may import.
+pub const HOST_INTERFACES: &str = "wasm.windlass.dev/host-interfaces";
 /// Annotation: where components may connect to.
 pub const EGRESS: &str = "wasm.windlass.dev/egress";
 /// Annotation: how many requests one instance serves before it is dropped.
 pub const REQUESTS_PER_INSTANCE: &str = "wasm.windlass.dev/requests-per-instance";
 
 /// Every annotation that grants something.
-pub const ANNOTATIONS: [&str; 3] = [INTERFACES, EGRESS, REQUESTS_PER_INSTANCE];
+pub const ANNOTATIONS: [&str; 4] = [INTERFACES, HOST_INTERFACES, EGRESS, REQUESTS_PER_INSTANCE];
 
 /// Where a pod may connect to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +59,9 @@ pub enum Interfaces {
 }
 
 impl Interfaces {
+    /// No interface.
+    pub const NONE: Self = Self::Some(Vec::new());
+
     /// Whether an import, such as `wasi:http/types@0.2.6`, is among them.
     #[must_use]
     pub fn include(&self, import: &str) -> bool {
@@ -91,6 +97,8 @@ impl fmt::Display for Interfaces {
 pub struct Grants {
     /// See [`INTERFACES`].
     pub interfaces: Option<Interfaces>,
+    /// See [`HOST_INTERFACES`].
+    pub host_interfaces: Option<Interfaces>,
     /// See [`EGRESS`].
     pub egress: Option<Egress>,
     /// See [`REQUESTS_PER_INSTANCE`].
@@ -131,11 +139,12 @@ impl Grants {
             value: value.to_owned(),
             wanted,
         };
-        let interfaces = annotation(INTERFACES).map(|text| {
+        let listed = |key| {
             let wanted =
                 "* or a list of WIT packages and interfaces, such as wasi:http,wasi:cli/stdout";
-            interfaces(text).ok_or_else(|| wrong(INTERFACES, text, wanted))
-        });
+            let read = |text| interfaces(text).ok_or_else(|| wrong(key, text, wanted));
+            annotation(key).map(read).transpose()
+        };
         let egress = annotation(EGRESS).map(|text| {
             let all = [Egress::None, Egress::Cluster, Egress::All];
             let found = all.into_iter().find(|egress| egress.name() == text);
@@ -146,7 +155,8 @@ impl Grants {
             count.ok_or_else(|| wrong(REQUESTS_PER_INSTANCE, text, "a positive number"))
         });
         Ok(Self {
-            interfaces: interfaces.transpose()?,
+            interfaces: listed(INTERFACES)?,
+            host_interfaces: listed(HOST_INTERFACES)?,
             egress: egress.transpose()?,
             requests_per_instance: requests.transpose()?,
         })
@@ -155,14 +165,23 @@ impl Grants {
     /// What is asked for beyond `most`, which says nothing where it leaves the choice.
     #[must_use]
     pub fn beyond(&self, most: &Self) -> Option<Beyond> {
-        if let (Some(asked), Some(most)) = (&self.interfaces, &most.interfaces)
-            && let Some(asked) = asked.beyond(most)
-        {
-            return Some(Beyond {
-                key: INTERFACES,
-                asked,
-                most: most.to_string(),
-            });
+        for (key, asked, most) in [
+            (INTERFACES, &self.interfaces, &most.interfaces),
+            (
+                HOST_INTERFACES,
+                &self.host_interfaces,
+                &most.host_interfaces,
+            ),
+        ] {
+            if let (Some(asked), Some(most)) = (asked, most)
+                && let Some(asked) = asked.beyond(most)
+            {
+                return Some(Beyond {
+                    key,
+                    asked,
+                    most: most.to_string(),
+                });
+            }
         }
         if let (Some(asked), Some(most)) = (self.egress, most.egress)
             && asked > most
@@ -242,6 +261,21 @@ mod tests {
         assert!(Interfaces::All.include("x:y/z"));
         let none = grants("", "-", "-").unwrap().interfaces.unwrap();
         assert!(!none.include("wasi:cli/stdout"));
+    }
+
+    #[test]
+    fn interfaces_of_the_host_have_an_annotation_of_their_own() {
+        let read = |value: &'static str| {
+            let of = move |key: &str| (key == HOST_INTERFACES).then_some(value);
+            Grants::read(of).unwrap()
+        };
+        let asked = read("example:counter");
+        assert_eq!(asked.interfaces, None);
+        let some = asked.host_interfaces.clone().unwrap();
+        assert!(some.include("example:counter/counter@1.0.0"));
+        assert_eq!(asked.beyond(&read("")).unwrap().key, HOST_INTERFACES);
+        assert_eq!(asked.beyond(&read("*")), None);
+        assert_eq!(asked.beyond(&Grants::default()), None);
     }
 
     #[test]

@@ -1,8 +1,5 @@
-//! Every pod runs as a ServiceAccount of its namespace that exists, and gets a token for it if it says so, or its
-//! account does.
-//!
-//! Differs from Kubernetes: `automountServiceAccountToken` has to be `true` on the pod or the account; upstream mounts a
-//! token where nobody says `false`. A component gets what it was granted and nothing by default.
+//! Every pod runs as a ServiceAccount of its namespace that exists, and gets a token for it unless the pod says that it
+//! wants none, or its account does.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -56,7 +53,7 @@ impl Admission for ServiceAccount {
     }
 }
 
-/// What the pod says counts, else what the account says.
+/// What the pod says counts, else what the account says; without a word a token is mounted.
 fn wants_token(pod: &Value, account: &Entry) -> Result<bool, ApiError> {
     const FIELD: &str = "automountServiceAccountToken";
     let said = pod.get("spec").and_then(|spec| spec.get(FIELD));
@@ -64,7 +61,7 @@ fn wants_token(pod: &Value, account: &Entry) -> Result<bool, ApiError> {
         return Ok(said);
     }
     let account = parse(account)?;
-    Ok(account.get(FIELD).and_then(Value::as_bool) == Some(true))
+    Ok(account.get(FIELD).and_then(Value::as_bool) != Some(false))
 }
 
 /// Mounts a token into every container that has nothing at its place; a volume of the pod's own that is called like

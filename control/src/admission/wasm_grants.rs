@@ -1,12 +1,12 @@
 //! What namespaces let components have: a pod asks for no more than its namespace grants, and says what it gets.
 //!
 //! The namespace says so by annotations (`windlass_api::grants`), which whoever may write the Namespace sets, and by its
-//! PodSecurity level: in one that enforces `restricted`, components connect inside the cluster and serve one request per
-//! instance, unless the annotations of the namespace grant more. A pod that asks for nothing gets that, as annotations of
+//! PodSecurity level: in one that enforces `restricted`, components connect inside the cluster, import nothing of a host
+//! program and serve one request per instance, unless the annotations of the namespace grant more. A pod that asks for nothing gets that, as annotations of
 //! its own, so that everybody sees it. They stay as they are: the node goes by them.
 
 use serde_json::{Value, json};
-use windlass_api::grants::{ANNOTATIONS, EGRESS, Egress, Grants, INTERFACES};
+use windlass_api::grants::{ANNOTATIONS, EGRESS, Egress, Grants, INTERFACES, Interfaces};
 
 use super::{Admission, Attributes};
 use crate::registry::error::ApiError;
@@ -79,6 +79,7 @@ fn granted_by(attributes: &Attributes<'_>) -> Result<Grants, ApiError> {
     // What cannot be understood was refused; what is there from before that grants nothing.
     let mut most = read(attributes, &namespace)?;
     if entry.labels.get(ENFORCE) == Some("restricted") {
+        most.host_interfaces.get_or_insert(Interfaces::NONE);
         most.egress.get_or_insert(Egress::Cluster);
         most.requests_per_instance.get_or_insert(1);
     }

@@ -143,7 +143,8 @@ impl Logs {
             .join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
-    fn directory(&self, pod: &PodIdentity, container: &str) -> PathBuf {
+    /// Where the files of a container are.
+    pub(crate) fn directory(&self, pod: &PodIdentity, container: &str) -> PathBuf {
         self.pod_directory(pod).join(container)
     }
 }

@@ -1,11 +1,13 @@
 //! What a pod worker knows of its pod: the observed half of the plan.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStatus, Pod, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus,
+    ResourceRequirements,
 };
 
 use crate::runtime::ExitStatus;
@@ -20,6 +22,8 @@ pub(crate) enum Role {
     Sidecar,
     /// An entry of `spec.containers`.
     App,
+    /// An entry of `spec.ephemeralContainers`: runs once, beside the others, for who wants to look at them.
+    Ephemeral,
 }
 
 /// The containers of a pod in the order they start, each with its role.
@@ -35,6 +39,67 @@ pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = (Role, &Contain
     )
 }
 
+/// The names of all containers, in the order they start, ephemeral ones last.
+pub(crate) fn names(spec: &PodSpec) -> impl Iterator<Item = (Role, &str)> {
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    containers(spec)
+        .map(|(role, container)| (role, container.name.as_str()))
+        .chain(ephemeral.map(|container| (Role::Ephemeral, container.name.as_str())))
+}
+
+/// The container of that name.
+pub(crate) fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<Cow<'a, Container>> {
+    if let Some((_, found)) = containers(spec).find(|(_, container)| container.name == name) {
+        return Some(Cow::Borrowed(found));
+    }
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+    let found = ephemeral.find(|container| container.name == name)?;
+    Some(Cow::Owned(of_ephemeral(found)))
+}
+
+/// An ephemeral container as what it is but for the name of its type.
+pub(crate) fn of_ephemeral(ephemeral: &EphemeralContainer) -> Container {
+    let EphemeralContainer {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        name,
+        security_context,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+        // Those that the API refuses in ephemeral containers, and `targetContainerName`: there are no processes to see.
+        ..
+    } = ephemeral.clone();
+    Container {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        name,
+        security_context,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+        ..Container::default()
+    }
+}
+
 /// Everything observed of one pod.
 #[derive(Clone, Debug)]
 pub(crate) struct PodFacts {
@@ -44,6 +109,8 @@ pub(crate) struct PodFacts {
     pub(crate) initialized: bool,
     /// The pod as a whole has failed: reason and message of its status.
     pub(crate) failed: Option<(&'static str, String)>,
+    /// A change of resources that is not done.
+    pub(crate) resize: Option<Resize>,
     /// The object is gone from the API, or replaced by another of its name.
     pub(crate) gone: bool,
     /// The agent is stopping; the pod will run again.
@@ -56,6 +123,17 @@ pub(crate) struct PodFacts {
     pub(crate) pod_ip: Option<std::net::IpAddr>,
     /// By container name.
     pub(crate) containers: BTreeMap<String, ContainerFacts>,
+}
+
+/// Why a change of resources is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resize {
+    /// The node is too small for it.
+    Infeasible(String),
+    /// Other pods take the room it needs.
+    Deferred(String),
+    /// It was tried, and the container can't use less.
+    Failed(String),
 }
 
 /// How far the pod's surroundings are set up.
@@ -90,6 +168,8 @@ pub(crate) struct ContainerFacts {
     pub(crate) ready: bool,
     /// A liveness or startup probe wants it killed: why.
     pub(crate) unhealthy: Option<String>,
+    /// What it may use, as its runtime was told last.
+    pub(crate) resources: Option<ResourceRequirements>,
     /// `imageID` once the image is resolved.
     pub(crate) image_id: String,
     /// `containerID` of the current or last start.
@@ -174,6 +254,7 @@ impl ContainerFacts {
             started: false,
             ready: false,
             unhealthy: None,
+            resources: None,
             image_id: String::new(),
             container_id: None,
         }
@@ -213,24 +294,35 @@ impl PodFacts {
         let status = pod.status.clone().unwrap_or_default();
         let spec = pod.spec.as_ref();
         let mut containers_by_name = BTreeMap::new();
-        for (role, container) in spec.into_iter().flat_map(containers) {
-            let found = find_status(&status, &container.name);
+        for (role, name) in spec.into_iter().flat_map(names) {
+            let found = find_status(&status, name);
             let facts = found.map_or_else(
                 || ContainerFacts::new(now),
                 |found| recover(found, role, now),
             );
-            containers_by_name.insert(container.name.clone(), facts);
+            containers_by_name.insert(name.to_owned(), facts);
         }
         Self {
             setup: Setup::Due(now),
             initialized: false,
             failed: None,
+            resize: None,
             gone: false,
             shutdown: false,
             start_time: status.start_time.as_ref().map_or(now, |time| time.0),
             ending_since: None,
             pod_ip: None,
             containers: containers_by_name,
+        }
+    }
+
+    /// Takes in what was added to the pod: ephemeral containers.
+    pub(crate) fn follow(&mut self, pod: &Pod, now: Timestamp) {
+        for (_, name) in pod.spec.iter().flat_map(names) {
+            if !self.containers.contains_key(name) {
+                let new = ContainerFacts::new(now);
+                self.containers.insert(name.to_owned(), new);
+            }
         }
     }
 
@@ -244,7 +336,8 @@ fn find_status<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerSta
     let all = status
         .container_statuses
         .iter()
-        .chain(&status.init_container_statuses);
+        .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses);
     all.flatten().find(|found| found.name == name)
 }
 

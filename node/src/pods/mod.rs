@@ -32,13 +32,17 @@ use crate::registration::Machine;
 use crate::runtime::{PodIdentity, RunningContainer, Runtimes};
 use crate::status::phase::HostFacts;
 use crate::tasks::OwnedTask;
+use crate::volumes::HostPaths;
 
 mod env;
 pub(crate) mod facts;
+mod hooks;
 pub(crate) mod plan;
+pub(crate) mod room;
 mod start;
 mod worker;
 
+use room::Room;
 use worker::{Desired, PodWorker};
 
 /// Longest wait for pods to end when the agent stops; what is left is cut off.
@@ -55,8 +59,10 @@ pub(crate) struct NodeContext {
     pub(crate) events: EventRecorder,
     pub(crate) runtimes: Runtimes,
     pub(crate) containers: RunningContainers,
+    pub(crate) room: Room,
     pub(crate) network: Network,
     pub(crate) objects: Arc<ObjectWatches>,
+    pub(crate) host_paths: HostPaths,
     pub(crate) data_dir: PathBuf,
     pub(crate) clock: Clock,
 }
@@ -131,6 +137,15 @@ impl RunningContainers {
         let containers = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (container, started) = containers.get(&(uid.to_owned(), name.to_owned()))?;
         Some((container.upgrade()?, *started))
+    }
+
+    /// The containers of a pod that run, by name.
+    pub(crate) fn of_pod(&self, uid: &str) -> Vec<(String, Arc<dyn RunningContainer>)> {
+        let containers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let of_pod = containers.iter().filter(|((of, _), _)| of == uid);
+        of_pod
+            .filter_map(|((_, name), (container, _))| Some((name.clone(), container.upgrade()?)))
+            .collect()
     }
 
     pub(crate) fn insert(&self, uid: &str, name: &str, container: &Arc<dyn RunningContainer>) {
@@ -217,7 +232,7 @@ impl Dispatcher {
     }
 
     async fn take_list(&mut self) {
-        let pods = self.listed.take().unwrap_or_default();
+        let mut pods = self.listed.take().unwrap_or_default();
         let uids: std::collections::HashSet<&str> = pods
             .iter()
             .filter_map(|pod| pod.metadata.uid.as_deref())
@@ -235,6 +250,16 @@ impl Dispatcher {
             let volumes = self.context.data_dir.join("pods");
             self.leftovers = Some(leftovers::remove(&self.context.logs, &volumes, &uids).await);
         }
+        drop(uids);
+        // Those that run have their room before those that are new.
+        pods.sort_by_key(|pod| {
+            let started = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.start_time.clone());
+            let created = pod.metadata.creation_timestamp.clone();
+            (started.is_none(), started.or(created))
+        });
         for pod in pods {
             self.apply(pod);
         }
@@ -260,13 +285,17 @@ impl Dispatcher {
         if ended && pod.metadata.deletion_timestamp.is_none() {
             return;
         }
+        let refused = match pod.metadata.deletion_timestamp {
+            None => self.context.room.take(&uid, &pod).err(),
+            Some(_) => None,
+        };
         let desired = Desired {
             pod,
             gone: false,
             shutdown: false,
         };
         let (sender, receiver) = watch::channel(desired);
-        let worker = PodWorker::new(self.context.clone(), receiver);
+        let worker = PodWorker::new(self.context.clone(), receiver, refused);
         self.workers.insert(uid.clone(), sender);
         self.tasks.spawn(async move {
             // A bug in one worker must cost one pod: the next change of the object starts a new one.
@@ -292,6 +321,7 @@ impl Dispatcher {
         match ended {
             Ok(uid) => {
                 self.context.containers.remove_pod(&uid);
+                self.context.room.release(&uid);
                 self.workers.remove(&uid);
             }
             Err(error) => tracing::error!(%error, "a pod worker died"),

@@ -4,7 +4,7 @@
 //!    in reverse order, then gives back what was set up; a deleted one is then removed from the API.
 //! 2. A pod whose containers are done stops its sidecars and gives everything back.
 //! 3. Any other pod is set up, runs its init containers in order, then the others, and restarts what
-//!    ended as its restart policy and the back-off say.
+//!    ended as its restart policy and the back-off say. Ephemeral containers start as soon as they are there, and once.
 //!
 //! Invariant: planning twice on the same facts gives the same actions, and every action changes the
 //! facts it was planned from before the next plan, so nothing is done twice.
@@ -16,8 +16,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::facts::{ContainerFacts, Phase, PodFacts, Role, Setup, containers};
-use crate::status::reason::ContainerReason;
+use super::facts::{ContainerFacts, Phase, PodFacts, Role, Setup, containers, names};
+use crate::status::reason::{ContainerReason, EventReason};
 
 /// First delay before a restart that follows a restart.
 pub(crate) const INITIAL_BACK_OFF: Duration = Duration::from_secs(10);
@@ -28,6 +28,8 @@ pub(crate) const BACK_OFF_RESET: Duration = Duration::from_secs(600);
 /// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
 const DEFAULT_GRACE: i64 = 30;
+/// Who uses more of the node than allowed has this long to end.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// One step of a pod worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,10 +113,14 @@ fn ending_grace(pod: &Pod, spec: &PodSpec, facts: &PodFacts) -> Option<Duration>
         let grace = pod.metadata.deletion_grace_period_seconds;
         return Some(grace.map_or_else(|| grace_of(spec), seconds));
     }
-    (facts.failed.is_some() || facts.shutdown || was_terminal(pod)).then(|| grace_of(spec))
+    match &facts.failed {
+        Some((reason, _)) if *reason == EventReason::Evicted.as_str() => Some(EVICTION_GRACE),
+        failed => (failed.is_some() || facts.shutdown || was_terminal(pod)).then(|| grace_of(spec)),
+    }
 }
 
-fn grace_of(spec: &PodSpec) -> Duration {
+/// The grace period of a pod that nobody gave another one.
+pub(crate) fn grace_of(spec: &PodSpec) -> Duration {
     seconds(
         spec.termination_grace_period_seconds
             .unwrap_or(DEFAULT_GRACE),
@@ -138,7 +144,8 @@ fn was_terminal(pod: &Pod) -> bool {
 pub(crate) fn is_done(spec: &PodSpec, facts: &PodFacts) -> bool {
     let final_end = |role: Role, container: &Container| {
         let found = facts.containers.get(&container.name);
-        found.is_some_and(|found| found.ended().is_some() && !restarts(spec, role, found))
+        found
+            .is_some_and(|found| found.ended().is_some() && !restarts(spec, role, container, found))
     };
     if !facts.initialized {
         // An init container that failed for good fails the pod.
@@ -154,14 +161,41 @@ pub(crate) fn is_done(spec: &PodSpec, facts: &PodFacts) -> bool {
         .all(|container| final_end(Role::App, container))
 }
 
-/// Whether a container that ended is to be started again.
-fn restarts(spec: &PodSpec, role: Role, facts: &ContainerFacts) -> bool {
-    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
-    match role {
-        Role::Sidecar => true,
-        Role::Init => policy != "Never" && !facts.ended_well(),
-        Role::App => policy == "Always" || (policy == "OnFailure" && !facts.ended_well()),
+/// Whether a container that ended is to be started again: by its own rules and policy, else by the pod's.
+fn restarts(spec: &PodSpec, role: Role, container: &Container, facts: &ContainerFacts) -> bool {
+    if role == Role::Sidecar || rules_restart(container, facts) {
+        return true;
     }
+    let own = container.restart_policy.as_deref();
+    let policy = own.or(spec.restart_policy.as_deref()).unwrap_or("Always");
+    match (role, policy) {
+        (Role::Ephemeral, _) | (_, "Never") => false,
+        (Role::App, "Always") => true,
+        _ => !facts.ended_well(),
+    }
+}
+
+/// Whether a rule of the container names the exit code it ended with.
+fn rules_restart(container: &Container, facts: &ContainerFacts) -> bool {
+    let Some(ended) = facts.ended() else {
+        return false;
+    };
+    let rules = container.restart_policy_rules.iter().flatten();
+    let mut codes = rules
+        .filter(|rule| rule.action == "Restart")
+        .filter_map(|rule| rule.exit_codes.as_ref());
+    codes.any(|codes| {
+        let named = codes
+            .values
+            .iter()
+            .flatten()
+            .any(|code| *code == ended.exit_code);
+        match codes.operator.as_str() {
+            "In" => named,
+            "NotIn" => !named,
+            _ => false,
+        }
+    })
 }
 
 fn plan_end(
@@ -176,15 +210,11 @@ fn plan_end(
         .ending_since
         .map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     let grace = grace.saturating_sub(spent.try_into().unwrap_or(Duration::ZERO));
-    let active = |(role, container): &(Role, &Container)| {
-        let found = facts.containers.get(&container.name);
-        found
-            .is_some_and(ContainerFacts::is_active)
-            .then_some((*role, container.name.clone()))
+    let active = |name: &str| {
+        let found = facts.containers.get(name);
+        found.is_some_and(ContainerFacts::is_active)
     };
-    let running: Vec<_> = containers(spec)
-        .filter_map(|entry| active(&entry))
-        .collect();
+    let running: Vec<_> = names(spec).filter(|(_, name)| active(name)).collect();
     let (sidecars, others): (Vec<_>, Vec<_>) = running
         .into_iter()
         .partition(|(role, _)| *role == Role::Sidecar);
@@ -196,11 +226,11 @@ fn plan_end(
     for (_, container) in &to_stop {
         let stopping = facts
             .containers
-            .get(container)
+            .get(*container)
             .is_some_and(|found| matches!(found.phase, Phase::Stopping { .. }));
         if !stopping {
             plan.act(Action::Stop {
-                container: container.clone(),
+                container: (*container).to_owned(),
                 grace,
                 why: String::new(),
             });
@@ -242,6 +272,12 @@ fn plan_run(plan: &mut Plan, spec: &PodSpec, facts: &PodFacts, now: Timestamp) {
         Setup::Working | Setup::TornDown => return,
         Setup::Done => {}
     }
+    for container in spec.ephemeral_containers.iter().flatten() {
+        let Some(found) = facts.containers.get(&container.name) else {
+            continue;
+        };
+        plan_container(plan, spec, (&container.name, found), false, now);
+    }
     for (role, container) in containers(spec) {
         let Some(found) = facts.containers.get(&container.name) else {
             continue;
@@ -254,11 +290,12 @@ fn plan_run(plan: &mut Plan, spec: &PodSpec, facts: &PodFacts, now: Timestamp) {
         if role == Role::Init && facts.initialized {
             continue;
         }
-        plan_container(plan, spec, role, &container.name, found, now);
+        let again = restarts(spec, role, container, found);
+        plan_container(plan, spec, (&container.name, found), again, now);
         let may_go_on = match role {
             Role::Init => found.ended_well(),
             Role::Sidecar => facts.initialized || (found.is_running() && found.started),
-            Role::App => true,
+            Role::App | Role::Ephemeral => true,
         };
         if !may_go_on {
             return;
@@ -266,12 +303,12 @@ fn plan_run(plan: &mut Plan, spec: &PodSpec, facts: &PodFacts, now: Timestamp) {
     }
 }
 
+/// Plans for one container; `again` says that it is started again if it has ended.
 fn plan_container(
     plan: &mut Plan,
     spec: &PodSpec,
-    role: Role,
-    name: &str,
-    facts: &ContainerFacts,
+    (name, facts): (&str, &ContainerFacts),
+    again: bool,
     now: Timestamp,
 ) {
     match &facts.phase {
@@ -294,7 +331,7 @@ fn plan_container(
                 });
             }
         }
-        Phase::Ended(ended) if restarts(spec, role, facts) => {
+        Phase::Ended(ended) if again => {
             let until = ended.finished_at + back_off_of(facts);
             if until <= now {
                 plan.act(Action::Start(name.to_owned()));
@@ -363,6 +400,7 @@ fn next_back_off(back_off: Duration) -> Duration {
 mod tests {
     use super::super::facts::Ended;
     use super::*;
+    use k8s_openapi::api::core::v1::EphemeralContainer;
     use serde_json::json;
 
     fn at(seconds: i64) -> Timestamp {
@@ -609,6 +647,53 @@ mod tests {
         assert_eq!(plan(&pod, &facts, at(9)).actions, [Action::FinishDeletion]);
         facts.gone = true;
         assert_eq!(plan(&pod, &facts, at(9)).actions, []);
+    }
+
+    #[test]
+    fn containers_restart_by_their_own_policies_and_rules() {
+        let rule = |operator: &str, values: &[i32]| json!([{ "action": "Restart", "exitCodes": { "operator": operator, "values": values } }]);
+        for (policy, own, rules, exit_code, again) in [
+            ("Never", json!("Always"), json!(null), 0, true),
+            ("Always", json!("Never"), json!(null), 1, false),
+            ("Always", json!("OnFailure"), json!(null), 0, false),
+            ("Never", json!("OnFailure"), json!(null), 1, true),
+            ("Always", json!("Never"), rule("In", &[42]), 42, true),
+            ("Always", json!("Never"), rule("In", &[42]), 1, false),
+            ("Always", json!("Never"), rule("NotIn", &[42]), 1, true),
+            ("Always", json!("Never"), rule("NotIn", &[42]), 42, false),
+        ] {
+            let container =
+                json!({ "name": "a", "restartPolicy": own, "restartPolicyRules": rules });
+            let pod = pod(&json!({ "restartPolicy": policy, "containers": [container] }));
+            let mut facts = PodFacts {
+                initialized: true,
+                ..ready(&pod)
+            };
+            ended(&mut facts, "a", exit_code, 3);
+            let expected = if again { start("a") } else { Action::TearDown };
+            assert_eq!(plan(&pod, &facts, at(9)).actions, [expected], "{container}");
+        }
+    }
+
+    #[test]
+    fn ephemeral_containers_start_once_beside_whatever_else_runs() {
+        let mut pod = with_init();
+        let mut facts = ready(&pod);
+        let spec = pod.spec.as_mut().unwrap();
+        spec.ephemeral_containers = Some(vec![EphemeralContainer {
+            name: "debug".to_owned(),
+            ..EphemeralContainer::default()
+        }]);
+        facts.follow(&pod, at(1));
+        let both = [start("debug"), start("i")];
+        assert_eq!(plan(&pod, &facts, at(1)).actions, both);
+        running(&mut facts, "i");
+        ended(&mut facts, "debug", 1, 3);
+        assert_eq!(plan(&pod, &facts, at(9)).actions, []);
+        running(&mut facts, "debug");
+        facts.shutdown = true;
+        let both = [stop("i", 30), stop("debug", 30)];
+        assert_eq!(plan(&pod, &facts, at(9)).actions, both);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use crate::events::{EventType, ObjectEvents};
 use crate::images::ImageRequest;
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
+use crate::probes::Target;
 use crate::runtime::{
-    ContainerPort, ContainerSpec, Mount, PodIdentity, Protocol, ResolvedImage, RunningContainer,
+    ContainerPort, ContainerSpec, Mount, PodIdentity, Protocol, ResolvedImage, ResourceLimits,
     StartError, TerminationMessage,
 };
 use crate::service_links;
@@ -29,7 +30,7 @@ pub(super) struct StartRequest {
     pub(super) context: Arc<NodeContext>,
     pub(super) pod: Arc<Pod>,
     pub(super) identity: PodIdentity,
-    pub(super) container: Container,
+    pub(super) container: Arc<Container>,
     pub(super) attempt: u32,
     pub(super) network: PodNetwork,
     pub(super) volumes: Arc<PodVolumes>,
@@ -40,7 +41,7 @@ pub(super) struct StartRequest {
 
 /// A container that runs.
 pub(super) struct StartedContainer {
-    pub(super) instance: Arc<dyn RunningContainer>,
+    pub(super) target: Target,
     pub(super) image_id: String,
     pub(super) container_id: String,
 }
@@ -51,7 +52,7 @@ impl StartRequest {
         let image = self
             .context
             .images
-            .resolve(&ImageRequest::from(&self.container), &self.events)
+            .resolve(&ImageRequest::from(self.container.as_ref()), &self.events)
             .await?;
         let result = self.start_image(&image).await;
         if let Err(error) = &result {
@@ -85,7 +86,12 @@ impl StartRequest {
         self.events
             .container(name, EventType::Normal, EventReason::Started, text);
         Ok(StartedContainer {
-            instance: started.into(),
+            target: Target {
+                instance: started.into(),
+                network: self.context.network.host(),
+                pod_ip: self.network.ip(),
+                container: self.container.clone(),
+            },
             image_id: image_id(image),
             container_id: format!("{}://{}", runtime.handler(), uuid::Uuid::new_v4().simple()),
         })
@@ -132,12 +138,7 @@ impl StartRequest {
         termination_message: TerminationMessage,
     ) -> Result<ContainerSpec, String> {
         let container = &self.container;
-        let limits = container
-            .resources
-            .as_ref()
-            .and_then(|resources| resources.limits.as_ref());
-        let memory = limit(limits, "memory")?;
-        let cpu = limit(limits, "cpu")?;
+        let limits = limits(container)?;
         let mounts = container.volume_mounts.iter().flatten();
         let mounts: Result<Vec<_>, _> = mounts
             .map(|mount| self.mount(mount, &environment))
@@ -150,12 +151,12 @@ impl StartRequest {
             image,
             mounts: mounts?,
             env: environment.into_entries(),
-            memory_limit: memory.and_then(|limit| u64::try_from(limit.units()).ok()),
-            cpu_limit_millis: cpu.and_then(|limit| u64::try_from(limit.millis()).ok()),
+            limits,
             ports: ports(container),
             termination_message: Some(termination_message),
             annotations: Arc::new(self.pod.metadata.annotations.clone().unwrap_or_default()),
             stdin: container.stdin.unwrap_or(false),
+            tty: container.tty.unwrap_or(false),
         })
     }
 
@@ -256,6 +257,18 @@ fn arguments(
     }
     all.extend(expand(args));
     all
+}
+
+/// What a container may use.
+pub(super) fn limits(container: &Container) -> Result<ResourceLimits, String> {
+    let resources = container.resources.as_ref();
+    let limits = resources.and_then(|resources| resources.limits.as_ref());
+    let memory = limit(limits, "memory")?;
+    let cpu = limit(limits, "cpu")?;
+    Ok(ResourceLimits {
+        memory_bytes: memory.and_then(|limit| u64::try_from(limit.units()).ok()),
+        cpu_millis: cpu.and_then(|limit| u64::try_from(limit.millis()).ok()),
+    })
 }
 
 fn limit(

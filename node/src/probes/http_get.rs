@@ -46,7 +46,8 @@ impl Prober for HttpGet {
     }
 }
 
-async fn get(target: &Target, action: &HTTPGetAction) -> Result<StatusCode, String> {
+/// Asks what an action names and answers the status, whatever it is.
+pub(crate) async fn get(target: &Target, action: &HTTPGetAction) -> Result<StatusCode, String> {
     let address = address_of(target, action.host.as_deref(), &action.port)?;
     let path = action.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') {
@@ -171,7 +172,6 @@ mod tests {
 
     use http::Response;
     use hyper::service::service_fn;
-    use k8s_openapi::api::core::v1::Container;
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use rustls::ServerConfig;
     use rustls_pki_types::PrivateKeyDer;
@@ -179,7 +179,8 @@ mod tests {
     use windlass_wasi_shims::net::{Stream, VirtualNetwork};
 
     use super::*;
-    use crate::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
+    use crate::network::PodNetwork;
+    use crate::probes::tests::target;
 
     const PORT: u16 = 8443;
 
@@ -229,15 +230,8 @@ mod tests {
 
     #[tokio::test]
     async fn https_is_asked_without_looking_at_the_certificate() {
-        let network = Network::new(NetworkConfig::default());
-        network.set_pod_cidr("10.64.0.0/24".parse().unwrap());
-        let pod = network.set_up(&PodNetworkRequest::default()).unwrap();
+        let (target, pod) = target();
         serve(&pod);
-        let target = Target {
-            network: network.host(),
-            pod_ip: pod.ip(),
-            container: Container::default(),
-        };
         let unavailable = "HTTP probe failed with statuscode: 503".to_owned();
         for (path, want) in [
             ("/ok", Outcome::Success),

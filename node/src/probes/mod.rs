@@ -5,12 +5,10 @@
 //!    threshold is reached.
 //! 3. The plan acts on verdicts; a probe itself changes nothing.
 //!
-//! A probe that can't be carried out (exec and grpc, until they are offered) has no verdict, as with
-//! kubelet: a readiness probe stays unready, a liveness probe kills nothing, and an event says why.
-//!
 //! To add a type: a file with a [`Prober`] and a line in [`PROBES`].
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,13 +17,23 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::events::{EventType, ObjectEvents};
 use crate::network::HostNetwork;
+use crate::runtime::RunningContainer;
 use crate::status::reason::EventReason;
 
+mod exec;
+mod grpc;
 mod http_get;
 mod tcp_socket;
 
-/// Every probe type this node offers.
-static PROBES: &[&dyn Prober] = &[&http_get::HttpGet, &tcp_socket::TcpSocket];
+pub(crate) use http_get::get as http_get;
+
+/// Every probe type there is.
+static PROBES: &[&dyn Prober] = &[
+    &exec::Exec,
+    &grpc::Grpc,
+    &http_get::HttpGet,
+    &tcp_socket::TcpSocket,
+];
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +52,13 @@ trait Prober: Sync {
     async fn probe(&self, target: &Target, probe: &Probe) -> Outcome;
 }
 
-/// Where a probe looks.
+/// Where a probe or a hook looks.
 #[derive(Clone)]
 pub(crate) struct Target {
+    pub(crate) instance: Arc<dyn RunningContainer>,
     pub(crate) network: HostNetwork,
     pub(crate) pod_ip: IpAddr,
-    pub(crate) container: Container,
+    pub(crate) container: Arc<Container>,
 }
 
 impl Target {
@@ -179,11 +188,7 @@ pub(crate) async fn run(
 ) {
     let name = target.container.name.clone();
     let Some(prober) = PROBES.iter().find(|prober| prober.claims(&probe)) else {
-        let kind = if probe.exec.is_some() { "exec" } else { "grpc" };
-        let text = format!(
-            "{} probe of type {kind} is not supported yet by this node; it has no result",
-            purpose.as_str()
-        );
+        let text = format!("{} probe has no action", purpose.as_str());
         events.container(&name, EventType::Warning, EventReason::NotSupported, text);
         return;
     };
@@ -230,6 +235,22 @@ fn delay(value: Option<i32>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
+    use crate::runtime::fake::FakeRuntime;
+
+    /// A pod with an address, and what its probes look at.
+    pub(super) fn target() -> (Target, PodNetwork) {
+        let network = Network::new(NetworkConfig::default());
+        network.set_pod_cidr("10.64.0.0/24".parse().unwrap());
+        let pod = network.set_up(&PodNetworkRequest::default()).unwrap();
+        let target = Target {
+            instance: FakeRuntime::container(),
+            network: network.host(),
+            pod_ip: pod.ip(),
+            container: Arc::default(),
+        };
+        (target, pod)
+    }
 
     fn verdicts(purpose: Purpose, outcomes: &[bool]) -> Vec<Option<Verdict>> {
         let probe = Probe {

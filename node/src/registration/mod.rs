@@ -107,7 +107,8 @@ fn os_image(os_release: &str) -> String {
 pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) daemon_port: u16,
+    /// Where the API server reaches the node, if it does.
+    pub(crate) daemon_port: Option<u16>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) machine: Machine,
     pub(crate) runtimes: Runtimes,
@@ -159,9 +160,9 @@ impl Registration {
             capacity: Some(resources.clone()),
             allocatable: Some(resources),
             conditions: Some(conditions(old, now)),
-            daemon_endpoints: Some(NodeDaemonEndpoints {
+            daemon_endpoints: self.daemon_port.map(|port| NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint {
-                    port: i32::from(self.daemon_port),
+                    port: i32::from(port),
                 }),
             }),
             node_info: Some(info),

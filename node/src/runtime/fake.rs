@@ -1,13 +1,20 @@
 //! A runtime that runs nothing: its containers start, exit and fail as a test says.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tokio::sync::watch;
+use windlass_wasi_shims::pipe::Chunk;
 
-use super::{ContainerSpec, ExitStatus, ImageKind, RunningContainer, Runtime, StartError, Usage};
+use super::exec::{ExecError, ExecStreams, Running};
+use super::{
+    ContainerSpec, ExitStatus, ImageKind, ResourceLimits, RunningContainer, Runtime, StartError,
+    Usage,
+};
 use crate::logs::{LogSink, Output};
 use crate::network::PodNetwork;
 
@@ -28,6 +35,12 @@ impl FakeRuntime {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A container that runs until it is stopped.
+    #[must_use]
+    pub fn container() -> Arc<dyn RunningContainer> {
+        Arc::new(FakeContainer(watch::Sender::new(None)))
     }
 
     /// From now on, starting this container fails.
@@ -138,6 +151,51 @@ impl RunningContainer for FakeContainer {
     fn usage(&self) -> Usage {
         Usage::default()
     }
+
+    fn exec(&self, command: Vec<String>, streams: ExecStreams) -> Running {
+        exec(command, streams)
+    }
+
+    /// It uses a megabyte, so to speak.
+    fn resize(&self, limits: ResourceLimits) -> Result<(), String> {
+        match limits.memory_bytes {
+            Some(bytes) if bytes < 1 << 20 => Err("it uses more".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The two commands of a fake container: `cat`, and `exit CODE`, which says something before.
+#[must_use]
+pub fn exec(command: Vec<String>, streams: ExecStreams) -> Running {
+    async move {
+        let ExecStreams {
+            stdin, mut stdout, ..
+        } = streams;
+        let words: Vec<_> = command.iter().map(String::as_str).collect();
+        match (words.as_slice(), stdin) {
+            (["cat"], Some(mut stdin)) => {
+                while let Chunk::Data(data) = poll_fn(|cx| stdin.poll_chunk(cx, 1024)).await {
+                    if stdout.push(data).is_err() {
+                        return Ok(ExitStatus::killed("nobody reads"));
+                    }
+                }
+                Ok(ExitStatus::exited(0))
+            }
+            (["exit", code], _) => {
+                let code = code.parse().unwrap_or(1);
+                let said = format!("exit with {code}\n");
+                // The code tells as much.
+                let _closed = stdout.push(said.into());
+                Ok(ExitStatus::exited(code))
+            }
+            _ => Err(ExecError::NotFound {
+                name: command.into_iter().next().unwrap_or_default(),
+                known: "there are cat and exit".to_owned(),
+            }),
+        }
+    }
+    .boxed()
 }
 
 #[cfg(test)]
@@ -150,7 +208,7 @@ mod tests {
     #[async_trait]
     impl Subject for Fake {
         async fn endless(&self) -> Arc<dyn RunningContainer> {
-            Arc::new(FakeContainer(watch::Sender::new(None)))
+            FakeRuntime::container()
         }
 
         async fn exiting(&self, exit_code: i32) -> Arc<dyn RunningContainer> {

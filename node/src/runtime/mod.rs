@@ -26,12 +26,15 @@ use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::status::reason::ContainerReason;
 
+pub mod exec;
 pub mod fake;
 mod stdin;
 pub mod suite;
 pub mod wasm;
 
 pub use stdin::{Stdin, StdinClosed};
+
+use exec::{ExecStreams, Running};
 
 /// Runs containers of one kind, such as Wasm components.
 #[async_trait]
@@ -82,6 +85,17 @@ pub trait RunningContainer: Send + Sync {
     fn stdin(&self) -> Option<Stdin> {
         None
     }
+
+    /// Runs a command in the container, with its files, network, environment and limits, and streams of its own.
+    ///
+    /// The future keeps nothing of the container running: when that ends, the command does.
+    fn exec(&self, command: Vec<String>, streams: ExecStreams) -> Running;
+
+    /// Changes what the container may use, while it runs.
+    ///
+    /// # Errors
+    /// It uses more already, in words for the user. Nothing is changed then.
+    fn resize(&self, limits: ResourceLimits) -> Result<(), String>;
 
     /// What it runs, if that is a component.
     fn component(&self) -> Option<Component> {
@@ -156,6 +170,15 @@ pub struct PodIdentity {
     pub uid: String,
 }
 
+/// What a container may use; `None` has no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Bound of the linear memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Bound of the processor time in thousandths of a core.
+    pub cpu_millis: Option<u64>,
+}
+
 /// Everything a runtime needs to start one container, after all references were resolved.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
@@ -174,10 +197,8 @@ pub struct ContainerSpec {
     pub env: Vec<(String, String)>,
     /// What the container sees of the file system; nothing else is visible.
     pub mounts: Vec<Mount>,
-    /// Bound of the linear memory in bytes.
-    pub memory_limit: Option<u64>,
-    /// Bound of the processor time in thousandths of a core.
-    pub cpu_limit_millis: Option<u64>,
+    /// What it may use.
+    pub limits: ResourceLimits,
     /// Ports the container declares.
     pub ports: Vec<ContainerPort>,
     /// Path at which the container may leave a termination message, and the host file it lands in.
@@ -186,6 +207,8 @@ pub struct ContainerSpec {
     pub annotations: Arc<BTreeMap<String, String>>,
     /// Whether standard input stays open (`stdin: true`).
     pub stdin: bool,
+    /// Whether the program is told that its streams are a terminal's (`tty: true`).
+    pub tty: bool,
 }
 
 impl ContainerSpec {
@@ -253,6 +276,8 @@ pub enum MountSource {
     Host {
         /// Path on the host.
         path: PathBuf,
+        /// What of it is the volume, if not all: a way that must not lead out of `path`.
+        below: Option<PathBuf>,
         /// Bound of the bytes stored below it (`emptyDir.sizeLimit`).
         size_limit: Option<u64>,
     },

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::DaemonState;
 use crate::logs::{LogQuery, ReadError};
-use crate::pods::NodeContext;
+use crate::pods::{NodeContext, facts};
 
 /// The parameters as kubelet takes them: texts, since each is refused by its own name.
 #[derive(Debug, Default)]
@@ -131,13 +131,10 @@ pub(super) fn has_container(pod: &Pod, name: &str) -> bool {
     container_names(pod).any(|own| own == name)
 }
 
-/// The names of its containers, those that come before the others first.
+/// The names of its containers in the order they start.
 pub(super) fn container_names(pod: &Pod) -> impl Iterator<Item = &str> {
     let spec = pod.spec.iter();
-    spec.flat_map(|spec| {
-        let init = spec.init_containers.iter().flatten();
-        init.chain(&spec.containers).map(|of| of.name.as_str())
-    })
+    spec.flat_map(|spec| facts::names(spec).map(|(_, name)| name))
 }
 
 fn waiting_reason(pod: &Pod, name: &str) -> Option<String> {
@@ -146,6 +143,7 @@ fn waiting_reason(pod: &Pod, name: &str) -> Option<String> {
         .container_statuses
         .iter()
         .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses)
         .flatten();
     let found: &ContainerStatus = all.find(|found| found.name == name)?;
     found.state.as_ref()?.waiting.as_ref()?.reason.clone()

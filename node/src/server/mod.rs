@@ -3,8 +3,8 @@
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
 //!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, `windlass/…` ([`info`]), and by upgrade `attach` and
-//!    `portForward` ([`streaming`]); `exec` answers 501 until it is offered.
+//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, `windlass/…` ([`info`]), and by upgrade `exec`,
+//!    `attach` and `portForward` ([`streaming`]).
 //! 4. An API server of this process connects without a socket ([`DaemonServer::dialer`]); whoever holds the
 //!    dialer is the API server.
 //! 5. Nodes get the tunnel between agents ([`tunnel`]) and nothing else.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use http::{StatusCode, header};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -75,15 +75,14 @@ pub(crate) struct DaemonState {
 /// What a connection is served with.
 #[derive(Clone)]
 struct Endpoint {
-    tls: DaemonTls,
+    tls: Option<DaemonTls>,
     api_server: TowerToHyperService<Router>,
     tunnels: Option<Tunnels>,
 }
 
-/// A daemon endpoint that listens.
+/// A daemon endpoint that listens, or only waits for an API server of this process.
 pub(crate) struct DaemonServer {
-    listener: TcpListener,
-    tls: DaemonTls,
+    socket: Option<(TcpListener, DaemonTls)>,
     dialer: Dialer,
     local: Acceptor,
 }
@@ -98,18 +97,28 @@ impl DaemonServer {
     /// Listens on `address`; port 0 picks one.
     pub(crate) async fn bind(address: SocketAddr, tls: &DaemonTls) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let (dialer, local) = local::pair();
         Ok(Self {
-            listener,
-            tls: tls.clone(),
-            dialer,
-            local,
+            socket: Some((listener, tls.clone())),
+            ..Self::in_process()
         })
     }
 
-    /// Where it listens.
-    pub(crate) fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Without a socket.
+    pub(crate) fn in_process() -> Self {
+        let (dialer, local) = local::pair();
+        Self {
+            socket: None,
+            dialer,
+            local,
+        }
+    }
+
+    /// Where it listens, if it does.
+    pub(crate) fn local_addr(&self) -> std::io::Result<Option<SocketAddr>> {
+        let socket = self.socket.as_ref();
+        socket
+            .map(|(listener, _)| listener.local_addr())
+            .transpose()
     }
 
     /// Connects the API server of this process.
@@ -125,8 +134,9 @@ impl DaemonServer {
             .clone()
             .map(|pods| Tunnels::new(pods, connections.clone(), stop.clone()));
         let carrier = Carrier::new(connections.clone(), stop.clone());
+        let (listener, tls) = self.socket.unzip();
         let endpoint = Endpoint {
-            tls: self.tls,
+            tls,
             api_server: TowerToHyperService::new(router(state, carrier)),
             tunnels,
         };
@@ -137,7 +147,7 @@ impl DaemonServer {
             };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.listener.accept() => accepted.map(|(socket, _)| Link::Socket(socket)),
+                accepted = accept(listener.as_ref()) => accepted.map(Link::Socket),
                 Some(pipe) = self.local.accept() => Ok(Link::Process(pipe)),
             };
             let link = match accepted {
@@ -164,6 +174,14 @@ impl DaemonServer {
     }
 }
 
+/// The next connection to a socket; never without one.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
 impl Endpoint {
     async fn serve(self, link: Link) {
         match link {
@@ -173,10 +191,13 @@ impl Endpoint {
     }
 
     async fn serve_socket(self, stream: TcpStream) {
+        let Some(tls) = self.tls.clone() else {
+            return;
+        };
         if let Err(error) = prepare_link(&stream) {
             return tracing::debug!(%error, "daemon endpoint: the connection is gone");
         }
-        let acceptor = TlsAcceptor::from(self.tls.server_config());
+        let acceptor = TlsAcceptor::from(tls.server_config());
         let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "daemon endpoint: handshake failed"),
@@ -185,7 +206,7 @@ impl Endpoint {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = certificates
             .first()
-            .and_then(|certificate| self.tls.allowed().identify(certificate));
+            .and_then(|certificate| tls.allowed().identify(certificate));
         self.answer(stream, client).await;
     }
 
@@ -229,14 +250,8 @@ fn router(state: DaemonState, carrier: Carrier) -> Router {
         .route("/stats/summary", get(stats::serve))
         .route(node_info::COMPONENTS_PATH, get(info::components))
         .route(node_info::FLOWS_PATH, get(info::flows))
-        .route("/exec/{*path}", any(|| not_offered("exec")))
         .with_state(state)
         .merge(streaming)
-}
-
-async fn not_offered(what: &str) -> Response {
-    let text = format!("{what} is not supported yet by this node");
-    (StatusCode::NOT_IMPLEMENTED, text).into_response()
 }
 
 async fn pods(State(state): State<DaemonState>) -> Response {
@@ -283,7 +298,7 @@ mod tests {
         let daemon = DaemonServer::bind(([127, 0, 0, 1], 0).into(), &tls)
             .await
             .unwrap();
-        let address = daemon.local_addr().unwrap();
+        let address = daemon.local_addr().unwrap().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::new(directory.path().to_owned(), LogLimits::default());
         let pods = KnownPods::default();
@@ -374,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_or_not_offered_is_said() {
+    async fn what_is_not_there_is_said() {
         let world = world().await;
         let cases = [
             ("/healthz", 200, "ok"),
@@ -394,7 +409,12 @@ mod tests {
                 400,
                 "previous terminated container",
             ),
-            ("/exec/default/p/a", 501, "exec is not supported yet"),
+            ("/exec/default/p/a?output=1", 400, "no command was given"),
+            (
+                "/exec/default/p/a?output=1&command=x",
+                404,
+                "container a not found in pod p_default",
+            ),
             ("/pods", 200, "\"uid\":\"u\""),
         ];
         for (path, want, part) in cases {

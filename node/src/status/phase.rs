@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use windlass_api::pod_resources;
 
-use super::reason::ContainerReason;
-use crate::pods::facts::{ContainerFacts, Ended, Phase, PodFacts, Role, Setup, containers};
+use super::reason::{ContainerReason, EventReason};
+use crate::pods::facts::{
+    ContainerFacts, Ended, Phase, PodFacts, Resize, Role, Setup, containers, of_ephemeral,
+};
 
 /// What the node adds to every status.
 #[derive(Clone, Debug)]
@@ -47,6 +49,7 @@ pub(crate) fn status(
         conditions: Some(conditions(pod, spec, (old, phase), facts, now)),
         container_statuses: statuses(|role| role == Role::App),
         init_container_statuses: statuses(|role| role != Role::App),
+        ephemeral_container_statuses: ephemeral_statuses(spec, facts),
         host_ip: Some(host.host_ip.clone()),
         host_ips: Some(vec![HostIP {
             ip: host.host_ip.clone(),
@@ -113,6 +116,16 @@ fn live_phase(spec: &PodSpec, facts: &PodFacts) -> &'static str {
     }
 }
 
+fn ephemeral_statuses(spec: &PodSpec, facts: &PodFacts) -> Option<Vec<ContainerStatus>> {
+    let ephemeral = spec.ephemeral_containers.as_ref()?;
+    let statuses = ephemeral.iter().map(|container| ContainerStatus {
+        // Nobody waits for one.
+        ready: false,
+        ..container_status(&of_ephemeral(container), facts)
+    });
+    Some(statuses.collect())
+}
+
 fn container_status(container: &Container, facts: &PodFacts) -> ContainerStatus {
     let found = facts.containers.get(&container.name);
     let unknown = ContainerFacts::new(facts.start_time);
@@ -128,6 +141,11 @@ fn container_status(container: &Container, facts: &PodFacts) -> ContainerStatus 
         restart_count: i32::try_from(found.restart_count).unwrap_or(i32::MAX),
         state: Some(state(found, facts)),
         last_state: Some(found.last.as_ref().map(terminated).unwrap_or_default()),
+        resources: found.resources.clone(),
+        allocated_resources: found
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.requests.clone()),
         ..ContainerStatus::default()
     }
 }
@@ -201,6 +219,18 @@ fn conditions(
     };
     let initialized_why =
         (!facts.initialized && phase != "Succeeded").then(|| init_why(spec, facts));
+    let resize = facts.resize.as_ref().map(|resize| match resize {
+        Resize::Infeasible(text) => ("PodResizePending", true, Some(("Infeasible", text.clone()))),
+        Resize::Deferred(text) => ("PodResizePending", true, Some(("Deferred", text.clone()))),
+        Resize::Failed(text) => ("PodResizeInProgress", true, Some(("Error", text.clone()))),
+    });
+    let evicted = facts.failed.as_ref().and_then(|(reason, text)| {
+        let is_eviction = *reason == EventReason::Evicted.as_str();
+        is_eviction.then(|| {
+            let why = ("TerminationByKubelet", text.clone());
+            ("DisruptionTarget", true, Some(why))
+        })
+    });
     [
         ("PodReadyToStartContainers", sandbox, None),
         ("Initialized", initialized_why.is_none(), initialized_why),
@@ -208,6 +238,8 @@ fn conditions(
         ("ContainersReady", containers_ready, why),
     ]
     .into_iter()
+    .chain(resize)
+    .chain(evicted)
     .map(|(kind, holds, why)| condition((pod.metadata.generation, old), kind, holds, why, now))
     .collect()
 }
@@ -242,7 +274,7 @@ fn init_why(spec: &PodSpec, facts: &PodFacts) -> (&'static str, String) {
         match role {
             Role::Init => !found.is_some_and(ContainerFacts::ended_well),
             Role::Sidecar => !found.is_some_and(|found| found.is_running() && found.started),
-            Role::App => false,
+            Role::App | Role::Ephemeral => false,
         }
     });
     let names: Vec<&str> = incomplete

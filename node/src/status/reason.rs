@@ -80,6 +80,10 @@ reasons! {
         Unhealthy = "Unhealthy",
         /// A probe warns without failing.
         ProbeWarning = "ProbeWarning",
+        /// The hook after a container's start failed.
+        FailedPostStartHook = "FailedPostStartHook",
+        /// The hook before a container's end failed.
+        FailedPreStopHook = "FailedPreStopHook",
         /// A volume could not be set up.
         FailedMount = "FailedMount",
         /// An image or a container failed.
@@ -88,10 +92,18 @@ reasons! {
         InspectFailed = "InspectFailed",
         /// The pod's network could not be set up.
         FailedCreatePodSandBox = "FailedCreatePodSandBox",
+        /// The pod uses more of the node than it may.
+        Evicted = "Evicted",
         /// The pod ran longer than `activeDeadlineSeconds`.
         DeadlineExceeded = "DeadlineExceeded",
         /// The pod uses a feature this node does not offer.
         NotSupported = "NotSupported",
+        /// The pod asks for more processor time than there is.
+        OutOfCpu = "OutOfcpu",
+        /// The pod asks for more memory than there is.
+        OutOfMemory = "OutOfmemory",
+        /// The node has as many pods as it takes.
+        OutOfPods = "OutOfpods",
         /// The node agent started.
         Starting = "Starting",
     }

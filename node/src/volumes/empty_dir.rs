@@ -42,7 +42,11 @@ impl VolumeType for EmptyDir {
             .and_then(|limit| u64::try_from(limit.units()).ok())
             .filter(|limit| *limit > 0);
         Ok(Mounted {
-            source: MountSource::Host { path, size_limit },
+            source: MountSource::Host {
+                path,
+                below: None,
+                size_limit,
+            },
             _updater: None,
         })
     }

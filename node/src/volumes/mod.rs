@@ -20,12 +20,16 @@ use crate::objects::ObjectWatches;
 use crate::runtime::MountSource;
 use crate::tasks::OwnedTask;
 
+pub use host_path::HostPaths;
+
 mod empty_dir;
+mod host_path;
 mod projection;
 
 /// Every volume type this node offers.
 static VOLUMES: &[&dyn VolumeType] = &[
     &empty_dir::EmptyDir,
+    &host_path::HostPath,
     &projection::ConfigMapVolume,
     &projection::SecretVolume,
     &projection::DownwardApiVolume,
@@ -41,6 +45,10 @@ pub(crate) struct VolumeContext {
     pub(crate) node: NodeView,
     /// Directory of this pod's volumes on disk.
     pub(crate) directory: PathBuf,
+    /// What of the node's own files pods may have.
+    pub(crate) host_paths: HostPaths,
+    /// The agent's own directory.
+    pub(crate) data_dir: PathBuf,
 }
 
 /// One type of volume.
@@ -79,6 +87,14 @@ impl PodVolumes {
     /// Where a volume's files are.
     pub(crate) fn source(&self, name: &str) -> Option<&MountSource> {
         self.0.get(name).map(|mounted| &mounted.source)
+    }
+
+    /// The volume's directory, if it has one.
+    pub(crate) fn directory(&self, name: &str) -> Option<&Path> {
+        match self.source(name)? {
+            MountSource::Host { path, .. } => Some(path),
+            MountSource::Memory(_) => None,
+        }
     }
 }
 
@@ -126,10 +142,11 @@ mod tests {
 
     #[test]
     fn a_type_that_is_not_offered_is_named() {
-        let volume: Volume =
-            serde_json::from_value(serde_json::json!({ "name": "v", "hostPath": { "path": "/" } }))
-                .unwrap();
+        let volume: Volume = serde_json::from_value(
+            serde_json::json!({ "name": "v", "nfs": { "path": "/", "server": "s" } }),
+        )
+        .unwrap();
         assert!(VOLUMES.iter().all(|kind| !kind.claims(&volume)));
-        assert!(unsupported(&volume).contains("type hostPath"));
+        assert!(unsupported(&volume).contains("type nfs"));
     }
 }

@@ -207,18 +207,27 @@ async fn a_node_gets_tokens_for_its_pods_as_their_volumes_say() {
     cluster.shutdown().await;
 }
 
-/// A token is mounted where the pod or its account says so.
+/// A token is mounted unless the pod, or in its silence its account, says no.
+///
+/// Conformance: [sig-auth] ServiceAccounts should allow opting out of API token automount [Conformance]
 #[tokio::test]
-async fn a_token_is_mounted_for_those_who_want_it() {
+async fn a_token_is_mounted_for_all_but_those_who_want_none() {
     let cluster = cluster().await;
     let accounts = format!("{BASE}/serviceaccounts");
-    let mounting = json!({"metadata": {"name": "mounting"}, "automountServiceAccountToken": true});
-    cluster.create(&accounts, &mounting).await.unwrap();
+    for (name, says) in [("mounting", true), ("refusing", false)] {
+        let account = json!({"metadata": {"name": name}, "automountServiceAccountToken": says});
+        cluster.create(&accounts, &account).await.unwrap();
+    }
     for (name, account, says, expected) in [
-        ("m1", "own", json!(null), false),
+        ("m1", "own", json!(null), true),
         ("m2", "own", json!(true), true),
-        ("m3", "mounting", json!(null), true),
-        ("m4", "mounting", json!(false), false),
+        ("m3", "own", json!(false), false),
+        ("m4", "mounting", json!(null), true),
+        ("m5", "mounting", json!(true), true),
+        ("m6", "mounting", json!(false), false),
+        ("m7", "refusing", json!(null), false),
+        ("m8", "refusing", json!(true), true),
+        ("m9", "refusing", json!(false), false),
     ] {
         let spec = json!({"serviceAccountName": account, "automountServiceAccountToken": says,
             "containers": [{"name": "c", "image": "i"}]});

@@ -13,6 +13,7 @@ mod everyday;
 mod pods;
 mod read;
 mod stories;
+mod wasm_pod;
 mod workloads;
 
 use std::path::{Path, PathBuf};

@@ -13,7 +13,8 @@
 //! link in it leads nowhere else.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,7 +99,7 @@ impl Mounts {
         &mut self,
         guest: &str,
         host: &Path,
-        sub_path: Option<&str>,
+        sub_path: Option<&Path>,
         read_only: bool,
     ) -> Result<(), MountError> {
         let failed = |source| MountError::Host {
@@ -112,7 +113,9 @@ impl Mounts {
             (true, Some(parent), Some(name)) => (parent, Some(PathBuf::from(name))),
             _ => (
                 host,
-                sub_path.filter(|path| !path.is_empty()).map(PathBuf::from),
+                sub_path
+                    .filter(|path| !path.as_os_str().is_empty())
+                    .map(Path::to_owned),
             ),
         };
         let root = cap_std::fs::Dir::open_ambient_dir(root, ambient_authority()).map_err(failed)?;
@@ -201,11 +204,83 @@ impl Mounts {
         }
     }
 
+    /// The content of a file as the guest names it, if it has at most `limit` bytes.
+    ///
+    /// Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    /// There is no such file, it is no file, or it is larger.
+    pub fn read(&self, guest: &str, limit: u64) -> io::Result<Bytes> {
+        let path = normalise(guest).map_err(io::Error::other)?;
+        let below = |preopen: &str| {
+            let below = path.strip_prefix(preopen.trim_end_matches('/'))?;
+            below.strip_prefix('/').map(str::to_owned)
+        };
+        let inside = self
+            .preopens()
+            .filter_map(|(at, preopen)| Some((below(at)?, preopen)));
+        let (below, preopen) = inside
+            .min_by_key(|(below, _)| below.len())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let file = match preopen {
+            Preopen::Host(dir) => {
+                let dir = cap_std::fs::Dir::from_std_file(dir.dir.try_clone()?);
+                // Asked before it is opened: a pipe would wait for its other end.
+                if !dir.metadata(&below)?.is_file() {
+                    return Err(not_a_file());
+                }
+                dir.open(below)?.into_std()
+            }
+            Preopen::Memory(tree) => {
+                return match tree.version().root.find(&below) {
+                    Some(MemoryNode::File(data)) => bounded(data, limit),
+                    Some(MemoryNode::Directory(_)) => Err(not_a_file()),
+                    None => Err(io::ErrorKind::NotFound.into()),
+                };
+            }
+            Preopen::Files(files) => match files.get(&below).ok_or(io::ErrorKind::NotFound)? {
+                FileMount::Memory { data, .. } => return bounded(data, limit),
+                FileMount::Host(file) => {
+                    let mut data = vec![0; length(&file.file, limit)?];
+                    // The offset belongs to the guest.
+                    file.file.read_exact_at(&mut data, 0)?;
+                    return Ok(data.into());
+                }
+            },
+        };
+        let mut data = Vec::with_capacity(length(&file, limit)?);
+        file.take(limit).read_to_end(&mut data)?;
+        Ok(data.into())
+    }
+
     pub(super) fn preopens(&self) -> impl Iterator<Item = (&str, &Preopen)> {
         self.preopens
             .iter()
             .map(|(path, preopen)| (path.as_str(), preopen))
     }
+}
+
+fn bounded(data: &Bytes, limit: u64) -> io::Result<Bytes> {
+    if data.len() as u64 > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(data.clone())
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::other("not a regular file")
+}
+
+/// The length of a regular file.
+fn length(file: &std::fs::File, limit: u64) -> io::Result<usize> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(not_a_file());
+    }
+    if metadata.len() > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    usize::try_from(metadata.len()).map_err(io::Error::other)
 }
 
 /// The path without doubled or trailing slashes.
@@ -315,6 +390,12 @@ mod tests {
         mounts.memory("/config", tree(), None).unwrap();
         mounts.memory("/part", tree(), Some("dir")).unwrap();
         assert_eq!(paths(&mounts), ["/config", "/etc", "/part"]);
+        for path in ["/etc/app.conf", "/config/app.conf"] {
+            assert_eq!(mounts.read(path, 1).unwrap(), "x");
+            assert!(mounts.read(path, 0).is_err());
+        }
+        assert_eq!(mounts.read("/part/a", 1).unwrap(), "y");
+        assert!(mounts.read("/config/dir", 9).is_err());
     }
 
     #[test]
@@ -348,21 +429,37 @@ mod tests {
         std::fs::write(volume.join("file"), "y").unwrap();
         std::os::unix::fs::symlink("../secret", volume.join("link")).unwrap();
         let mut mounts = Mounts::new();
-        assert!(mounts.host("/a", &volume, Some("link"), true).is_err());
-        assert!(mounts.host("/a", &volume, Some("../secret"), true).is_err());
+        assert!(
+            mounts
+                .host("/a", &volume, Some("link".as_ref()), true)
+                .is_err()
+        );
+        assert!(
+            mounts
+                .host("/a", &volume, Some("../secret".as_ref()), true)
+                .is_err()
+        );
         assert!(
             mounts
                 .host("/a", &dir.path().join("nosuch"), None, true)
                 .is_err()
         );
-        mounts.host("/b/file", &volume, Some("file"), true).unwrap();
+        mounts
+            .host("/b/file", &volume, Some("file".as_ref()), true)
+            .unwrap();
         mounts
             .host("/c/file", &volume.join("file"), None, false)
             .unwrap();
         mounts
-            .host("/d", &volume, Some("made/on/demand"), false)
+            .host("/d", &volume, Some("made/on/demand".as_ref()), false)
             .unwrap();
         mounts.host("/e", &volume, None, false).unwrap();
+        assert_eq!(mounts.read("/e/file", 1).unwrap(), "y");
+        assert_eq!(mounts.read("/b/file", 1).unwrap(), "y");
+        for path in ["/e/link", "/e/../e/file", "/e", "/e/nosuch", "/f", "file"] {
+            assert!(mounts.read(path, 9).is_err(), "{path}");
+        }
+        assert!(mounts.read("/e/file", 0).is_err());
         assert_eq!(paths(&mounts), ["/b", "/c", "/d", "/e"]);
         assert!(volume.join("made/on/demand").is_dir());
     }

@@ -24,6 +24,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::io::ReaderStream;
 
+use super::websocket::close;
 use super::websocket::{self, OpenError};
 use super::{ByteStream, CLOSE_LIMIT};
 
@@ -227,8 +228,7 @@ async fn send<S: ByteStream>(
             return;
         }
     }
-    // An error means that the client is gone: closed as well.
-    let _gone = sink.close().await;
+    close(&mut sink).await;
 }
 
 #[cfg(test)]
@@ -237,6 +237,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
+    use super::super::websocket::NORMAL;
     use super::*;
 
     const V5: Protocol = REMOTE_COMMAND[2];
@@ -294,7 +295,7 @@ mod tests {
         let mut next = async || client.next().await.unwrap().unwrap();
         assert_eq!(next().await, Message::binary(&b"\x01"[..]));
         assert_eq!(next().await, Message::binary(&b"\x01out"[..]));
-        assert!(next().await.is_close());
+        assert_eq!(next().await, Message::Close(Some(NORMAL)));
     }
 
     #[tokio::test]

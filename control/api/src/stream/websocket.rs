@@ -10,12 +10,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::future::ready;
+use futures::stream::SplitSink;
 use futures::{SinkExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 use super::{ByteStream, CLOSE_LIMIT};
@@ -191,14 +193,29 @@ pub async fn send_all<S: ByteStream>(
                 return;
             }
         }
-        // An error means that the client is gone: closed as well.
-        let _gone = sink.close().await;
+        close(&mut sink).await;
     };
     tokio::select! {
         () = &mut heard => return,
         () = send => {}
     }
     let _late = tokio::time::timeout(CLOSE_LIMIT, heard).await;
+}
+
+/// What a socket is closed with. Without a code kubectl takes the end for a failure.
+pub(super) const NORMAL: CloseFrame = CloseFrame {
+    code: CloseCode::Normal,
+    reason: Utf8Bytes::from_static(""),
+};
+
+/// Closes a socket that has done what it was for.
+pub(super) async fn close<S: ByteStream>(sink: &mut SplitSink<WebSocketStream<S>, Message>) {
+    let told = async {
+        sink.send(Message::Close(Some(NORMAL))).await?;
+        sink.close().await
+    };
+    // An error means that the client is gone: closed as well.
+    let _gone = told.await;
 }
 
 #[cfg(test)]
@@ -273,6 +290,6 @@ mod tests {
         tokio::spawn(async move { send_all(server(far).await, source, Framing::Base64).await });
         let mut next = async || client.next().await.unwrap().unwrap();
         assert_eq!(next().await, Message::text("aGk="));
-        assert!(next().await.is_close());
+        assert_eq!(next().await, Message::Close(Some(NORMAL)));
     }
 }

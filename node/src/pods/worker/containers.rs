@@ -3,6 +3,7 @@
 //! Invariant: an [`Instance`] is in the worker's table exactly while its container is starting, running or
 //! stopping; taking it out drops the instance and with it everything that was started.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::mpsc;
 
 use super::{Instance, Message, PodWorker, grown, termination};
-use crate::events::EventType;
-use crate::pods::facts::{ContainerFacts, Ended, Phase, containers};
+use crate::events::{EventType, ObjectEvents};
+use crate::pods::facts::{self, ContainerFacts, Ended, Phase};
+use crate::pods::hooks::{self, PreStop};
 use crate::pods::plan;
 use crate::pods::start::{self, StartRequest, StartedContainer};
 use crate::probes::{self, Purpose, Target, Verdict};
@@ -25,12 +27,7 @@ const MAX_START_RETRY: Duration = Duration::from_secs(60);
 
 impl PodWorker {
     pub(super) fn start(&mut self, pod: &Arc<Pod>, name: &str, now: Timestamp) {
-        let Some((_, container)) = pod
-            .spec
-            .iter()
-            .flat_map(containers)
-            .find(|(_, container)| container.name == name)
-        else {
+        let Some(container) = find_container(pod, name) else {
             return;
         };
         let (Some(surroundings), Some(facts)) =
@@ -47,7 +44,7 @@ impl PodWorker {
             context: self.context.clone(),
             pod: pod.clone(),
             identity: self.identity.clone(),
-            container: container.clone(),
+            container: Arc::new(container.into_owned()),
             attempt,
             network: surroundings.network.clone(),
             volumes: surroundings.volumes.clone(),
@@ -70,6 +67,7 @@ impl PodWorker {
             container: None,
             _task: task,
             probes: Vec::new(),
+            pre_stop: None,
             stopping: None,
         };
         self.instances.insert(name.to_owned(), instance);
@@ -81,30 +79,49 @@ impl PodWorker {
         }
         let now = self.context.clock.now();
         let pod = self.pod.borrow().clone();
-        let spec = pod.spec.as_ref();
-        let container =
-            spec.and_then(|spec| containers(spec).find(|(_, found)| found.name == name));
-        let Some((_, container)) = container else {
+        let Some(container) = find_container(&pod, name) else {
             return;
         };
+        self.observe_image(name, &started);
         if let Some(facts) = self.facts.containers.get_mut(name) {
             facts.phase = Phase::Running { since: now };
             facts.start_failures = 0;
-            facts.image_id = started.image_id;
-            facts.container_id = Some(started.container_id);
+            facts
+                .resources
+                .clone_from(&started.target.container.resources);
             facts.started = container.startup_probe.is_none();
             facts.ready = container.readiness_probe.is_none();
             facts.unhealthy = None;
         }
+        let hook = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.pre_stop.clone());
+        let pre_stop = hook.map(|handler| PreStop {
+            handler,
+            target: started.target.clone(),
+            events: self.events.clone(),
+        });
         if let Some(instance) = self.instances.get_mut(name) {
             let containers = &self.context.containers;
-            containers.insert(&self.identity.uid, name, &started.instance);
-            instance.container = Some(started.instance);
+            containers.insert(&self.identity.uid, name, &started.target.instance);
+            instance.container = Some(started.target);
+            instance.pre_stop = pre_stop;
         }
+        // The pod may say something else by now than when the start began.
+        self.resize();
         if container.startup_probe.is_some() {
-            self.probe(container, start, &[Purpose::Startup]);
+            self.probe(&container, start, &[Purpose::Startup]);
         } else {
-            self.probe(container, start, &[Purpose::Liveness, Purpose::Readiness]);
+            self.probe(&container, start, &[Purpose::Liveness, Purpose::Readiness]);
+        }
+    }
+
+    /// What is known of a container once it has been made.
+    pub(super) fn observe_image(&mut self, name: &str, started: &StartedContainer) {
+        if let Some(facts) = self.facts.containers.get_mut(name) {
+            facts.image_id.clone_from(&started.image_id);
+            facts.container_id = Some(started.container_id.clone());
         }
     }
 
@@ -170,9 +187,9 @@ impl PodWorker {
 
     fn termination_policy(&self, name: &str) -> Option<String> {
         let pod = self.pod.borrow();
-        let mut all = pod.spec.iter().flat_map(containers);
-        let (_, container) = all.find(|(_, container)| container.name == name)?;
-        container.termination_message_policy.clone()
+        find_container(&pod, name)?
+            .termination_message_policy
+            .clone()
     }
 
     fn end_instance(&mut self, name: &str) {
@@ -249,10 +266,8 @@ impl PodWorker {
                 reason, message, ..
             } => {
                 let pod = self.pod.borrow();
-                let mut all = pod.spec.iter().flat_map(containers);
-                let image = all.find(|(_, container)| container.name == name);
-                let image = image
-                    .and_then(|(_, container)| container.image.clone())
+                let image = find_container(&pod, name)
+                    .and_then(|container| container.image.clone())
                     .unwrap_or_default();
                 let text = format!("Back-off pulling image {image:?}");
                 (
@@ -282,9 +297,10 @@ impl PodWorker {
     }
 
     fn probe(&mut self, container: &Container, start: u64, purposes: &[Purpose]) {
-        let (Some(surroundings), Some(instance)) =
-            (&self.surroundings, self.instances.get_mut(&container.name))
-        else {
+        let Some(instance) = self.instances.get_mut(&container.name) else {
+            return;
+        };
+        let Some(target) = instance.container.clone() else {
             return;
         };
         for purpose in purposes {
@@ -294,11 +310,6 @@ impl PodWorker {
                 Purpose::Readiness => &container.readiness_probe,
             };
             let Some(probe) = probe else { continue };
-            let target = Target {
-                network: self.context.network.host(),
-                pod_ip: surroundings.network.ip(),
-                container: container.clone(),
-            };
             let (name, sender) = (container.name.clone(), self.sender.clone());
             let verdict = move |verdict| {
                 let _ = sender.send(Message::Probed {
@@ -308,7 +319,7 @@ impl PodWorker {
                 });
             };
             let events = self.events.clone();
-            let task = probes::run(*purpose, probe.clone(), target, events, verdict);
+            let task = probes::run(*purpose, probe.clone(), target.clone(), events, verdict);
             instance.probes.push(OwnedTask::spawn(task));
         }
     }
@@ -326,22 +337,35 @@ impl PodWorker {
             Verdict::Started => {
                 facts.started = true;
                 let pod = self.pod.borrow().clone();
-                let mut all = pod.spec.iter().flat_map(containers);
-                let found = all.find(|(_, container)| container.name == name);
+                let found = find_container(&pod, name);
                 let start = self.instances.get(name).map(|instance| instance.start);
-                if let (Some((_, container)), Some(start)) = (found, start) {
-                    self.probe(container, start, &[Purpose::Liveness, Purpose::Readiness]);
+                if let (Some(container), Some(start)) = (found, start) {
+                    self.probe(&container, start, &[Purpose::Liveness, Purpose::Readiness]);
                 }
             }
         }
     }
 }
 
+fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    facts::container(pod.spec.as_ref()?, name)
+}
+
 impl Instance {
+    /// Ends the container: its hook is called once, and not at all when there is no time.
     fn stop(&mut self, grace: Duration) {
-        if let Some(container) = self.container.clone() {
-            self.stopping = Some(OwnedTask::spawn(async move { container.stop(grace).await }));
-        }
+        let Some(target) = &self.container else {
+            return;
+        };
+        let container = target.instance.clone();
+        let hook = self.pre_stop.take().filter(|_| !grace.is_zero());
+        self.stopping = Some(OwnedTask::spawn(async move {
+            let grace = match hook {
+                Some(hook) => hook.call(grace).await,
+                None => grace,
+            };
+            container.stop(grace).await;
+        }));
     }
 }
 
@@ -370,6 +394,12 @@ async fn run_container(
     start: u64,
     sender: mpsc::UnboundedSender<Message>,
 ) {
+    let events = request.events.clone();
+    let grace = request
+        .pod
+        .spec
+        .as_ref()
+        .map_or(Duration::ZERO, plan::grace_of);
     let container = match request.start().await {
         Ok(container) => container,
         Err(error) => {
@@ -377,7 +407,20 @@ async fn run_container(
             return;
         }
     };
-    let instance = container.instance.clone();
+    let instance = container.target.instance.clone();
+    if hook_fails(&container.target, &events).await {
+        let text = "FailedPostStartHook".to_owned();
+        events.container(&name, EventType::Normal, EventReason::Killing, text);
+        instance.stop(grace).await;
+        let exit = instance.wait().await;
+        let _ = sender.send(Message::HookFailed {
+            name,
+            start,
+            container,
+            exit,
+        });
+        return;
+    }
     let _ = sender.send(Message::Started {
         name: name.clone(),
         start,
@@ -385,6 +428,15 @@ async fn run_container(
     });
     let exit = instance.wait().await;
     let _ = sender.send(Message::Exited { name, start, exit });
+}
+
+/// Calls the hook after the start, if the container has one.
+async fn hook_fails(target: &Target, events: &ObjectEvents) -> bool {
+    let lifecycle = target.container.lifecycle.as_ref();
+    match lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) {
+        Some(handler) => hooks::post_start(handler, target, events).await.is_err(),
+        None => false,
+    }
 }
 
 /// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.

@@ -19,7 +19,7 @@ pub(super) struct FakeApi(Arc<Inner>);
 struct Inner {
     /// By path.
     objects: Mutex<BTreeMap<String, Value>>,
-    events: Mutex<Vec<(String, String)>>,
+    events: watch::Sender<Vec<(String, String)>>,
     /// Statuses refused before one is accepted.
     refuse: Mutex<u32>,
     state: watch::Sender<State>,
@@ -36,7 +36,7 @@ impl FakeApi {
     pub(super) fn new() -> Self {
         Self(Arc::new(Inner {
             objects: Mutex::default(),
-            events: Mutex::default(),
+            events: watch::Sender::default(),
             refuse: Mutex::default(),
             state: watch::Sender::default(),
         }))
@@ -65,7 +65,21 @@ impl FakeApi {
 
     /// Reasons and messages of the events recorded so far.
     pub(super) fn events(&self) -> Vec<(String, String)> {
-        self.0.events.lock().unwrap().clone()
+        self.0.events.borrow().clone()
+    }
+
+    /// Waits for an event whose message has this in it.
+    pub(super) async fn until_event(&self, reason: &str, part: &str) {
+        let mut events = self.0.events.subscribe();
+        let seen = events.wait_for(|events| {
+            let mut events = events.iter();
+            events.any(|(found, text)| found == reason && text.contains(part))
+        });
+        let bound = std::time::Duration::from_secs(3600);
+        match tokio::time::timeout(bound, seen).await {
+            Ok(seen) => drop(seen.unwrap()),
+            Err(_) => panic!("{reason} {part:?}: {:#?}", self.events()),
+        }
     }
 
     /// Waits for a state, and prints the last one seen when it does not come.
@@ -103,11 +117,8 @@ impl FakeApi {
             },
             Method::POST => {
                 let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-                self.0
-                    .events
-                    .lock()
-                    .unwrap()
-                    .push((text("reason"), text("message")));
+                let event = (text("reason"), text("message"));
+                self.0.events.send_modify(|events| events.push(event));
                 reply(201, &body)
             }
             Method::PATCH if path.ends_with("/status") => self.take_status(&body),

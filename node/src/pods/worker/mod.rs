@@ -22,8 +22,10 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::{mpsc, watch};
 
 use super::NodeContext;
-use super::facts::{self, PodFacts, Setup};
+use super::facts::{PodFacts, Resize, Setup};
+use super::hooks::PreStop;
 use super::plan::{self, Action};
+use super::room::Shortage;
 use super::start::{self, StartedContainer};
 use windlass_api::grants::{Egress, Grants};
 
@@ -31,14 +33,16 @@ use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
 use crate::network::{NamedPort, PodDns, PodNetwork, PodNetworkRequest};
-use crate::probes::Verdict;
-use crate::runtime::{ExitStatus, PodIdentity, RunningContainer, StartError};
+use crate::probes::{Target, Verdict};
+use crate::runtime::{ExitStatus, PodIdentity, StartError};
 use crate::status::reason::EventReason;
 use crate::status::{Published, StatusPublisher, phase};
 use crate::tasks::OwnedTask;
 use crate::volumes::{self, PodVolumes, VolumeContext};
 
 mod containers;
+mod resize;
+mod storage;
 /// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
 fn granted_egress(pod: &Pod) -> Egress {
     let annotations = pod.metadata.annotations.as_ref();
@@ -97,6 +101,13 @@ enum Message {
         start: u64,
         container: StartedContainer,
     },
+    /// It started, and was ended since its hook failed.
+    HookFailed {
+        name: String,
+        start: u64,
+        container: StartedContainer,
+        exit: ExitStatus,
+    },
     StartFailed {
         name: String,
         start: u64,
@@ -112,6 +123,8 @@ enum Message {
         start: u64,
         verdict: Verdict,
     },
+    /// It keeps more on disk than it may: which bound, in words.
+    Evicted(String),
     Deleted(Result<(), kube::Error>),
 }
 
@@ -125,15 +138,18 @@ struct Surroundings {
 struct Instance {
     start: u64,
     logs: LogSink,
-    container: Option<Arc<dyn RunningContainer>>,
+    container: Option<Target>,
     _task: OwnedTask,
     probes: Vec<OwnedTask>,
+    pre_stop: Option<PreStop>,
     stopping: Option<OwnedTask>,
 }
 
 pub(super) struct PodWorker {
     context: Arc<NodeContext>,
     desired: watch::Receiver<Desired>,
+    /// Tells that there may be room now for what did not fit.
+    freed: watch::Receiver<()>,
     pod: watch::Sender<Arc<Pod>>,
     identity: PodIdentity,
     events: ObjectEvents,
@@ -145,13 +161,19 @@ pub(super) struct PodWorker {
     next_start: u64,
     setup_failures: u32,
     setup_task: Option<OwnedTask>,
+    storage_task: Option<OwnedTask>,
     delete_task: Option<OwnedTask>,
     sender: mpsc::UnboundedSender<Message>,
     messages: mpsc::UnboundedReceiver<Message>,
 }
 
 impl PodWorker {
-    pub(super) fn new(context: Arc<NodeContext>, desired: watch::Receiver<Desired>) -> Self {
+    /// A worker for a pod, or for telling that there is no room for it.
+    pub(super) fn new(
+        context: Arc<NodeContext>,
+        desired: watch::Receiver<Desired>,
+        refused: Option<Shortage>,
+    ) -> Self {
         let pod = desired.borrow().pod.clone();
         let metadata = &pod.metadata;
         let identity = PodIdentity {
@@ -162,9 +184,18 @@ impl PodWorker {
         let api = Api::namespaced(context.client.clone(), &identity.namespace);
         let publisher = StatusPublisher::new(api, identity.name.clone(), identity.uid.clone());
         let (sender, messages) = mpsc::unbounded_channel();
+        let events = context.events.for_pod(&pod);
+        let mut facts = PodFacts::begin(&pod, context.clock.now());
+        if let Some(shortage) = refused {
+            let reason = shortage.reason;
+            events.record(EventType::Warning, reason, shortage.message());
+            let message = format!("Pod was rejected: {}", shortage.message());
+            facts.failed = Some((reason.as_str(), message));
+        }
         Self {
-            events: context.events.for_pod(&pod),
-            facts: PodFacts::begin(&pod, context.clock.now()),
+            events,
+            facts,
+            freed: context.room.freed(),
             pod: watch::Sender::new(pod),
             publisher,
             identity,
@@ -174,6 +205,7 @@ impl PodWorker {
             next_start: 0,
             setup_failures: 0,
             setup_task: None,
+            storage_task: None,
             delete_task: None,
             sender,
             messages,
@@ -183,9 +215,12 @@ impl PodWorker {
 
     /// Works until the pod is gone, or stopped together with the agent.
     pub(super) async fn run(mut self) {
-        self.warn_of_hooks();
         loop {
-            let wake_at = self.act();
+            let mut wake_at = self.act();
+            if matches!(self.facts.resize, Some(Resize::Failed(_))) {
+                let retry = self.context.clock.now() + resize::RETRY;
+                wake_at = Some(wake_at.map_or(retry, |at| at.min(retry)));
+            }
             self.report();
             if self.is_over() {
                 break;
@@ -289,7 +324,12 @@ impl PodWorker {
                 self.facts.gone = true;
                 self.force_stops();
             },
-            () = woken => {}
+            Ok(()) = self.freed.changed(), if matches!(self.facts.resize, Some(Resize::Deferred(_))) => {
+                self.resize();
+            }
+            () = woken => if matches!(self.facts.resize, Some(Resize::Failed(_))) {
+                self.resize();
+            }
         }
     }
 
@@ -303,8 +343,10 @@ impl PodWorker {
         self.facts.gone |= desired.gone;
         self.facts.shutdown |= desired.shutdown;
         let no_grace = desired.pod.metadata.deletion_grace_period_seconds == Some(0);
+        self.facts.follow(&desired.pod, now);
         self.pod.send_replace(desired.pod);
         self.follow_labels();
+        self.resize();
         if self.facts.gone || (deleting && no_grace) {
             self.force_stops();
         }
@@ -327,6 +369,17 @@ impl PodWorker {
                 start,
                 container,
             } => self.observe_start(&name, start, container),
+            Message::HookFailed {
+                name,
+                start,
+                container,
+                exit,
+            } => {
+                if self.is_current(&name, start) {
+                    self.observe_image(&name, &container);
+                    self.observe_exit(&name, exit).await;
+                }
+            }
             Message::StartFailed { name, start, error } => {
                 if self.is_current(&name, start) {
                     self.observe_failure(&name, error);
@@ -346,8 +399,20 @@ impl PodWorker {
                     self.observe_verdict(&name, verdict);
                 }
             }
+            Message::Evicted(message) => self.evict(message),
             Message::Deleted(result) => self.observe_deletion(result),
         }
+    }
+
+    fn evict(&mut self, message: String) {
+        if self.facts.failed.is_some() {
+            return;
+        }
+        let reason = EventReason::Evicted;
+        self.events
+            .record(EventType::Warning, reason, message.clone());
+        self.facts.failed = Some((reason.as_str(), message));
+        self.facts.ending_since = Some(self.context.clock.now());
     }
 
     fn is_current(&self, name: &str, start: u64) -> bool {
@@ -393,6 +458,8 @@ impl PodWorker {
             Ok(surroundings) => {
                 self.setup_failures = 0;
                 self.facts.pod_ip = Some(surroundings.network.ip());
+                let pod = self.pod.borrow().clone();
+                self.storage_task = self.watch_storage(&pod, &surroundings.volumes);
                 self.surroundings = Some(surroundings);
                 self.follow_labels();
                 self.facts.setup = Setup::Done;
@@ -407,8 +474,9 @@ impl PodWorker {
     }
 
     fn tear_down(&mut self) {
-        self.setup_task = None;
+        (self.setup_task, self.storage_task) = (None, None);
         self.instances.clear();
+        self.context.room.release(&self.identity.uid);
         if let Some(surroundings) = self.surroundings.take() {
             surroundings.network.tear_down();
         }
@@ -453,19 +521,6 @@ impl PodWorker {
         }
     }
 
-    fn warn_of_hooks(&self) {
-        let pod = self.pod.borrow();
-        for (_, container) in pod.spec.iter().flat_map(facts::containers) {
-            if container.lifecycle.is_some() {
-                let text =
-                    "lifecycle hooks are not supported yet by this node; they are not called";
-                let reason = EventReason::NotSupported;
-                self.events
-                    .container(&container.name, EventType::Warning, reason, text);
-            }
-        }
-    }
-
     async fn clean_up(&mut self) {
         if !self.facts.gone {
             return;
@@ -499,6 +554,8 @@ async fn set_up(
         pod,
         node: context.node_view(network.ip().to_string()),
         directory,
+        host_paths: context.host_paths.clone(),
+        data_dir: context.data_dir.clone(),
     });
     match volumes.await {
         Ok(volumes) => Ok(Surroundings {

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -62,6 +63,8 @@ pub enum LoadError {
 pub(super) struct Cache {
     directory: PathBuf,
     linker: Linker<InstanceState>,
+    /// Interfaces that the linker offers beside WASI.
+    host: Vec<String>,
     compiler: Arc<dyn Compiler>,
     compilations: Semaphore,
     worlds: Mutex<HashMap<Digest, Arc<OnceCell<Loaded>>>>,
@@ -80,6 +83,7 @@ impl Cache {
     pub(super) fn open(
         root: &Path,
         linker: Linker<InstanceState>,
+        host: Vec<String>,
         compiler: Arc<dyn Compiler>,
     ) -> io::Result<Self> {
         let directory = root.join(engine_key(linker.engine()));
@@ -93,6 +97,7 @@ impl Cache {
         Ok(Self {
             directory,
             linker,
+            host,
             compiler,
             compilations,
             worlds,
@@ -107,6 +112,33 @@ impl Cache {
         let cell = self.cell(digest);
         let world = cell.get_or_try_init(|| self.load(digest, wasm)).await?;
         Ok(world.clone())
+    }
+
+    /// The same, of a component that is in memory.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(super) async fn world_of(&self, wasm: Bytes) -> Result<Loaded, LoadError> {
+        let hashed = wasm.clone();
+        let digest = blocking(move || Ok(Digest::sha256(&hashed))).await;
+        let failed = |source| LoadError::Cache {
+            path: self.directory.clone(),
+            source,
+        };
+        let digest = digest.map_err(failed)?;
+        if let Some(loaded) = self.cell(&digest).get() {
+            return Ok(loaded.clone());
+        }
+        let directory = self.directory.clone();
+        let file = blocking(move || {
+            let mut file = tempfile::Builder::new()
+                .suffix(".tmp")
+                .tempfile_in(directory)?;
+            file.write_all(&wasm)?;
+            Ok(file)
+        });
+        let file = file.await.map_err(failed)?;
+        self.world(&digest, file.path()).await
     }
 
     fn cell(&self, digest: &Digest) -> Arc<OnceCell<Loaded>> {
@@ -155,7 +187,7 @@ impl Cache {
         component: &Component,
         compiling: Option<Duration>,
     ) -> Result<Loaded, LoadError> {
-        let world = World::link(&self.linker, component)?;
+        let world = World::link(&self.linker, &self.host, component)?;
         Ok(Loaded { world, compiling })
     }
 
@@ -282,7 +314,13 @@ mod tests {
             let engine = Engine::default();
             let linker = state::linker(&engine).unwrap();
             let compiler = Counting(InProcess::new(engine), self.compiled.clone());
-            Cache::open(&self.dir.path().join("cache"), linker, Arc::new(compiler)).unwrap()
+            Cache::open(
+                &self.dir.path().join("cache"),
+                linker,
+                Vec::new(),
+                Arc::new(compiler),
+            )
+            .unwrap()
         }
 
         fn compiled(&self) -> usize {

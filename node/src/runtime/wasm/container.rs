@@ -17,18 +17,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
-use windlass_api::node_info::{Component, Instances, Trap};
+use windlass_api::node_info::{Component, Instances, Limits, Trap};
 use windlass_wasi_shims::command::CommandEnd;
-use windlass_wasi_shims::http::{HttpPre, HttpServer, HttpSettings};
+use windlass_wasi_shims::http::{HttpServer, HttpSettings};
 use windlass_wasi_shims::net::{NetError, TcpListener, VirtualNetwork};
 use windlass_wasi_shims::state::Grants;
 use windlass_wasi_shims::world::World;
 
-use super::WasmRuntime;
+use super::Parts;
+use super::exec::Commands;
 use super::grants::Granted;
 use crate::network::PodNetwork;
+use crate::runtime::exec::{ExecStreams, Running};
 use crate::runtime::{
-    ContainerSpec, ExitStatus, Protocol, RunningContainer, StartError, Stdin, Usage,
+    ContainerSpec, ExitStatus, Protocol, ResourceLimits, RunningContainer, StartError, Stdin, Usage,
 };
 
 /// The port of an http container that declares none.
@@ -43,29 +45,73 @@ const ABORTED: i32 = 134;
 /// Exit code of a container that was told to end and did at once: what a shell shows for SIGTERM.
 const TERMINATED: i32 = 143;
 
+/// What a container runs.
+pub(super) struct Program {
+    pub(super) spec: ContainerSpec,
+    pub(super) world: World,
+    pub(super) component: Component,
+}
+
 /// A container that was started.
 pub(super) struct WasmContainer {
     grants: Arc<Grants>,
     component: Component,
+    commands: Commands,
     stdin: Option<Stdin>,
     work: AbortHandle,
     stop: watch::Sender<Option<Instant>>,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// Runs a command until it ends.
-pub(super) fn run(
-    runtime: &WasmRuntime,
-    world: World,
+/// Starts a container. A command runs when this returns; the ports of an http component listen.
+pub(super) fn start(
+    parts: &Arc<Parts>,
+    program: Program,
     granted: Granted,
-    component: Component,
-) -> WasmContainer {
+    network: &PodNetwork,
+) -> Result<WasmContainer, StartError> {
     let Granted { grants, stdin } = granted;
+    let Program {
+        spec,
+        world,
+        component,
+    } = program;
     let stdin = stdin.map(Stdin::new);
     let (stop, stopped) = watch::channel(None);
-    let work = command(world, grants.clone(), stdin.clone(), stopped.clone());
-    let work = runtime.guests.handle().spawn(work);
-    supervised(work, (grants, component), stdin, (stop, stopped))
+    let guests = parts.guests.handle();
+    let work = match &world {
+        World::Http(pre) => {
+            let listeners = listeners(&spec, network)?;
+            let mut settings = HttpSettings::new(parts.request_instances.clone());
+            settings.requests_per_instance = spec.grants()?.requests_per_instance.unwrap_or(1);
+            let server = HttpServer::new(pre.clone(), grants.clone(), settings);
+            guests.spawn(serve_all(server, listeners, stopped.clone()))
+        }
+        World::CommandP2(_) | World::CommandP3(_) => {
+            let world = world.clone();
+            guests.spawn(command(
+                world,
+                grants.clone(),
+                stdin.clone(),
+                stopped.clone(),
+            ))
+        }
+    };
+    let (publish, exit) = watch::channel(None);
+    let abort = work.abort_handle();
+    tokio::spawn(async move {
+        let status = supervise(work, stopped).await;
+        publish.send_replace(Some(status));
+    });
+    Ok(WasmContainer {
+        commands: Commands::new(parts.clone(), spec, world, grants.clone()),
+        grants,
+        component,
+        stdin,
+        work: abort,
+        stop,
+        exit,
+    })
 }
 
 async fn command(
@@ -97,7 +143,7 @@ async fn command(
     exit_status(&grants, end)
 }
 
-fn exit_status(grants: &Grants, end: Option<CommandEnd>) -> ExitStatus {
+pub(super) fn exit_status(grants: &Grants, end: Option<CommandEnd>) -> ExitStatus {
     let denied = grants.memory.take_denied();
     let out_of_memory = |message: String| ExitStatus {
         oom_killed: true,
@@ -126,29 +172,7 @@ fn exit_status(grants: &Grants, end: Option<CommandEnd>) -> ExitStatus {
     }
 }
 
-/// Serves an http component on its declared ports. Started means: its ports listen.
-pub(super) fn serve(
-    runtime: &WasmRuntime,
-    spec: &ContainerSpec,
-    network: &PodNetwork,
-    pre: Arc<HttpPre>,
-    granted: Granted,
-    component: Component,
-) -> Result<WasmContainer, StartError> {
-    let listeners = listeners(spec, network)?;
-    let mut settings = HttpSettings::new(runtime.request_instances.clone());
-    settings.requests_per_instance = spec.grants()?.requests_per_instance.unwrap_or(1);
-    let server = HttpServer::new(pre, granted.grants.clone(), settings);
-    let (stop, stopped) = watch::channel(None);
-    let work = serve_all(server, listeners, stopped.clone());
-    Ok(supervised(
-        runtime.guests.handle().spawn(work),
-        (granted.grants, component),
-        None,
-        (stop, stopped),
-    ))
-}
-
+/// The declared TCP ports of an http component, listening.
 fn listeners(
     spec: &ContainerSpec,
     network: &PodNetwork,
@@ -198,31 +222,6 @@ async fn serve_all(
                 ..ExitStatus::exited(1)
             }
         }
-    }
-}
-
-fn supervised(
-    work: JoinHandle<ExitStatus>,
-    (grants, component): (Arc<Grants>, Component),
-    stdin: Option<Stdin>,
-    (stop, stopped): (
-        watch::Sender<Option<Instant>>,
-        watch::Receiver<Option<Instant>>,
-    ),
-) -> WasmContainer {
-    let (publish, exit) = watch::channel(None);
-    let abort = work.abort_handle();
-    tokio::spawn(async move {
-        let status = supervise(work, stopped).await;
-        publish.send_replace(Some(status));
-    });
-    WasmContainer {
-        grants,
-        component,
-        stdin,
-        work: abort,
-        stop,
-        exit,
     }
 }
 
@@ -295,6 +294,21 @@ impl RunningContainer for WasmContainer {
         self.stdin.clone()
     }
 
+    fn exec(&self, command: Vec<String>, streams: ExecStreams) -> Running {
+        self.commands.run(command, streams, self.exit.clone())
+    }
+
+    fn resize(&self, limits: ResourceLimits) -> Result<(), String> {
+        let used = self.grants.memory.used();
+        if !self.grants.memory.set_limit(limits.memory_bytes) {
+            return Err(format!(
+                "attempting to set its memory limit below its current usage ({used})"
+            ));
+        }
+        self.grants.cpu.set_limit(limits.cpu_millis);
+        Ok(())
+    }
+
     fn component(&self) -> Option<Component> {
         let instances = &self.grants.instances;
         let trap = |(time, message)| {
@@ -307,6 +321,11 @@ impl RunningContainer for WasmContainer {
                 started: instances.started(),
             },
             last_trap: instances.last_trap().and_then(trap),
+            limits: Limits {
+                memory_bytes: self.grants.memory.limit(),
+                cpu_millis: self.grants.cpu.limit(),
+                ..self.component.limits.clone()
+            },
             ..self.component.clone()
         })
     }

@@ -3,9 +3,11 @@
 
 use std::time::Instant;
 
+use windlass_api::grants::Interfaces;
 use windlass_api::node_info::{Component, Import, Limits};
 use windlass_wasi_shims::world::World;
 
+use super::Parts;
 use super::cache::Loaded;
 use crate::runtime::{ContainerSpec, StartError};
 
@@ -53,13 +55,22 @@ fn network(spec: &ContainerSpec) -> String {
 
 /// Describes a container whose start began at `begin` and ends now.
 pub(super) fn describe(
+    parts: &Parts,
     spec: &ContainerSpec,
     loaded: &Loaded,
     begin: Instant,
 ) -> Result<Component, StartError> {
     let grants = spec.grants()?;
     let interfaces = grants.interfaces.unwrap_or_default();
+    let of_host = grants.host_interfaces.unwrap_or(Interfaces::NONE);
     let import = |interface: String| {
+        if parts.host.include(&interface) {
+            return Import {
+                granted: of_host.include(&interface),
+                by: "the program that hosts the node agent".to_owned(),
+                interface,
+            };
+        }
         let behind = BEHIND
             .iter()
             .find(|(prefix, _)| interface.starts_with(prefix));
@@ -81,8 +92,8 @@ pub(super) fn describe(
         imports: loaded.world.imports().into_iter().map(import).collect(),
         exports: loaded.world.exports(),
         limits: Limits {
-            memory_bytes: spec.memory_limit,
-            cpu_millis: spec.cpu_limit_millis,
+            memory_bytes: spec.limits.memory_bytes,
+            cpu_millis: spec.limits.cpu_millis,
             requests_per_instance: requests as u64,
             egress: grants.egress.unwrap_or_default().name().to_owned(),
         },

@@ -1,18 +1,19 @@
 //! What a container's specification grants its component.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use windlass_api::grants::INTERFACES;
+use windlass_api::grants::{HOST_INTERFACES, INTERFACES, Interfaces};
 use windlass_wasi_shims::cpu::Cpu;
 use windlass_wasi_shims::fs::{MountError, Mounts};
 use windlass_wasi_shims::limits::Memory;
 use windlass_wasi_shims::pipe::Writer;
 use windlass_wasi_shims::state::Grants;
-use windlass_wasi_shims::stdio::{Input, OutputSink};
+use windlass_wasi_shims::stdio::{self, Input, OutputSink};
 use windlass_wasi_shims::world::World;
 
-use super::WasmRuntime;
+use super::Parts;
 use crate::logs::{LogSink, Output};
 use crate::network::PodNetwork;
 use crate::runtime::{ContainerSpec, Mount, MountSource, StartError, TerminationMessage};
@@ -34,7 +35,7 @@ impl OutputSink for Stream {
 }
 
 pub(super) async fn grants(
-    runtime: &WasmRuntime,
+    parts: &Parts,
     spec: &ContainerSpec,
     network: PodNetwork,
     logs: LogSink,
@@ -47,17 +48,22 @@ pub(super) async fn grants(
     }
     .unzip();
     let grants = Grants {
-        engine: runtime.engine.clone(),
+        engine: parts.engine.clone(),
+        host_state: parts.host.state(),
+        container: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.name).into(),
         args: spec.args.clone(),
         env: spec.env.clone(),
-        stdout: Arc::new(Stream(logs.clone(), Output::Stdout)),
-        stderr: Arc::new(Stream(logs, Output::Stderr)),
-        stdin: input,
+        stdout: output(spec, Stream(logs.clone(), Output::Stdout)),
+        stderr: output(spec, Stream(logs, Output::Stderr)),
+        stdin: input.map(|input| match spec.tty {
+            true => input.on_terminal(),
+            false => input,
+        }),
         mounts: Arc::new(mounts),
         network: Arc::new(network),
-        tls: runtime.tls.clone(),
-        memory: Memory::new(spec.memory_limit),
-        cpu: Cpu::new(spec.cpu_limit_millis),
+        tls: parts.tls.clone(),
+        memory: Memory::new(spec.limits.memory_bytes),
+        cpu: Cpu::new(spec.limits.cpu_millis),
         instances: Arc::default(),
     };
     Ok(Granted {
@@ -66,22 +72,42 @@ pub(super) async fn grants(
     })
 }
 
-/// Refuses a component that imports what its pod was not granted.
-pub(super) fn check(spec: &ContainerSpec, world: &World) -> Result<(), StartError> {
-    let granted = spec.grants()?.interfaces.unwrap_or_default();
-    let imports = world.imports();
-    let denied: Vec<_> = imports
-        .iter()
-        .filter(|name| !granted.include(name))
-        .collect();
-    if denied.is_empty() {
-        return Ok(());
+fn output(spec: &ContainerSpec, stream: Stream) -> stdio::Output {
+    let output = stdio::Output::new(Arc::new(stream));
+    if spec.tty {
+        output.on_terminal()
+    } else {
+        output
     }
-    let denied: Vec<&str> = denied.into_iter().map(String::as_str).collect();
-    Err(StartError::config(format!(
-        "the component imports {}, annotation {INTERFACES} of the pod grants {granted}",
-        denied.join(", ")
-    )))
+}
+
+/// Refuses a component that imports what its pod was not granted.
+pub(super) fn check(parts: &Parts, spec: &ContainerSpec, world: &World) -> Result<(), StartError> {
+    let granted = spec.grants()?;
+    let imports = world.imports();
+    let (of_host, of_wasi): (Vec<&str>, Vec<&str>) = imports
+        .iter()
+        .map(String::as_str)
+        .partition(|name| parts.host.include(name));
+    for (annotation, imports, granted) in [
+        (INTERFACES, of_wasi, granted.interfaces.unwrap_or_default()),
+        (
+            HOST_INTERFACES,
+            of_host,
+            granted.host_interfaces.unwrap_or(Interfaces::NONE),
+        ),
+    ] {
+        let denied = imports.into_iter().filter(|name| !granted.include(name));
+        let denied: Vec<_> = denied.collect();
+        if !denied.is_empty() {
+            return Err(StartError::config(format!(
+                "the component imports {}, annotation {annotation} of the pod grants {granted:?}",
+                denied.join(", "),
+                granted = granted.to_string()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Opens what is to be mounted. Opening blocks, so it runs on a thread for that.
@@ -111,7 +137,13 @@ async fn open_mounts(
 fn insert(mounts: &mut Mounts, mount: &Mount) -> Result<(), MountError> {
     let sub_path = mount.sub_path.as_deref();
     match &mount.source {
-        MountSource::Host { path, .. } => mounts.host(&mount.path, path, sub_path, mount.read_only),
+        MountSource::Host { path, below, .. } => {
+            let whole = match (below, sub_path) {
+                (Some(below), Some(sub_path)) => Some(below.join(sub_path)),
+                (below, sub_path) => below.clone().or_else(|| sub_path.map(PathBuf::from)),
+            };
+            mounts.host(&mount.path, path, whole.as_deref(), mount.read_only)
+        }
         MountSource::Memory(tree) => mounts.memory(&mount.path, tree.clone(), sub_path),
     }
 }

@@ -5,6 +5,7 @@
 //!    else.
 //! 3. `container.rs` runs it: a command (`wasi:cli/run`) from its start to its end, an http component
 //!    (`wasi:http` handler) as a server that holds no instance while no request is served.
+//! 4. `exec.rs` runs further commands in it.
 //!
 //! Guests run on threads of their own (`engine.rs`); the agent's never run guest code.
 //!
@@ -24,7 +25,6 @@ pub use guest_tls::GuestTls;
 use tokio::sync::Semaphore;
 use windlass_wasi_shims::http::TlsConfig;
 use windlass_wasi_shims::state;
-use windlass_wasi_shims::world::World;
 
 use super::{ContainerSpec, ImageKind, RunningContainer, Runtime, StartError};
 use crate::logs::LogSink;
@@ -36,14 +36,20 @@ mod container;
 mod core_module;
 mod description;
 mod engine;
+mod exec;
 mod grants;
 mod guest_tls;
+mod host_interfaces;
+mod tools;
 
 pub use cache::LoadError;
 pub use compiler::{CompileError, Compiler, InProcess};
 pub use engine::EngineConfig;
+pub use host_interfaces::HostInterfaces;
+pub use tools::{Tool, Tools};
 
 use cache::Cache;
+use container::Program;
 use engine::Guests;
 
 /// How the runtime is set up.
@@ -55,6 +61,10 @@ pub struct WasmConfig {
     pub engine: EngineConfig,
     /// TLS for requests guests make; without it `https` is a configuration error for them.
     pub tls: Option<TlsConfig>,
+    /// Commands that every container can be asked to run, beside its own.
+    pub tools: Tools,
+    /// Interfaces of the program's own, for pods that ask for them.
+    pub host_interfaces: HostInterfaces,
 }
 
 /// Why the runtime can't be set up.
@@ -78,11 +88,16 @@ pub enum WasmSetupError {
 }
 
 /// The runtime for WebAssembly.
-pub struct WasmRuntime {
+pub struct WasmRuntime(Arc<Parts>);
+
+/// What containers are made from.
+struct Parts {
     engine: wasmtime::Engine,
     guests: Guests,
     cache: Cache,
     tls: Option<TlsConfig>,
+    tools: Tools,
+    host: HostInterfaces,
     /// Instances that http requests may hold, all servers together; the rest is for commands.
     request_instances: Arc<Semaphore>,
 }
@@ -94,25 +109,30 @@ impl WasmRuntime {
     /// [`WasmSetupError`].
     pub fn new(config: WasmConfig) -> Result<Self, WasmSetupError> {
         let engine = engine::engine(config.engine).map_err(WasmSetupError::Engine)?;
-        let linker = state::linker(&engine).map_err(WasmSetupError::Engine)?;
+        let mut linker = state::linker(&engine).map_err(WasmSetupError::Engine)?;
+        let host = config.host_interfaces;
+        host.add_to(&mut linker).map_err(WasmSetupError::Engine)?;
         let compiler = Arc::new(InProcess::new(engine.clone()));
-        let cache = Cache::open(&config.cache, linker, compiler).map_err(|source| {
-            WasmSetupError::Cache {
-                path: config.cache,
-                source,
-            }
-        })?;
+        let cache =
+            Cache::open(&config.cache, linker, host.names(), compiler).map_err(|source| {
+                WasmSetupError::Cache {
+                    path: config.cache,
+                    source,
+                }
+            })?;
         let guests = Guests::start(&engine, config.engine.threads);
         let guests = guests.map_err(WasmSetupError::Threads)?;
         let for_requests = (config.engine.instances / 4 * 3).max(1);
         let request_instances = Arc::new(Semaphore::new(for_requests as usize));
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             engine,
             guests,
             cache,
             tls: config.tls,
+            tools: config.tools,
+            host,
             request_instances,
-        })
+        })))
     }
 }
 
@@ -137,30 +157,36 @@ impl Runtime for WasmRuntime {
         logs: LogSink,
     ) -> Result<Box<dyn RunningContainer>, StartError> {
         let begin = Instant::now();
-        let loaded = self
+        let parts = &self.0;
+        let loaded = parts
             .cache
             .world(&spec.image.blob_digest, &spec.image.blob)
             .await;
-        let loaded = loaded.map_err(|error| start_error(&error))?;
-        grants::check(&spec, &loaded.world)?;
-        let grants = grants::grants(self, &spec, network.clone(), logs).await?;
-        let component = description::describe(&spec, &loaded, begin)?;
-        Ok(Box::new(match loaded.world {
-            World::Http(pre) => container::serve(self, &spec, &network, pre, grants, component)?,
-            command => container::run(self, command, grants, component),
-        }))
+        let loaded = loaded.map_err(|error| StartError::create(error_text(&error)))?;
+        grants::check(parts, &spec, &loaded.world)?;
+        let granted = grants::grants(parts, &spec, network.clone(), logs).await?;
+        let component = description::describe(parts, &spec, &loaded, begin)?;
+        let program = Program {
+            spec,
+            world: loaded.world,
+            component,
+        };
+        Ok(Box::new(container::start(
+            parts, program, granted, &network,
+        )?))
     }
 }
 
 /// The version of wasmtime, which has no constant for it.
 const WASMTIME: &str = "48";
 
-fn start_error(error: &LoadError) -> StartError {
+/// An error with its causes.
+fn error_text(error: &LoadError) -> String {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         message = format!("{message}: {cause}");
         source = cause.source();
     }
-    StartError::create(message)
+    message
 }

@@ -3,6 +3,8 @@
 //! Output comes from the container's log sink, as the guest writes it; input goes to its standard input,
 //! if it was left open. With `stdinOnce` the input ends with the first client that attached to it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -14,12 +16,13 @@ use windlass_api::stream::remote_command::{Outcome, Streams};
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
 use super::{Refusal, Routes};
 use crate::logs::{LiveOutput, Output};
-use crate::pods::NodeContext;
-use crate::runtime::Stdin;
+use crate::pods::{NodeContext, facts};
+use crate::runtime::{PodIdentity, RunningContainer, Stdin};
+use crate::server::DaemonState;
 use crate::server::container_logs::has_container;
 
 /// Bytes of input taken at once.
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 
 /// A client's connection to a container that runs.
 struct Attach {
@@ -48,8 +51,13 @@ pub(super) async fn serve(
     request: Request,
 ) -> Response {
     let query = query.unwrap_or_default();
-    let answer = attach(&routes, (&namespace, &pod, &container), &query, request);
-    answer.unwrap_or_else(IntoResponse::into_response)
+    attach(
+        &routes,
+        (&namespace, &pod, None, &container),
+        &query,
+        request,
+    )
+    .unwrap_or_else(IntoResponse::into_response)
 }
 
 pub(super) async fn serve_uid(
@@ -59,39 +67,55 @@ pub(super) async fn serve_uid(
     request: Request,
 ) -> Response {
     let query = query.unwrap_or_default();
-    let known = routes.state.pods.find(&namespace, &pod);
-    if known.is_none_or(|pod| pod.metadata.uid.as_ref() != Some(&uid)) {
-        return no_such_pod(&namespace, &pod).into_response();
-    }
-    let answer = attach(&routes, (&namespace, &pod, &container), &query, request);
-    answer.unwrap_or_else(IntoResponse::into_response)
+    attach(
+        &routes,
+        (&namespace, &pod, Some(&uid), &container),
+        &query,
+        request,
+    )
+    .unwrap_or_else(IntoResponse::into_response)
 }
 
 pub(super) fn no_such_pod(namespace: &str, pod: &str) -> Refusal {
     Refusal::NotFound(format!("pod \"{namespace}/{pod}\" not found"))
 }
 
+/// A container that runs, by namespace, pod, uid of the pod where one is given, and name.
+pub(super) fn find_running(
+    state: &DaemonState,
+    (namespace, name, uid, container): (&str, &str, Option<&str>, &str),
+) -> Result<(Arc<Pod>, PodIdentity, Arc<dyn RunningContainer>), Refusal> {
+    let pod = state.pods.find(namespace, name);
+    let pod = pod.filter(|pod| uid.is_none() || pod.metadata.uid.as_deref() == uid);
+    let pod = pod.ok_or_else(|| no_such_pod(namespace, name))?;
+    let identity = NodeContext::identity(&pod);
+    let running = has_container(&pod, container)
+        .then(|| state.containers.find(&identity.uid, container))
+        .flatten();
+    let running = running.ok_or_else(|| absent(&identity, container))?;
+    Ok((pod, identity, running))
+}
+
+fn absent(pod: &PodIdentity, container: &str) -> Refusal {
+    let PodIdentity {
+        namespace, name, ..
+    } = pod;
+    Refusal::NotFound(format!(
+        "container {container} not found in pod {name}_{namespace}"
+    ))
+}
+
 fn attach(
     routes: &Routes,
-    (namespace, name, container): (&str, &str, &str),
+    place: (&str, &str, Option<&str>, &str),
     query: &str,
     request: Request,
 ) -> Result<Response, Refusal> {
     let streams = streams(query)?;
-    let state = &routes.state;
-    let pod = state.pods.find(namespace, name);
-    let pod = pod.ok_or_else(|| no_such_pod(namespace, name))?;
-    let absent = || {
-        let text = format!("container {container} not found in pod {name}_{namespace}");
-        Refusal::NotFound(text)
-    };
-    if !has_container(&pod, container) {
-        return Err(absent());
-    }
-    let identity = NodeContext::identity(&pod);
-    let output = state.logs.attach(&identity, container);
-    let running = state.containers.find(&identity.uid, container);
-    let (output, running) = output.zip(running).ok_or_else(absent)?;
+    let (_, _, _, container) = place;
+    let (pod, identity, running) = find_running(&routes.state, place)?;
+    let output = routes.state.logs.attach(&identity, container);
+    let output = output.ok_or_else(|| absent(&identity, container))?;
     let once = is_stdin_once(&pod, container);
     let stdin = running.stdin().filter(|_| streams.stdin);
     let attach = Attach {
@@ -101,7 +125,8 @@ fn attach(
     open(&routes.carrier, request, streams, Box::new(attach))
 }
 
-fn streams(query: &str) -> Result<Streams, Refusal> {
+/// The streams that a client wants.
+pub(super) fn streams(query: &str) -> Result<Streams, Refusal> {
     let given = |wanted: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
         pairs.any(|(name, value)| name == wanted && matches!(&*value, "1" | "true"))
@@ -118,8 +143,8 @@ fn streams(query: &str) -> Result<Streams, Refusal> {
 }
 
 fn is_stdin_once(pod: &Pod, name: &str) -> bool {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let found = containers.into_iter().find(|found| found.name == name);
+    let spec = pod.spec.as_ref();
+    let found = spec.and_then(|spec| facts::container(spec, name));
     found.is_some_and(|container| container.stdin_once == Some(true))
 }
 
@@ -165,7 +190,7 @@ async fn pass_in(from: Option<Pipe>, to: Option<OpenStdin>) {
 }
 
 /// Sizes of the client's terminal: a guest has none that could have a size. Never ends.
-async fn ignore(sizes: Option<Pipe>) {
+pub(super) async fn ignore(sizes: Option<Pipe>) {
     if let Some(mut sizes) = sizes {
         // An error means that the client is gone, which others notice as well.
         let _gone = tokio::io::copy(&mut sizes, &mut tokio::io::sink()).await;

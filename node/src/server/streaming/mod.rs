@@ -1,14 +1,14 @@
-//! What lasts on a connection: attach and port-forward, by WebSocket or SPDY.
+//! What lasts on a connection: exec, attach and port-forward, by WebSocket or SPDY.
 //!
 //! 1. A handler checks the request and looks up what it is about; whatever is wrong is an ordinary answer.
 //! 2. [`Opening::of`] agrees on a protocol with the client, and answers `101 Switching Protocols`.
 //! 3. [`Carrier`] runs what follows as a task that ends with the connection, or with the agent.
 //!
 //! ```text
-//!   attach        attach.rs ─► remote_command.rs: streams by number or type ─┬─ WebSocket, channel.k8s.io
+//!   exec          exec.rs ───┐
+//!   attach        attach.rs ─┴► remote_command.rs: streams by number or type ─┬─ WebSocket, channel.k8s.io
 //!   port-forward  port_forward.rs: pairs of data and error ──────────────────┴─ SPDY/3.1
 //! ```
-//! To add exec: another [`remote_command::RemoteCommand`].
 
 use std::future::Future;
 
@@ -29,8 +29,10 @@ use windlass_api::stream::websocket::{self, OpenError};
 use super::DaemonState;
 
 mod attach;
+mod exec;
 mod port_forward;
 mod remote_command;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -54,13 +56,18 @@ struct Routes {
     carrier: Carrier,
 }
 
-/// The routes of attach and port-forward.
+/// The routes of exec, attach and port-forward.
 pub(super) fn routes(state: DaemonState, carrier: Carrier) -> Router {
     Router::new()
         .route("/attach/{namespace}/{pod}/{container}", any(attach::serve))
         .route(
             "/attach/{namespace}/{pod}/{uid}/{container}",
             any(attach::serve_uid),
+        )
+        .route("/exec/{namespace}/{pod}/{container}", any(exec::serve))
+        .route(
+            "/exec/{namespace}/{pod}/{uid}/{container}",
+            any(exec::serve_uid),
         )
         .route("/portForward/{namespace}/{pod}", any(port_forward::serve))
         .route(

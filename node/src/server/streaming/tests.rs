@@ -28,7 +28,8 @@ use super::*;
 use crate::logs::{LogLimits, LogSink, Logs, Output};
 use crate::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
 use crate::pods::{KnownPods, NodeContext, RunningContainers};
-use crate::runtime::{ExitStatus, RunningContainer, Stdin, Usage};
+use crate::runtime::exec::{ExecStreams, Running};
+use crate::runtime::{ExitStatus, ResourceLimits, RunningContainer, Stdin, Usage, fake};
 use crate::server::stats::Looks;
 
 /// A node with pod `p`, whose container `c` runs.
@@ -57,6 +58,14 @@ impl RunningContainer for Container {
 
     fn stdin(&self) -> Option<Stdin> {
         Some(self.0.clone())
+    }
+
+    fn exec(&self, command: Vec<String>, streams: ExecStreams) -> Running {
+        fake::exec(command, streams)
+    }
+
+    fn resize(&self, _: ResourceLimits) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -203,6 +212,65 @@ async fn a_spdy_session_attaches_with_a_stream_of_each_type() {
     error.read_to_string(&mut ended).await.unwrap();
     let success = r#"{"metadata":{},"status":"Success"}"#;
     assert_eq!((said.as_str(), ended.as_str()), ("out", success));
+}
+
+#[tokio::test]
+async fn a_command_is_run_with_the_clients_streams() {
+    let world = world();
+    let uri = "/exec/n/p/c?input=1&output=1&error=1&command=cat";
+    let mut socket = world.web_socket(uri, "v5.channel.k8s.io").await;
+    assert_eq!(next(&mut socket).await, Message::binary(&b"\x01"[..]));
+    for message in [&b"\x00typed"[..], b"\xff\x00"] {
+        socket.send(Message::binary(message)).await.unwrap();
+    }
+    assert_eq!(next(&mut socket).await, Message::binary(&b"\x01typed"[..]));
+    let end = Message::binary(&b"\x03{\"metadata\":{},\"status\":\"Success\"}"[..]);
+    assert_eq!(next(&mut socket).await, end);
+    assert!(next(&mut socket).await.is_close());
+}
+
+#[tokio::test]
+async fn how_a_command_ended_is_told() {
+    let world = world();
+    for (command, output, wanted) in [
+        ("exit&command=7", &b"exit with 7\n"[..], "exit status 7"),
+        ("ls", b"", "exec: \\\"ls\\\": executable file not found"),
+    ] {
+        let uri = format!("/exec/n/p/u/c?output=1&command={command}");
+        let mut socket = world.web_socket(&uri, "v4.channel.k8s.io").await;
+        assert_eq!(next(&mut socket).await, Message::binary(&b"\x01"[..]));
+        if !output.is_empty() {
+            let data = next(&mut socket).await.into_data();
+            assert_eq!(data.get(1..), Some(output));
+        }
+        let data = next(&mut socket).await.into_data();
+        let status = String::from_utf8_lossy(&data);
+        assert!(status.contains(wanted), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_echoes_edits_and_interrupts() {
+    let world = world();
+    let uri = "/exec/n/p/c?input=1&output=1&tty=1&command=cat";
+    let mut socket = world.web_socket(uri, "v4.channel.k8s.io").await;
+    assert_eq!(next(&mut socket).await, Message::binary(&b"\x01"[..]));
+    let keys = Message::binary(&b"\x00hex\x7fy\r"[..]);
+    socket.send(keys).await.unwrap();
+    let mut seen = String::new();
+    while seen.matches("\r\n").count() < 2 {
+        let data = next(&mut socket).await.into_data();
+        seen.push_str(std::str::from_utf8(&data[1..]).unwrap());
+    }
+    assert_eq!(seen, "hex\x08 \x08y\r\nhey\r\n");
+    socket
+        .send(Message::binary(&b"\x00\x03"[..]))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut socket).await, Message::binary(&b"\x01^C\r\n"[..]));
+    let data = next(&mut socket).await.into_data();
+    let status = String::from_utf8_lossy(&data);
+    assert!(status.contains("exit status 130"), "{status}");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ impl TestNode {
         let daemon = DaemonServer::bind(([127, 0, 0, 1], 0).into(), &ca.daemon(shown))
             .await
             .unwrap();
-        let endpoint = daemon.local_addr().unwrap();
+        let endpoint = daemon.local_addr().unwrap().unwrap();
         let logs = tempfile::tempdir().unwrap();
         let state = DaemonState {
             node: "a".into(),

@@ -26,6 +26,19 @@ fn main() -> ExitCode {
         ["read", path] => std::fs::read_to_string(path),
         ["write", path, text] => std::fs::write(path, text).map(|()| "written".to_owned()),
         ["append", path, text] => append(path, text),
+        ["mkdir", path] => std::fs::create_dir(path).map(|()| "made".to_owned()),
+        ["rmdir", path] => std::fs::remove_dir(path).map(|()| "removed".to_owned()),
+        ["rename", from, to] => std::fs::rename(from, to).map(|()| "renamed".to_owned()),
+        ["link", from, to] => std::fs::hard_link(from, to).map(|()| "linked".to_owned()),
+        ["symlink", target, at] => symlink(target, at),
+        ["readlink", path] => std::fs::read_link(path).map(|found| found.display().to_string()),
+        ["truncate", path] => std::fs::File::options()
+            .write(true)
+            .truncate(true)
+            .open(path)
+            .map(|_| "truncated".to_owned()),
+        ["recurse"] => Ok(recurse(1).to_string()),
+        ["connect-many", address] => connect_many(address),
         ["remove", path] => std::fs::remove_file(path).map(|()| "removed".to_owned()),
         ["list", path] => list(path),
         ["size", path] => std::fs::metadata(path).map(|found| found.len().to_string()),
@@ -49,6 +62,34 @@ fn main() -> ExitCode {
         Err(error) => {
             println!("error: {:?}", error.kind());
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// A link to where its name says, through which the guest then tries to read.
+fn symlink(target: &str, at: &str) -> Outcome {
+    #[allow(
+        deprecated,
+        reason = "the one way to a symbolic link that is not a platform's own"
+    )]
+    std::fs::soft_link(target, at)?;
+    std::fs::read_to_string(at)
+}
+
+/// Deeper and deeper, in a way that no compiler makes a loop of.
+#[expect(unconditional_recursion, reason = "a stack has an end")]
+fn recurse(depth: u64) -> u64 {
+    let local = std::hint::black_box([depth; 64]);
+    1 + recurse(std::hint::black_box(local[63] + 1))
+}
+
+fn connect_many(address: &str) -> Outcome {
+    let mut sockets = Vec::new();
+    loop {
+        match TcpListener::bind(address) {
+            Ok(socket) if sockets.len() < 1_000_000 => sockets.push(socket),
+            Ok(_) => return Ok("no limit".to_owned()),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -137,7 +178,8 @@ fn tcp_echo(address: &str, connections: usize) -> Outcome {
         let (mut stream, peer) = listener.accept()?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
-        write!(stream, "{text} for {}", peer.ip())?;
+        // A client may leave before it has its answer.
+        let _gone = write!(stream, "{text} for {}", peer.ip());
     }
     Ok("served".to_owned())
 }

@@ -72,6 +72,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Web {
                 write(&stream, b"half of the ans").expect("the client reads");
                 panic!("asked to");
             }
+            ["grpc.health.v1.Health", "Check"] => serving(out),
             ["trap"] => panic!("asked to"),
             ["spin"] => loop {
                 std::hint::spin_loop();
@@ -100,6 +101,26 @@ fn respond(out: ResponseOutparam, status: u16, chunks: &[&str]) {
     }
     drop(stream);
     let _gone = OutgoingBody::finish(body, None);
+}
+
+/// The answer of a gRPC health service that is well: a message with `status: SERVING`, and the call's status after it.
+fn serving(out: ResponseOutparam) {
+    let headers = Fields::new();
+    let set = |fields: &Fields, name: &str, value: &[u8]| {
+        fields.set(name, &[value.to_vec()]).expect("a valid field");
+    };
+    set(&headers, "content-type", b"application/grpc");
+    let response = OutgoingResponse::new(headers);
+    let body = response.body().expect("a new response has a body");
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().expect("a new body has a stream");
+    let written = write(&stream, &[0, 0, 0, 0, 2, 8, 1]);
+    drop(stream);
+    if written.is_ok() {
+        let trailers = Fields::new();
+        set(&trailers, "grpc-status", b"0");
+        let _gone = OutgoingBody::finish(body, Some(trailers));
+    }
 }
 
 fn write(stream: &OutputStream, mut data: &[u8]) -> Result<(), StreamError> {

@@ -22,11 +22,15 @@ use crate::images::Images;
 use crate::logs::{LogLimits, LogQuery, Logs};
 use crate::network::{Network, NetworkConfig};
 use crate::objects::ObjectWatches;
+use crate::pods::room::{Room, Shortage};
 use crate::pods::{NodeContext, RunningContainers};
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
 use crate::status::phase::HostFacts;
+use crate::volumes::HostPaths;
+
+mod lifecycle;
 
 const IMAGE: &str = "registry.windlass.local/default/app:v1";
 
@@ -63,7 +67,22 @@ impl World {
         Self::with(pod(spec), FakeRuntime::new(), FakeApi::new()).await
     }
 
+    /// A worker for a pod that the node has no room for.
+    async fn refused(spec: &Value, shortage: Shortage) -> Self {
+        let (runtime, api) = (FakeRuntime::new(), FakeApi::new());
+        Self::begin(pod(spec), runtime, api, Some(shortage)).await
+    }
+
     async fn with(pod: Pod, runtime: FakeRuntime, api: FakeApi) -> Self {
+        Self::begin(pod, runtime, api, None).await
+    }
+
+    async fn begin(
+        pod: Pod,
+        runtime: FakeRuntime,
+        api: FakeApi,
+        refused: Option<Shortage>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let served = ContentStore::open(directory.path().join("served"))
             .await
@@ -92,8 +111,10 @@ impl World {
             events: EventRecorder::start(&client, "node"),
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
             containers: RunningContainers::default(),
+            room: Room::of(&Machine::inspect()),
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
+            host_paths: HostPaths::default(),
             data_dir: directory.path().to_owned(),
             clock: Clock::tokio(),
             client: client.clone(),
@@ -108,7 +129,7 @@ impl World {
             shutdown: false,
         };
         let (desired, receiver) = watch::channel(wanted);
-        let worker = tokio::spawn(PodWorker::new(context.clone(), receiver).run());
+        let worker = tokio::spawn(PodWorker::new(context.clone(), receiver, refused).run());
         Self {
             directory,
             api,
@@ -417,7 +438,7 @@ async fn a_probe_that_fails_kills_and_restarts() {
 #[tokio::test(start_paused = true)]
 async fn a_volume_type_that_is_not_offered_is_named_in_an_event() {
     let mut spec = one("Always");
-    spec["volumes"] = json!([{ "name": "v", "hostPath": { "path": "/" } }]);
+    spec["volumes"] = json!([{ "name": "v", "nfs": { "path": "/", "server": "s" } }]);
     let world = World::new(&spec).await;
     world
         .until("pending", |status| phase(status) == "Pending")
@@ -425,10 +446,7 @@ async fn a_volume_type_that_is_not_offered_is_named_in_an_event() {
     for _ in 0..100 {
         tokio::time::advance(Duration::from_millis(10)).await;
     }
-    assert!(world.saw_event(
-        "FailedMount",
-        "volumes of type hostPath are not supported yet"
-    ));
+    assert!(world.saw_event("FailedMount", "volumes of type nfs are not supported yet"));
     assert!(world.runtime.starts().is_empty());
 }
 

@@ -20,10 +20,10 @@ use windlass_node::runtime::suite::{self, Subject};
 use windlass_node::runtime::wasm::{WasmConfig, WasmRuntime};
 use windlass_node::runtime::{
     ContainerPort, ContainerSpec, ExitStatus, ImageKind, PodIdentity, Protocol, ResolvedImage,
-    RunningContainer, Runtime, StartError,
+    ResourceLimits, RunningContainer, Runtime, StartError,
 };
 
-#[path = "../../tests/guests/built.rs"]
+#[path = "../../../tests/guests/built.rs"]
 mod built;
 
 /// A node with pods, and the one runtime all tests share (compiling takes a while).
@@ -134,12 +134,12 @@ fn spec(file: PathBuf, kind: ImageKind) -> ContainerSpec {
         args: Vec::new(),
         env: vec![("COLOUR".to_owned(), "green".to_owned())],
         mounts: Vec::new(),
-        memory_limit: None,
-        cpu_limit_millis: None,
+        limits: ResourceLimits::default(),
         ports: Vec::new(),
         termination_message: None,
         annotations: Arc::default(),
         stdin: false,
+        tty: false,
     }
 }
 
@@ -177,6 +177,10 @@ macro_rules! some {
         }
     };
 }
+
+// After the macro, which it uses.
+mod escapes;
+mod exec;
 
 #[tokio::test]
 async fn an_http_component_is_served_on_its_pods_address() {
@@ -453,7 +457,7 @@ async fn a_stop_lets_the_running_request_finish() {
 async fn memory_above_the_limit_is_an_oom_kill() {
     let node = Node::new();
     let mut spec = some!(probe(&["eat", "64"]));
-    spec.memory_limit = Some(16 << 20);
+    spec.limits.memory_bytes = Some(16 << 20);
     let status = node.start(&spec, &node.pod()).await.unwrap().wait().await;
     assert!(status.oom_killed, "{status:?}");
     assert_eq!(status.exit_code, 137);
