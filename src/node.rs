@@ -34,6 +34,10 @@ pub(crate) struct NodeConfig {
     pub(crate) listen: SocketAddr,
     /// Where NodePorts are opened, if at all.
     pub(crate) node_ports: Option<IpAddr>,
+    /// Where DNS is served to the host, if at all.
+    pub(crate) dns: Option<SocketAddr>,
+    /// Where Ingresses are served, by HTTP and by HTTPS, if at all.
+    pub(crate) ingress: [Option<SocketAddr>; 2],
     /// What pods may mount of this machine.
     pub(crate) host_paths: HostPaths,
     /// What must be left free.
@@ -52,6 +56,15 @@ pub(crate) struct NodeOptions {
     /// Name of the node [default: this machine's host name].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// Answers DNS at this address, by UDP and TCP: names of the cluster, and for this machine those outside too.
+    #[arg(long, value_name = "ADDR:PORT")]
+    dns_listen: Option<SocketAddr>,
+    /// Serves Ingresses by HTTP at this address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    ingress_listen: Option<SocketAddr>,
+    /// Serves Ingresses by HTTPS at this address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    ingress_listen_tls: Option<SocketAddr>,
     /// A directory of this machine that pods may mount as hostPath volumes, with all below it; may be given several
     /// times. Without it they may mount nothing.
     #[arg(long = "allow-host-path", value_name = "PATH")]
@@ -90,6 +103,16 @@ impl NodeOptions {
         };
         policy.check()?;
         Ok(policy)
+    }
+
+    /// Where DNS is served to the host, if at all.
+    pub(crate) fn dns(&self) -> Option<SocketAddr> {
+        self.dns_listen
+    }
+
+    /// Where Ingresses are served, by HTTP and by HTTPS, if at all.
+    pub(crate) fn ingress(&self) -> [Option<SocketAddr>; 2] {
+        [self.ingress_listen, self.ingress_listen_tls]
     }
 
     /// The name given, or the machine's.
@@ -131,6 +154,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         api_server: config.api_server,
         ..NetworkConfig::default()
     });
+    let [plain, tls] = config.ingress;
     let mut builder = NodeAgent::builder()
         .client(config.client)
         .name(config.name)
@@ -138,6 +162,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .listen(config.listen)
         .tls(config.tls)
         .tunnel_identity(config.tunnel)
+        .ingress(plain, tls)
         .network(network)
         .host_paths(config.host_paths)
         .eviction_thresholds(config.thresholds)
@@ -146,6 +171,9 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
+    }
+    if let Some(address) = config.dns {
+        builder = builder.dns(address);
     }
     Ok(builder.build().await?)
 }

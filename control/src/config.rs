@@ -132,6 +132,16 @@ impl Config {
     /// The address of Service `kubernetes`: the first of the service network.
     #[must_use]
     pub fn api_service_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.pools.service_network.0) + 1)
+        self.service_address(1)
+    }
+
+    /// The address of Service `kube-system/kube-dns`: the tenth of the service network, as usual.
+    #[must_use]
+    pub fn dns_service_address(&self) -> Ipv4Addr {
+        self.service_address(10)
+    }
+
+    fn service_address(&self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.pools.service_network.0) + offset)
     }
 }

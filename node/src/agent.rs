@@ -16,7 +16,7 @@ use crate::events::EventRecorder;
 use crate::handle::NodeHandle;
 use crate::images::{self, ImageCollection, Images, InvalidThresholds};
 use crate::logs::{LogLimits, Logs};
-use crate::network::{Network, NetworkConfig, TunnelIdentity};
+use crate::network::{DnsListener, IngressListeners, Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
 use crate::pods::room::Room;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
@@ -39,6 +39,24 @@ pub enum AgentError {
     /// The daemon endpoint can't listen.
     #[error("daemon endpoint {address}: {source}")]
     Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// DNS can't be served where it was asked for.
+    #[error("DNS at {address}: {source}")]
+    Dns {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Ingresses can't be served where it was asked for.
+    #[error("Ingresses at {address}: {source}")]
+    Ingress {
         /// Where.
         address: SocketAddr,
         /// Why.
@@ -69,6 +87,8 @@ pub struct NodeAgentBuilder {
     host_paths: HostPaths,
     thresholds: Thresholds,
     node_ports: Option<IpAddr>,
+    dns: Option<SocketAddr>,
+    ingress: [Option<SocketAddr>; 2],
     tunnel_identity: Option<TunnelIdentity>,
     registries: Registries,
     image_collection: ImageCollection,
@@ -80,6 +100,8 @@ pub struct NodeAgent {
     registration: Registration,
     daemon: DaemonServer,
     node_ports: Option<IpAddr>,
+    dns: Option<DnsListener>,
+    ingress: IngressListeners,
     tunnel_identity: Option<TunnelIdentity>,
     image_collection: ImageCollection,
     registered: watch::Sender<bool>,
@@ -107,6 +129,8 @@ impl NodeAgent {
             host_paths: HostPaths::default(),
             thresholds: Thresholds::default(),
             node_ports: None,
+            dns: None,
+            ingress: [None; 2],
             tunnel_identity: None,
             registries: Registries::none(),
             image_collection: ImageCollection::default(),
@@ -119,6 +143,18 @@ impl NodeAgent {
     /// The socket does not say.
     pub fn daemon_address(&self) -> std::io::Result<Option<SocketAddr>> {
         self.daemon.local_addr()
+    }
+
+    /// Where DNS is served to the host, if it is.
+    #[must_use]
+    pub fn dns_address(&self) -> Option<SocketAddr> {
+        self.dns.as_ref().map(DnsListener::address)
+    }
+
+    /// Where Ingresses are served by HTTP and by HTTPS, if they are.
+    #[must_use]
+    pub fn ingress_addresses(&self) -> [Option<SocketAddr>; 2] {
+        [self.ingress.plain(), self.ingress.tls()]
     }
 
     /// Connects an API server of this process to the daemon endpoint, without a socket. Whoever has it is
@@ -149,6 +185,8 @@ impl NodeAgent {
             registration,
             daemon,
             node_ports,
+            dns,
+            ingress,
             tunnel_identity,
             image_collection,
             registered,
@@ -196,8 +234,18 @@ impl NodeAgent {
         });
         let _policies = OwnedTask::spawn(network.watch_policies(client.clone()));
         let _tunnel = tunnel_identity.map(|identity| {
-            let network = network.clone();
+            let (network, client) = (network.clone(), client.clone());
             OwnedTask::spawn(async move { network.tunnel_between_agents(client, identity).await })
+        });
+        let serves_ingresses = ingress.plain().or(ingress.tls()).is_some();
+        let _ingress = serves_ingresses.then(|| {
+            let network = network.clone();
+            let objects = context.objects.clone();
+            OwnedTask::spawn(async move { network.serve_ingresses(ingress, client, objects).await })
+        });
+        let _dns = dns.map(|listener| {
+            let network = network.clone();
+            OwnedTask::spawn(async move { network.serve_dns(listener).await })
         });
         let _node_ports = node_ports.map(|bind| {
             OwnedTask::spawn(async move {
@@ -322,6 +370,22 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// Answers DNS at this address of the host, by UDP and TCP; port 0 picks one. Nowhere by default. Names outside
+    /// of the cluster are told to this machine only.
+    #[must_use]
+    pub fn dns(mut self, listen: SocketAddr) -> Self {
+        self.dns = Some(listen);
+        self
+    }
+
+    /// Serves Ingresses at these addresses of the host, by HTTP and by HTTPS; port 0 picks one. Nowhere by default.
+    /// Certificates are to be had only by a node with the label `node-restriction.kubernetes.io/ingress: "true"`.
+    #[must_use]
+    pub fn ingress(mut self, plain: Option<SocketAddr>, tls: Option<SocketAddr>) -> Self {
+        self.ingress = [plain, tls];
+        self
+    }
+
     /// Joins the pods' network with that of other nodes: the agents carry connections for each other, and
     /// show this certificate of the node. Without it every node's pods are among themselves.
     #[must_use]
@@ -367,6 +431,18 @@ impl NodeAgentBuilder {
         };
         let daemon = daemon.map_err(listen_error)?;
         let local = daemon.local_addr().map_err(listen_error)?;
+        let dns = match self.dns {
+            Some(address) => Some(
+                DnsListener::bind(address)
+                    .await
+                    .map_err(|source| AgentError::Dns { address, source })?,
+            ),
+            None => None,
+        };
+        let [plain, tls_ingress] = self.ingress;
+        let ingress = IngressListeners::bind(plain, tls_ingress).await;
+        let ingress =
+            ingress.map_err(|(address, source)| AgentError::Ingress { address, source })?;
         let store = ContentStore::open(data_dir.join("images")).await?;
         let images = Arc::new(Images::new(client.clone(), self.registries, store));
         let addresses = if self.addresses.is_empty() {
@@ -413,6 +489,8 @@ impl NodeAgentBuilder {
             registration,
             daemon,
             node_ports: self.node_ports,
+            dns,
+            ingress,
             tunnel_identity: self.tunnel_identity,
             image_collection: self.image_collection,
             registered,

@@ -76,6 +76,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tunnel: tunnel.clone(),
         listen: SocketAddr::new(args.address, args.port),
         node_ports: args.node_port_address,
+        dns: args.node.dns(),
+        ingress: args.node.ingress(),
         host_paths: args.node.host_paths()?,
         thresholds: args.node.thresholds(),
         api_server: api_address(&args.server).await?,

@@ -5,15 +5,19 @@
 //! 3. Apply the object files, wait until the workloads are ready, print how to reach them.
 //! 4. Run until interrupted; stop the pods with their grace, then the control plane.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::SignedDuration;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use windlass_api::ingress::NODE_LABEL;
 use windlass_control::ControlPlane;
 use windlass_control::identity::{MASTERS, NODES, UserInfo};
 use windlass_control::pki::{Authority, Identity, PkiError};
@@ -26,6 +30,12 @@ use crate::cmd::server::{self, ControlPlaneOptions, interrupted};
 use crate::data_dir::DataDir;
 use crate::node::{self, NodeConfig, NodeOptions};
 use crate::{dashboard, object_files, output, readiness};
+
+/// Where Ingresses are served unless told otherwise: by HTTP and by HTTPS.
+const INGRESS: [SocketAddr; 2] = [
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)),
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8443)),
+];
 
 /// Arguments of `windlass up`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +55,10 @@ pub(crate) struct Args {
     /// Serve no dashboard.
     #[arg(long)]
     no_dashboard: bool,
+    /// Serve no Ingresses; else they are served at 127.0.0.1:8080 and 127.0.0.1:8443, where those are free, unless
+    /// --ingress-listen or --ingress-listen-tls say otherwise.
+    #[arg(long, conflicts_with_all = ["ingress_listen", "ingress_listen_tls"])]
+    no_ingress: bool,
     /// How long to wait for the workloads, such as `30s`; 0s does not wait.
     #[arg(long, value_name = "DURATION", default_value = "2m")]
     wait: SignedDuration,
@@ -147,8 +161,49 @@ async fn apply(
     Ok(applied)
 }
 
+/// Where Ingresses are served: as was asked for, or at the defaults that nobody else has.
+fn ingress(args: &Args) -> [Option<SocketAddr>; 2] {
+    let asked = args.node.ingress();
+    if args.no_ingress || asked.iter().any(Option::is_some) {
+        return asked;
+    }
+    INGRESS.map(|at| match TcpListener::bind(at) {
+        Ok(_) => Some(at),
+        Err(error) => {
+            output::step(&format!("Ingresses are not served at {at}: {error}"));
+            None
+        }
+    })
+}
+
+/// Says where Ingresses are served, and lets the node have their certificates.
+async fn announce_ingress(
+    plane: &ControlPlane,
+    node: &str,
+    [plain, tls]: [Option<SocketAddr>; 2],
+) -> anyhow::Result<()> {
+    let urls = plain.map(|at| format!("http://{at}"));
+    let urls = urls
+        .into_iter()
+        .chain(tls.map(|at| format!("https://{at}")));
+    let urls: Vec<_> = urls.collect();
+    if !urls.is_empty() {
+        output::step(&format!("Ingresses are served at {}", urls.join(" and ")));
+    }
+    let label = (!urls.is_empty()).then_some("true");
+    let patch = json!({"metadata": {"labels": {NODE_LABEL: label}}});
+    let client = plane.client(UserInfo::authenticated("kubernetes-admin", &[MASTERS]));
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
+    let params = PatchParams::default();
+    let labelled = nodes.patch(node, &params, &Patch::Merge(&patch)).await;
+    labelled
+        .map(drop)
+        .context("label the node that serves Ingresses")
+}
+
 async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
     let started = Instant::now();
+    let ingress = ingress(args);
     let name = args.node.name()?;
     let user = format!("system:node:{name}");
     let address = plane.address().ip();
@@ -174,6 +229,8 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         tunnel,
         listen: SocketAddr::new(address, 0),
         node_ports: Some(args.control_plane.listen.ip()),
+        dns: args.node.dns(),
+        ingress,
         host_paths: args.node.host_paths()?,
         thresholds: args.node.thresholds(),
         api_server: Some(plane.address()),
@@ -186,6 +243,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         .nodes()
         .reach_locally(&name, agent.local_dialer());
     let mut registered = agent.registered();
+    let serves = agent.ingress_addresses();
     let stop = CancellationToken::new();
     let running = tokio::spawn(agent.run(stop.clone()));
     registered
@@ -193,6 +251,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         .await
         .context("the node agent ended")?;
     took(&format!("node {name} is registered"), started);
+    announce_ingress(plane, &name, serves).await?;
     Ok(Node {
         stop,
         running,

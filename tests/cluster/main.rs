@@ -13,9 +13,11 @@ mod autoscaling;
 #[path = "../guests/built.rs"]
 mod built;
 mod conformance;
+mod dns;
 mod faults;
 mod grants;
 mod images;
+mod ingress;
 mod pods;
 mod policies;
 mod private_images;

@@ -60,6 +60,8 @@ pub struct Cluster {
 struct TestNode {
     name: String,
     address: Ipv4Addr,
+    dns: SocketAddr,
+    ingress: [Option<SocketAddr>; 2],
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -171,6 +173,7 @@ impl Cluster {
             api_server: Some(plane.address()),
             ..NetworkConfig::default()
         });
+        let any = SocketAddr::new(address.into(), 0);
         let builder = NodeAgent::builder()
             .client(plane.client(UserInfo::authenticated(user, &[NODES])))
             .name(name)
@@ -180,6 +183,8 @@ impl Cluster {
             .network(network)
             .host_paths(HostPaths::allow([host])?)
             .node_ports(address.into())
+            .dns(any)
+            .ingress(Some(any), Some(any))
             .runtime(Arc::new(runtime));
         let agent = change(builder).build().await?;
         if self.nodes.is_empty() {
@@ -189,6 +194,8 @@ impl Cluster {
                 .nodes()
                 .reach_locally(name, agent.local_dialer());
         }
+        let ingress = agent.ingress_addresses();
+        let dns = agent.dns_address().context("the node answers no DNS")?;
         let mut registered = agent.registered();
         let stop = CancellationToken::new();
         let running = tokio::spawn(agent.run(stop.clone()));
@@ -199,6 +206,8 @@ impl Cluster {
         self.nodes.push(TestNode {
             name: name.to_owned(),
             address,
+            dns,
+            ingress,
             stop,
             running,
         });
@@ -210,6 +219,27 @@ impl Cluster {
     pub fn node_address(&self) -> Ipv4Addr {
         let first = self.nodes.first();
         first.map_or(Ipv4Addr::LOCALHOST, |node| node.address)
+    }
+
+    /// Where the first node answers DNS.
+    ///
+    /// # Panics
+    /// When there is no node.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn dns_address(&self) -> SocketAddr {
+        self.nodes.first().expect("a node").dns
+    }
+
+    /// Where the first node serves Ingresses: by HTTP and by HTTPS.
+    ///
+    /// # Panics
+    /// When there is no node.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn ingress_addresses(&self) -> [SocketAddr; 2] {
+        let node = self.nodes.first().expect("a node");
+        node.ingress.map(|at| at.expect("an Ingress server"))
     }
 
     /// The control plane.

@@ -6,6 +6,7 @@
 
 pub mod field_selector;
 pub mod grants;
+pub mod ingress;
 pub mod label_selector;
 pub mod metrics;
 pub mod names;

@@ -1,16 +1,18 @@
-//! Objects that every cluster has: system namespaces and priority classes, default roles, the Service of
-//! the API itself, and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
+//! Objects that every cluster has: system namespaces and priority classes, default roles, the Services of
+//! the API itself and of DNS, the class of Ingresses, and what a joining node reads. Made through the API like everything else, and again after somebody removed them.
 
 mod roles;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use windlass_api::ingress;
 
 use crate::config::Config;
 
@@ -52,7 +54,38 @@ pub(crate) async fn ensure(
     roles::ensure(client).await?;
     apply(client, "services", Some("default"), &service(config)).await?;
     apply(client, "endpoints", Some("default"), &endpoints(address)).await?;
-    apply(client, "endpointslices", Some("default"), &slice(address)).await
+    apply(client, "endpointslices", Some("default"), &slice(address)).await?;
+    ensure_dns(client, config).await?;
+    ensure_ingress_class(client).await
+}
+
+/// Makes the class of Ingresses that nodes serve if there is none: an administrator may have another one be the default.
+async fn ensure_ingress_class(client: &Client) -> Result<(), kube::Error> {
+    let classes: Api<IngressClass> = Api::all(client.clone());
+    if classes.get_opt(ingress::CLASS).await?.is_some() {
+        return Ok(());
+    }
+    apply(client, "ingressclasses", None, &ingress_class()).await
+}
+
+/// Makes the Service of DNS if there is none: its address cannot change, and may be another's in data of before.
+async fn ensure_dns(client: &Client, config: &Config) -> Result<(), kube::Error> {
+    let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");
+    if services.get_opt("kube-dns").await?.is_some() {
+        return Ok(());
+    }
+    let service = dns_service(config);
+    match apply(client, "services", Some("kube-system"), &service).await {
+        Err(kube::Error::Api(status)) if status.is_invalid() => {
+            let message = status.message;
+            tracing::warn!(
+                message,
+                "DNS has no address: programs that send packets to it resolve nothing"
+            );
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 /// Says to nodes that join whom to trust.
@@ -131,6 +164,35 @@ fn service(config: &Config) -> Value {
         "spec": {
             "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        },
+    })
+}
+
+fn ingress_class() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+        "metadata": {
+            "name": ingress::CLASS,
+            "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
+        },
+        "spec": {"controller": ingress::CONTROLLER},
+    })
+}
+
+/// The Service by whose address pods ask for names. It has no pods: every node answers for itself.
+fn dns_service(config: &Config) -> Value {
+    let address = config.dns_service_address().to_string();
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            ],
         },
     })
 }

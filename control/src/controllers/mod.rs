@@ -19,6 +19,7 @@ mod endpoint_slice;
 mod garbage_collector;
 mod history;
 mod horizontal;
+mod ingress;
 mod job;
 mod load_balancer;
 mod namespace;
@@ -208,6 +209,11 @@ const CONTROLLERS: &[Controller] = &[
         name: "service-lb-controller",
         user: "system:serviceaccount:kube-system:service-controller",
         start: load_balancer::start,
+    },
+    Controller {
+        name: "ingress-controller",
+        user: "system:serviceaccount:kube-system:ingress-controller",
+        start: ingress::start,
     },
     Controller {
         name: "service-account-controller",

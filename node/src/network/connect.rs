@@ -6,6 +6,7 @@
 //! 3. The connection is a pipe between two pods of this node, a stream of the tunnel, or a kernel socket.
 //! 4. Both pods' flows count it, denied ones too.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{Meters, NetError, Stream};
 
 use super::Core;
+use super::dns::{self, Asker};
 use super::egress::Ends;
 use super::flows::{Flow, PeerName};
 use super::follow::ObjectKey;
@@ -27,24 +29,38 @@ use super::tunnel::Call;
 #[derive(Clone, Copy)]
 pub(super) enum Caller<'a> {
     /// A pod of this node.
-    Pod(&'a Pod),
+    Pod(&'a Arc<Pod>),
     /// The agent itself, for its own pods: not subject to policies.
     Node,
     /// Somebody outside of the cluster, by a port of this node.
     Outside,
+    /// The server of Ingresses, to policies a pod of that name and those labels.
+    Ingress,
+}
+
+/// Who the server of Ingresses is to policies.
+fn ingress_server() -> PodIdentity {
+    let label = ("app.kubernetes.io/name", "windlass-ingress");
+    PodIdentity {
+        namespace: "kube-system".to_owned(),
+        name: "windlass-ingress".to_owned(),
+        labels: BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]),
+        ports: Vec::new(),
+    }
 }
 
 impl Caller<'_> {
     fn egress(&self) -> Egress {
         match self {
             Self::Pod(pod) => pod.granted,
-            Self::Node | Self::Outside => Egress::All,
+            Self::Node | Self::Outside | Self::Ingress => Egress::All,
         }
     }
 
     fn identity(&self) -> Option<Arc<PodIdentity>> {
         match self {
             Self::Pod(pod) => Some(pod.local.identity.load_full()),
+            Self::Ingress => Some(Arc::new(ingress_server())),
             Self::Node | Self::Outside => None,
         }
     }
@@ -109,7 +125,7 @@ fn nameless(_: &super::policy::NamePattern) -> bool {
 impl Core {
     /// Connects to any address but loopback: a Service, a pod, or the world outside if that is granted.
     pub(super) async fn connect(
-        &self,
+        self: &Arc<Self>,
         from: SocketAddr,
         to: SocketAddr,
         caller: Caller<'_>,
@@ -134,6 +150,9 @@ impl Core {
             seen_as: to,
             service: Some(&service.service),
         };
+        if service.is_dns() {
+            return self.connect_dns(attempt(to), caller);
+        }
         if let Some(api_server) = self.config.api_server.filter(|_| service.is_api_server()) {
             return self.connect_trusted(attempt(api_server), caller).await;
         }
@@ -149,6 +168,35 @@ impl Core {
             }
         }
         Err(failure)
+    }
+
+    /// Connects to this node's own DNS, whatever policies say: those are asked about names outside.
+    fn connect_dns(
+        self: &Arc<Self>,
+        attempt: Attempt<'_>,
+        caller: Caller<'_>,
+    ) -> Result<Stream, NetError> {
+        let asker = match caller {
+            Caller::Pod(pod) => Asker::Pod(pod.clone()),
+            Caller::Node => Asker::Machine,
+            Caller::Outside | Caller::Ingress => Asker::Stranger,
+        };
+        let permit = asker.permit(self).ok_or(NetError::ConnectionRefused)?;
+        let passage = Passage {
+            egress: self.flow_out(&attempt, caller, None),
+            ingress: None,
+        };
+        let Attempt {
+            from, to, seen_as, ..
+        } = attempt;
+        let (near, far) = Stream::metered_pair(from, seen_as, to, passage.meters());
+        passage.opened();
+        let core = self.clone();
+        self.egress.system().spawn(async move {
+            dns::serve_stream(&core, &asker, far).await;
+            drop(permit);
+        });
+        Ok(near)
     }
 
     /// Connects to an address that is not a Service's. An endpoint of a Service may well be outside.
@@ -228,7 +276,7 @@ impl Core {
                 Transport::Tcp,
                 attempt.to.port(),
             )),
-            Caller::Pod(_) | Caller::Outside => Some(self.check_ingress(
+            Caller::Pod(_) | Caller::Outside | Caller::Ingress => Some(self.check_ingress(
                 pod,
                 Transport::Tcp,
                 attempt.from.ip(),
@@ -253,9 +301,10 @@ impl Core {
             return Err(NetError::RemoteUnreachable);
         };
         let identity = caller.identity();
-        let asks = identity
-            .as_deref()
-            .is_some_and(|pod| self.policies.isolation(pod, Direction::Egress) == Isolation::Pods);
+        let asks = matches!(caller, Caller::Pod(_))
+            && identity.as_deref().is_some_and(|pod| {
+                self.policies.isolation(pod, Direction::Egress) == Isolation::Pods
+            });
         let peer = if asks {
             Some(self.egress.describe(&tunnel, to).await?)
         } else {
@@ -301,8 +350,25 @@ impl Core {
         caller: Caller<'_>,
         peer: Option<&PodIdentity>,
     ) -> Result<Option<Arc<Flow>>, NetError> {
-        let Caller::Pod(pod) = caller else {
+        let (Caller::Pod(pod), Some(flow)) = (caller, self.flow_out(attempt, caller, peer)) else {
             return Ok(None);
+        };
+        if self.lets_out(pod, peer, Transport::Tcp, attempt.to) {
+            return Ok(Some(flow));
+        }
+        flow.count_denied();
+        Err(NetError::AccessDenied)
+    }
+
+    /// The calling pod's flow to there; none where the caller is no pod.
+    fn flow_out(
+        &self,
+        attempt: &Attempt<'_>,
+        caller: Caller<'_>,
+        peer: Option<&PodIdentity>,
+    ) -> Option<Arc<Flow>> {
+        let Caller::Pod(pod) = caller else {
+            return None;
         };
         let (to, dialled) = (attempt.to, attempt.seen_as.port());
         let name = match (attempt.service, peer) {
@@ -315,12 +381,7 @@ impl Core {
             (None, None) => PeerName::Outside(to.ip()),
         };
         let flows = &pod.local.flows;
-        let flow = flows.with(Direction::Egress, name, Transport::Tcp, dialled);
-        if self.lets_out(pod, peer, Transport::Tcp, to) {
-            return Ok(Some(flow));
-        }
-        flow.count_denied();
-        Err(NetError::AccessDenied)
+        Some(flows.with(Direction::Egress, name, Transport::Tcp, dialled))
     }
 
     /// Whether the pod's policies let it send to the address.

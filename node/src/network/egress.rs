@@ -120,21 +120,6 @@ impl Egress {
         Ok(inside)
     }
 
-    /// Asks the host's resolver.
-    pub(super) async fn resolve(&self, name: String) -> Result<Vec<IpAddr>, NetError> {
-        let lookup = async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            Ok::<_, io::Error>(found.map(|address| address.ip()).collect::<Vec<_>>())
-        };
-        let task = tokio_util::task::AbortOnDropHandle::new(self.system.spawn(lookup));
-        match task.await {
-            Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-            // The resolver does not tell a missing name from a missing server.
-            Ok(_) => Err(NetError::NameUnresolvable),
-            Err(_) => Err(NetError::TemporaryResolverFailure),
-        }
-    }
-
     /// Whether pods may reach the address.
     pub(super) fn check(&self, to: IpAddr) -> Result<(), NetError> {
         let to = to.to_canonical();
@@ -218,7 +203,7 @@ fn embedded_v4(ip: IpAddr) -> Option<Ipv4Addr> {
 }
 
 /// Whether the kernel would deliver to this machine itself.
-fn is_this_machine(ip: IpAddr) -> bool {
+pub(super) fn is_this_machine(ip: IpAddr) -> bool {
     let any: SocketAddr = match ip {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

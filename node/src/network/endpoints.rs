@@ -66,12 +66,6 @@ fn picked<'a>(members: &[Member<'a>], indexes: &[usize]) -> Vec<Member<'a>> {
     found.copied().collect()
 }
 
-/// Every endpoint that has a name: wherever it is.
-pub(super) fn everywhere<'a>(slices: &[&'a SliceFacts]) -> Vec<Member<'a>> {
-    let members = all(slices);
-    picked(&members, &usable(&members, |_| true))
-}
-
 /// The endpoints for traffic under a policy.
 pub(super) fn choose<'a>(
     slices: &[&'a SliceFacts],

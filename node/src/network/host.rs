@@ -9,6 +9,8 @@ use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::Core;
 use super::connect::{Attempt, Caller};
+use super::follow::ObjectKey;
+use super::ingress::PortRef;
 use super::outside::Purpose;
 use super::policy::PodIdentity;
 use super::service_table::{Origin, ServicePort};
@@ -18,6 +20,13 @@ use super::tunnel::Call;
 /// The network as the node itself sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct HostNetwork(Arc<Core>);
+
+/// What is behind a port of a Service.
+pub(super) struct BackendPort {
+    pub(super) endpoints: Vec<SocketAddr>,
+    /// Whether it is spoken to in HTTP/2 from the first byte on.
+    pub(super) speaks_h2: bool,
+}
 
 impl HostNetwork {
     pub(super) fn new(core: Arc<Core>) -> Self {
@@ -155,6 +164,42 @@ impl HostNetwork {
             }
         }
         Err(failure)
+    }
+
+    /// The endpoints of a Service's port, in the order in which to try them for a client; none if there is no such
+    /// port.
+    pub(super) fn backend(
+        &self,
+        service: &ObjectKey,
+        port: &PortRef,
+        client: IpAddr,
+    ) -> Option<BackendPort> {
+        let table = self.0.services.load();
+        let port = table
+            .by_name(service)?
+            .tcp_port(|name, number| match port {
+                PortRef::Name(wanted) => wanted == name,
+                PortRef::Number(wanted) => *wanted == number,
+            })?;
+        Some(BackendPort {
+            endpoints: port.candidates(client, Origin::Inside).collect(),
+            speaks_h2: port.speaks_h2,
+        })
+    }
+
+    /// Connects to an endpoint of a Service for a client of an Ingress.
+    ///
+    /// # Errors
+    /// [`NetError`] as a client in a pod would see it.
+    pub(super) async fn connect_for_ingress(&self, to: SocketAddr) -> Result<Stream, NetError> {
+        self.0.policies.known().await?;
+        let attempt = Attempt {
+            from: SocketAddr::new(self.0.host_address(), 0),
+            to,
+            seen_as: to,
+            service: None,
+        };
+        self.0.connect_endpoint(attempt, Caller::Ingress).await
     }
 
     pub(super) fn core(&self) -> &Core {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   guest ─ wasi:sockets, wasi:http ─► PodNetwork (pod.rs)
-//!                                        │ name     dns.rs: the cluster's names, then the host's resolver
+//!                                        │ name     dns/: the cluster's names, then the host's servers
 //!                                        │ VIP      service_table.rs: Service address → endpoints
 //!                                        ▼
 //!            own or other pod here   switch.rs: an in-memory pipe to the listener
@@ -15,7 +15,8 @@
 //! 2. [`Network::set_up`] gives a pod its address; the pod's containers share the [`PodNetwork`].
 //! 3. [`Network::watch_services`] keeps the service table; [`Network::serve_outside`] opens NodePorts and
 //!    external addresses.
-//! 4. The agent itself (probes, port-forward, proxies) reaches pods through [`Network::host`].
+//! 4. The agent itself (probes, port-forward, proxies) reaches pods through [`Network::host`], and so do clients of
+//!    Ingresses (`ingress/`).
 //!
 //! Invariants: no packet leaves the process but by egress, tunnel or a NodePort; rules are checked
 //! on the address actually dialled, after names and Services were resolved; no lock is held over
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 use windlass_api::grants;
 
+use crate::objects::ObjectWatches;
+
 mod address_pool;
 mod connect;
 mod dns;
@@ -37,6 +40,7 @@ mod flows;
 mod follow;
 mod health_check;
 mod host;
+mod ingress;
 mod local_pod;
 mod node_table;
 mod outside;
@@ -51,8 +55,10 @@ mod udp_egress;
 mod udp_sessions;
 
 pub use address_pool::{Cidr, CidrError};
+pub use dns::{DnsListener, PodDns, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
+pub use ingress::IngressListeners;
 pub use outside::ListenFailure;
 pub use pod::PodNetwork;
 pub use policy::{NamedPort, PodIdentity};
@@ -60,6 +66,7 @@ pub(crate) use service_table::{LinkedPort, ServiceAddress};
 pub use tunnel::{Call, Tunnel, TunnelIdentity, TunnelStream};
 
 use address_pool::AddressPool;
+use dns::Dns;
 use egress::Egress;
 use endpoints::Place;
 use follow::ObjectKey;
@@ -83,6 +90,8 @@ pub struct NetworkConfig {
     pub node_addresses: Vec<IpAddr>,
     /// Where Service `default/kubernetes` leads: the API server as this agent reaches it.
     pub api_server: Option<SocketAddr>,
+    /// Who is asked for names outside of the cluster.
+    pub resolvers: Resolvers,
 }
 
 impl Default for NetworkConfig {
@@ -93,6 +102,7 @@ impl Default for NetworkConfig {
             cluster_cidr: None,
             node_addresses: Vec::new(),
             api_server: None,
+            resolvers: Resolvers::default(),
         }
     }
 }
@@ -108,8 +118,8 @@ pub struct PodNetworkRequest {
     pub uid: String,
     /// Host name of the pod, which resolves to its own address.
     pub hostname: String,
-    /// Domains tried for short names, instead of the cluster's usual three.
-    pub search: Option<Vec<String>>,
+    /// How the pod resolves names.
+    pub dns: PodDns,
     /// Where the pod may connect to.
     pub egress: grants::Egress,
     /// Labels of the pod, by which policies select it.
@@ -143,6 +153,7 @@ struct Core {
     policies: PolicyTable,
     udp_sessions: UdpSessions,
     nodes: Arc<NodeTable>,
+    dns: Dns,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
 }
@@ -160,6 +171,7 @@ impl Network {
             zone: None,
         });
         Self(Arc::new(Core {
+            dns: Dns::new(&config),
             egress: Egress::new(config.node_addresses.iter().copied()),
             config,
             pool: Mutex::new(None),
@@ -287,6 +299,22 @@ impl Network {
     /// `failed` is told when a port can't be opened; opening is tried again.
     pub async fn serve_outside(&self, bind: IpAddr, failed: impl Fn(ListenFailure) + Send + Sync) {
         outside::serve(self.host(), bind, failed).await;
+    }
+
+    /// Serves the cluster's Ingresses to clients outside, until dropped.
+    pub(crate) async fn serve_ingresses(
+        &self,
+        listeners: IngressListeners,
+        client: kube::Client,
+        objects: Arc<ObjectWatches>,
+    ) {
+        ingress::serve(self.host(), listeners, client, objects).await;
+    }
+
+    /// Answers what is asked at the host's sockets, until dropped: names of the cluster, and for this machine those
+    /// outside.
+    pub async fn serve_dns(&self, listener: DnsListener) {
+        listener.serve(self.0.clone()).await;
     }
 }
 

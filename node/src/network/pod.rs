@@ -10,8 +10,10 @@ use std::sync::Arc;
 use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{NetError, NetFuture, Stream, TcpBinding, UdpPort, VirtualNetwork};
 
+use tokio::sync::Semaphore;
+
 use super::connect::Caller;
-use super::dns::{self, Answer, PodNames};
+use super::dns::{self, Dns, PodNames, Whose};
 use super::local_pod::LocalPod;
 use super::policy::{Direction, Isolation, KnownNames, Peer, PodIdentity, Traffic};
 use super::switch::Transport;
@@ -25,7 +27,9 @@ pub struct PodNetwork(pub(super) Arc<Pod>);
 pub(super) struct Pod {
     pub(super) core: Arc<Core>,
     pub(super) local: Arc<LocalPod>,
-    names: PodNames,
+    pub(super) names: PodNames,
+    /// Room for questions about names outside.
+    pub(super) lookups: Arc<Semaphore>,
     /// Where the pod may connect to.
     pub(super) granted: Egress,
     /// The addresses it was told for names outside of the cluster.
@@ -41,11 +45,17 @@ impl Drop for Pod {
 
 impl PodNetwork {
     pub(super) fn new(core: Arc<Core>, local: Arc<LocalPod>, request: &PodNetworkRequest) -> Self {
-        let names = PodNames::new(request, &core.config.cluster_domain, local.ports.address());
+        let whose = Whose {
+            namespace: &request.namespace,
+            hostname: &request.hostname,
+            address: local.ports.address(),
+        };
+        let names = core.dns.names(&whose, &request.dns);
         Self(Arc::new(Pod {
             core,
             local,
             names,
+            lookups: Dns::waiting_of_pod(),
             granted: request.egress,
             known: KnownNames::default(),
         }))
@@ -85,8 +95,7 @@ impl VirtualNetwork for PodNetwork {
     }
 
     fn bind_udp(&self, local: SocketAddr) -> Result<Arc<dyn UdpPort>, NetError> {
-        let lease = self.0.local.ports.bind(Transport::Udp, local)?;
-        Ok(Arc::new(PodUdpPort::open(self.0.clone(), lease)?))
+        Ok(Arc::new(self.0.bind_udp(local)?))
     }
 
     fn connect(&self, from: Option<SocketAddr>, remote: SocketAddr) -> NetFuture<Stream> {
@@ -102,7 +111,21 @@ impl VirtualNetwork for PodNetwork {
 }
 
 impl Pod {
-    async fn connect(&self, from: Option<SocketAddr>, to: SocketAddr) -> Result<Stream, NetError> {
+    fn bind_udp(self: &Arc<Self>, local: SocketAddr) -> Result<PodUdpPort, NetError> {
+        let lease = self.local.ports.bind(Transport::Udp, local)?;
+        PodUdpPort::open(self.clone(), lease)
+    }
+
+    /// A UDP port of the host's choice.
+    pub(super) fn open_udp(self: &Arc<Self>) -> Result<PodUdpPort, NetError> {
+        self.bind_udp(SocketAddr::new(self.local.ip(), 0))
+    }
+
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+    ) -> Result<Stream, NetError> {
         if to.ip().is_loopback() {
             let from = self.source(from, to.ip())?;
             let ports = &self.local.ports;
@@ -124,37 +147,13 @@ impl Pod {
         }
     }
 
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
-        let mut name = name.to_owned();
-        // A CNAME may lead to another; a loop of them must end.
-        for _ in 0..MAX_CNAMES {
-            match dns::resolve(&self.core.services.load(), &self.names, &name) {
-                Answer::Addresses(addresses) => return Ok(addresses),
-                Answer::NotFound => return Err(NetError::NameUnresolvable),
-                Answer::CanonicalName(next) => name = next,
-                // A name can carry a message to whoever answers for it.
-                Answer::Outside if self.granted != Egress::All => {
-                    return Err(NetError::NameUnresolvable);
-                }
-                Answer::Outside => return self.resolve_outside(name).await,
-            }
-        }
-        Err(NetError::NameUnresolvable)
-    }
-
-    async fn resolve_outside(&self, name: String) -> Result<Vec<IpAddr>, NetError> {
-        self.core.policies.known().await?;
-        if !self.may_look_up(&name) {
-            return Err(NetError::AccessDenied);
-        }
-        let addresses = self.core.egress.resolve(name.clone()).await?;
-        self.known.remember(&name, &addresses);
-        Ok(addresses)
-    }
-
-    /// Whether the pod's policies let it ask for a name outside of the cluster: those that open the cluster's
-    /// DNS to it, the name itself, or the world.
+    /// Whether the pod may ask for a name outside of the cluster: if it may go anywhere, and its policies open the
+    /// cluster's DNS to it, the name itself, or the world.
     pub(super) fn may_look_up(&self, name: &str) -> bool {
+        // A name can carry a message to whoever answers for it.
+        if self.granted != Egress::All {
+            return false;
+        }
         let subject = self.local.identity.load();
         let policies = &self.core.policies;
         if policies.isolation(&subject, Direction::Egress) == Isolation::None {
@@ -177,14 +176,11 @@ impl Pod {
                     known_as: &|pattern| pattern.matches(&name),
                 },
                 transport,
-                port: DNS,
+                port: dns::PORT,
             })
         })
     }
 }
-
-/// The port of DNS servers.
-const DNS: u16 = 53;
 
 /// What policies are told of the cluster's DNS, which here is no pod: as the labels of upstream's are.
 fn dns_server() -> PodIdentity {
@@ -195,6 +191,3 @@ fn dns_server() -> PodIdentity {
         ports: Vec::new(),
     }
 }
-
-/// How many ExternalName Services are followed for one name.
-const MAX_CNAMES: usize = 8;

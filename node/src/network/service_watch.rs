@@ -79,6 +79,7 @@ pub(super) fn service_facts(object: &Service) -> ServiceFacts {
                 .node_port
                 .and_then(|port| u16::try_from(port).ok())
                 .filter(|port| *port != 0),
+            speaks_h2: port.app_protocol.as_deref() == Some("kubernetes.io/h2c"),
         })
     };
     let timeout = spec

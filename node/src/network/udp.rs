@@ -18,11 +18,12 @@ use tokio::sync::mpsc;
 use windlass_api::grants::Egress;
 use windlass_wasi_shims::net::{Datagram, MAX_DATAGRAM, NetError, UdpPort};
 
-use super::flows::PeerName;
+use super::dns::{Asker, Begun};
+use super::flows::{Flow, PeerName};
 use super::local_pod::LocalPod;
 use super::pod::Pod;
 use super::policy::Direction;
-use super::service_table::Origin;
+use super::service_table::{DNS_SERVICE, Origin, ServicePort};
 use super::switch::{PortLease, Transport};
 use super::udp_egress::UdpEgress;
 
@@ -94,6 +95,47 @@ impl PodUdpPort {
         Some(endpoint)
     }
 
+    fn is_dns(&self, to: SocketAddr) -> bool {
+        let table = self.pod.core.services.load();
+        let service = table.by_address(Transport::Udp, to);
+        service.is_some_and(ServicePort::is_dns)
+    }
+
+    /// Has this node's own DNS answer, whatever policies say: those are asked about names outside.
+    fn ask_dns(&self, server: SocketAddr, data: &[u8]) -> Result<(), NetError> {
+        if self.pod.granted == Egress::None {
+            return Err(NetError::AccessDenied);
+        }
+        let core = &self.pod.core;
+        let (namespace, name) = DNS_SERVICE;
+        let peer = PeerName::Service {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let (flows, port) = (&self.pod.local.flows, server.port());
+        let flow = flows.with(Direction::Egress, peer, Transport::Udp, port);
+        flow.count_sent(data.len());
+        let own = SocketAddr::new(self.pod.local.ip(), self.lease.local().port());
+        let asker = Asker::Pod(self.pod.clone());
+        let ends = (server, own);
+        match core.begin_datagram(data) {
+            Begun::Nothing => {}
+            Begun::Answer(answer) => deliver_answer(&self.pod.local, &flow, ends, answer),
+            Begun::Outside(pending) => match asker.permit(core) {
+                None => deliver_answer(&self.pod.local, &flow, ends, pending.refuse()),
+                Some(permit) => {
+                    let (core, local) = (core.clone(), self.pod.local.clone());
+                    core.egress.system().clone().spawn(async move {
+                        let answer = pending.finish(&core, &asker).await;
+                        deliver_answer(&local, &flow, ends, answer);
+                        drop(permit);
+                    });
+                }
+            },
+        }
+        Ok(())
+    }
+
     /// The address an answer seems to come from.
     fn seen_from(&self, from: SocketAddr) -> SocketAddr {
         let tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +204,18 @@ impl PodUdpPort {
     }
 }
 
+/// Queues an answer of this node's DNS at the port that asked.
+fn deliver_answer(
+    pod: &LocalPod,
+    flow: &Flow,
+    (server, own): (SocketAddr, SocketAddr),
+    answer: Vec<u8>,
+) {
+    flow.count_received(answer.len());
+    let (from, data) = (server, answer.into());
+    pod.ports.deliver(own, Datagram { from, data });
+}
+
 impl UdpPort for PodUdpPort {
     fn local(&self) -> SocketAddr {
         self.lease.local()
@@ -181,6 +235,9 @@ impl UdpPort for PodUdpPort {
                 },
             );
             return Ok(());
+        }
+        if self.is_dns(to) {
+            return self.ask_dns(to, &data);
         }
         let Some(to) = self.endpoint(to) else {
             return Ok(());

@@ -1,5 +1,6 @@
 //! Rows of Kubernetes' conformance suite whose pods have to run: here they run as components.
 
+mod dns;
 mod init;
 mod network;
 mod pods;

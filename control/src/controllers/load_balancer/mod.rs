@@ -19,6 +19,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+pub(super) use plan::node_addresses;
 pub use pool::{AddressRange, AddressRangeError};
 
 use super::Context;
@@ -73,7 +74,7 @@ async fn run(context: Context) {
     });
     let _nodes = informers.nodes.subscribe(move |change| {
         let addresses =
-            |node: Option<&Arc<Node>>| plan::node_addresses(node.map(AsRef::as_ref).into_iter());
+            |node: Option<&Arc<Node>>| node_addresses(node.map(AsRef::as_ref).into_iter());
         if addresses(change.old) != addresses(change.new) {
             of_nodes.add(All);
         }
@@ -92,7 +93,7 @@ impl Controller {
         let informers = &self.context.informers;
         let all = informers.services.all();
         let nodes = informers.nodes.all();
-        let nodes = plan::node_addresses(nodes.iter().map(AsRef::as_ref));
+        let nodes = node_addresses(nodes.iter().map(AsRef::as_ref));
         let ours = all.iter().map(AsRef::as_ref).filter(|it| plan::is_ours(it));
         let ours: Vec<&Service> = ours.filter(|it| !self.is_of_others(it, &nodes)).collect();
         let plan = plan::plan(&ours, &self.context.config.load_balancer_pool, &nodes);

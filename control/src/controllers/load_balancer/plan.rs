@@ -56,7 +56,9 @@ pub(super) fn is_of_pool(ip: &str, pool: &[AddressRange]) -> bool {
 }
 
 /// The addresses of the nodes by which clients outside reach them.
-pub(super) fn node_addresses<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<String> {
+pub(in crate::controllers) fn node_addresses<'a>(
+    nodes: impl Iterator<Item = &'a Node>,
+) -> Vec<String> {
     let addresses = nodes.filter(|node| takes_part(node)).filter_map(|node| {
         let addresses = node.status.as_ref()?.addresses.as_ref()?;
         let of = |kind: &str| {

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -64,6 +65,10 @@ pub struct Informers {
     pub disruption_budgets: Arc<Informer<PodDisruptionBudget>>,
     /// Services.
     pub services: Arc<Informer<Service>>,
+    /// Ingresses.
+    pub ingresses: Arc<Informer<Ingress>>,
+    /// IngressClasses.
+    pub ingress_classes: Arc<Informer<IngressClass>>,
     /// EndpointSlices.
     pub endpoint_slices: Arc<Informer<EndpointSlice>>,
     /// Endpoints.
@@ -106,6 +111,8 @@ impl Informers {
             autoscalers: Informer::new(Api::all(client.clone()), all()),
             disruption_budgets: Informer::new(Api::all(client.clone()), all()),
             services: Informer::new(Api::all(client.clone()), all()),
+            ingresses: Informer::new(Api::all(client.clone()), all()),
+            ingress_classes: Informer::new(Api::all(client.clone()), all()),
             endpoint_slices: Informer::new(Api::all(client.clone()), all()),
             endpoints: Informer::new(Api::all(client.clone()), all()),
             nodes: Informer::new(Api::all(client.clone()), all()),
@@ -135,6 +142,8 @@ impl Informers {
         tasks.spawn(Arc::clone(&self.autoscalers).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.disruption_budgets).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.services).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.ingresses).run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.ingress_classes).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.endpoint_slices).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.endpoints).run(stop.clone()));
         tasks.spawn(Arc::clone(&self.nodes).run(stop.clone()));
@@ -186,6 +195,8 @@ whole!(
     HorizontalPodAutoscaler,
     PodDisruptionBudget,
     Service,
+    Ingress,
+    IngressClass,
     Endpoints,
     Lease,
     Namespace,

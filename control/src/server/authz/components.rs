@@ -63,6 +63,7 @@ pub(super) const COMPONENTS: &[(&str, &[Rule])] = &[
             rule(READ, "autoscaling", &["horizontalpodautoscalers"]),
             rule(READ, "policy", &["poddisruptionbudgets"]),
             rule(READ, "discovery.k8s.io", &["endpointslices"]),
+            rule(READ, "networking.k8s.io", &["ingresses", "ingressclasses"]),
             rule(READ, "coordination.k8s.io", &["leases"]),
             rule(READ, "certificates.k8s.io", &["certificatesigningrequests"]),
             rule(READ, GROUP, &["clusterroles"]),
@@ -258,6 +259,10 @@ pub(super) const COMPONENTS: &[(&str, &[Rule])] = &[
         &[rule(&["update", "patch"], "", &["services/status"]), EVENTS],
     ),
     (
+        "system:serviceaccount:kube-system:ingress-controller",
+        &[rule(&["patch"], "networking.k8s.io", &["ingresses/status"])],
+    ),
+    (
         "system:serviceaccount:kube-system:endpointslicemirroring-controller",
         &[rule(ALL, "discovery.k8s.io", &["endpointslices"]), EVENTS],
     ),
@@ -353,7 +358,11 @@ pub(super) const COMPONENTS: &[(&str, &[Rule])] = &[
 pub(super) const NODE: &[Rule] = &[
     rule(READ, "", &["services", "nodes"]),
     rule(READ, "discovery.k8s.io", &["endpointslices"]),
-    rule(READ, "networking.k8s.io", &["networkpolicies"]),
+    rule(
+        READ,
+        "networking.k8s.io",
+        &["networkpolicies", "ingresses", "ingressclasses"],
+    ),
     rule(
         &["create", "update", "patch"],
         "",

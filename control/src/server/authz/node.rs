@@ -1,13 +1,18 @@
 //! The node authorizer: of what node agents may do, only what concerns their own node.
 //!
-//! A node reads the Secrets and ConfigMaps that its pods name, each by its name, and no others.
+//! A node reads the Secrets and ConfigMaps that its pods name, each by its name, and no others; a node that an
+//! administrator made one that serves Ingresses, those with their certificates too.
 
 use serde_json::Value;
+use windlass_api::ingress;
 
 use super::super::request_info::RequestInfo;
 use super::components::READ;
 use crate::registry::kinds::text;
 use crate::store::{Entry, KeyRange, ObjectKey, Snapshot};
+
+/// The group of Ingresses.
+const NETWORKING: &str = "networking.k8s.io";
 
 /// Whether a request of a node agent is about that node.
 pub(super) fn concerns(
@@ -40,7 +45,11 @@ pub(super) fn concerns(
             // A pod that is gone is answered with NotFound, which tells the agent nothing new.
             snapshot.get(&key).is_none_or(|pod| runs_on(pod, node))
         }
-        "secrets" => any_pod(names_secret),
+        "secrets" => {
+            any_pod(names_secret)
+                || (serves_ingresses(node, snapshot)
+                    && shows_certificate(&info.namespace, &info.name, snapshot))
+        }
         "configmaps" => any_pod(names_config_map),
         "serviceaccounts" => any_pod(|pod, name| text(pod, "/spec/serviceAccountName") == name),
         _ => true,
@@ -62,6 +71,52 @@ fn pods(node: &str, namespace: &str, snapshot: &Snapshot) -> Vec<Value> {
         .filter(|pod| runs_on(pod, node));
     own.filter_map(|pod| serde_json::from_slice(&pod.bytes).ok())
         .collect()
+}
+
+fn parsed(snapshot: &Snapshot, key: &ObjectKey) -> Option<Value> {
+    serde_json::from_slice(&snapshot.get(key)?.bytes).ok()
+}
+
+/// Whether an administrator labelled the node so. A node cannot (`admission/node_restriction.rs`).
+fn serves_ingresses(node: &str, snapshot: &Snapshot) -> bool {
+    let node = parsed(snapshot, &ObjectKey::new("", "nodes", "", node));
+    node.is_some_and(|node| {
+        let labels = node.pointer("/metadata/labels");
+        labels.and_then(|labels| labels.get(ingress::NODE_LABEL)?.as_str()) == Some("true")
+    })
+}
+
+/// Whether an Ingress that nodes serve shows the certificate of the Secret.
+fn shows_certificate(namespace: &str, name: &str, snapshot: &Snapshot) -> bool {
+    if name.is_empty() || namespace.is_empty() {
+        return false;
+    }
+    let range = KeyRange::namespace(NETWORKING, "ingresses", namespace);
+    let mut ingresses = snapshot.range(&range, None);
+    ingresses.any(|entry| {
+        let parsed = serde_json::from_slice::<Value>(&entry.bytes);
+        parsed
+            .is_ok_and(|ingress| names_certificate(&ingress, name) && is_served(&ingress, snapshot))
+    })
+}
+
+fn names_certificate(ingress: &Value, name: &str) -> bool {
+    items(ingress, "/spec/tls").any(|tls| text(tls, "/secretName") == name)
+}
+
+/// Whether the class of the Ingress is one that nodes serve.
+fn is_served(object: &Value, snapshot: &Snapshot) -> bool {
+    let annotations = object.pointer("/metadata/annotations");
+    let annotated = annotations.and_then(|all| all.get(ingress::CLASS_ANNOTATION)?.as_str());
+    let class = match text(object, "/spec/ingressClassName") {
+        "" => annotated.unwrap_or_default(),
+        named => named,
+    };
+    let class = parsed(
+        snapshot,
+        &ObjectKey::new(NETWORKING, "ingressclasses", "", class),
+    );
+    class.is_some_and(|class| text(&class, "/spec/controller") == ingress::CONTROLLER)
 }
 
 /// Whether the pod needs the Secret: to pull its images, in a volume or in its environment.

@@ -42,6 +42,12 @@ impl NamePattern {
         (patterns, wrong)
     }
 
+    /// One pattern.
+    #[cfg(test)]
+    pub(in crate::network) fn of(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim_end_matches('.').to_ascii_lowercase();
         let (domain, below) = match text.strip_prefix("*.") {

@@ -10,21 +10,27 @@
 //!   slices  ─┘
 //! ```
 //!
-//! Invariant: what a Service has in all versions of itself (the turn of its round robin, its
-//! clients' affinity) lives in [`PickState`], which an update carries over.
+//! `service_port.rs` is what of a Service outlives updates, `names.rs` what DNS asks for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::endpoints::{self, Member, Place, TrafficPolicy};
+use super::endpoints::{self, Place, TrafficPolicy};
 use super::follow::ObjectKey;
 use super::switch::Transport;
+
+mod names;
+mod service_port;
+
+pub(super) use names::{NamedEndpoint, label_of};
+pub(super) use service_port::{DNS_SERVICE, ServicePort};
+
+use service_port::service_port;
 
 /// What is read of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +51,13 @@ pub(super) struct ServiceFacts {
     pub(super) health_check_port: Option<u16>,
 }
 
+impl ServiceFacts {
+    /// Whether its name leads to its endpoints rather than to an address of its own.
+    fn is_headless(&self) -> bool {
+        self.cluster_ips.is_empty() && self.external_name.is_none()
+    }
+}
+
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PortFacts {
@@ -53,6 +66,8 @@ pub(super) struct PortFacts {
     pub(super) transport: Transport,
     pub(super) port: u16,
     pub(super) node_port: Option<u16>,
+    /// Whether its `appProtocol` is HTTP/2 from the first byte on.
+    pub(super) speaks_h2: bool,
 }
 
 /// What is read of an EndpointSlice.
@@ -105,103 +120,6 @@ pub(crate) struct LinkedPort {
     pub(crate) protocol: &'static str,
 }
 
-/// The part of a Service port that outlives updates.
-#[derive(Debug, Default)]
-struct PickState {
-    turn: AtomicUsize,
-    clients: Mutex<HashMap<IpAddr, (SocketAddr, Instant)>>,
-}
-
-/// A port of a Service and the endpoints behind it.
-#[derive(Debug)]
-pub(super) struct ServicePort {
-    pub(super) service: ObjectKey,
-    name: String,
-    transport: Transport,
-    port: u16,
-    node_port: Option<u16>,
-    inside: Vec<SocketAddr>,
-    outside: Vec<SocketAddr>,
-    affinity: Option<Duration>,
-    state: Arc<PickState>,
-}
-
-/// Clients whose affinity is remembered per Service port; beyond it the stale ones are swept.
-const MAX_CLIENTS: usize = 10_000;
-
-impl ServicePort {
-    /// Whether this is the Service of the API server.
-    pub(super) fn is_api_server(&self) -> bool {
-        self.service.namespace == "default" && self.service.name == "kubernetes"
-    }
-
-    /// The endpoints in the order in which to try them for a client.
-    pub(super) fn candidates(
-        &self,
-        client: IpAddr,
-        origin: Origin,
-    ) -> impl Iterator<Item = SocketAddr> {
-        let endpoints = match origin {
-            Origin::Inside => &self.inside,
-            Origin::Outside => &self.outside,
-        };
-        let count = endpoints.len();
-        let start = self.start(client, endpoints);
-        (0..count).filter_map(move |step| endpoints.get((start + step) % count).copied())
-    }
-
-    fn start(&self, client: IpAddr, endpoints: &[SocketAddr]) -> usize {
-        let count = endpoints.len();
-        let Some(timeout) = self.affinity else {
-            return if count == 0 { 0 } else { self.turn(count) };
-        };
-        if count == 0 {
-            return 0;
-        }
-        let now = Instant::now();
-        let mut clients = self
-            .state
-            .clients
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if clients.len() >= MAX_CLIENTS {
-            clients.retain(|_, (_, seen)| now.duration_since(*seen) < timeout);
-        }
-        let known = clients
-            .get(&client)
-            .filter(|(_, seen)| now.duration_since(*seen) < timeout)
-            .and_then(|(endpoint, _)| endpoints.iter().position(|other| other == endpoint));
-        let start = known.unwrap_or_else(|| self.turn(count));
-        if let Some(endpoint) = endpoints.get(start)
-            && (clients.len() < MAX_CLIENTS || clients.contains_key(&client))
-        {
-            clients.insert(client, (*endpoint, now));
-        }
-        start
-    }
-
-    fn turn(&self, count: usize) -> usize {
-        self.state.turn.fetch_add(1, Ordering::Relaxed) % count
-    }
-
-    /// Ends a client's affinity to an endpoint that did not answer.
-    pub(super) fn forget(&self, client: IpAddr, endpoint: SocketAddr) {
-        if self.affinity.is_some() {
-            let mut clients = self
-                .state
-                .clients
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if clients
-                .get(&client)
-                .is_some_and(|(known, _)| *known == endpoint)
-            {
-                clients.remove(&client);
-            }
-        }
-    }
-}
-
 /// What a load balancer is told that asks this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HealthCheck {
@@ -212,24 +130,40 @@ pub(super) struct HealthCheck {
 /// A Service with everything a lookup may want of it.
 #[derive(Debug)]
 pub(super) struct ServiceEntry {
-    cluster_ips: Vec<IpAddr>,
+    pub(super) cluster_ips: Vec<IpAddr>,
     pub(super) external_name: Option<String>,
     ports: Vec<Arc<ServicePort>>,
-    endpoint_addresses: Vec<IpAddr>,
     external_ips: Vec<IpAddr>,
     pub(super) health_check: Option<HealthCheck>,
-    /// Endpoints that have a host name of their own.
-    pub(super) hostnames: BTreeMap<String, Vec<IpAddr>>,
+    is_headless: bool,
+    /// In the order of their names.
+    named: Vec<NamedEndpoint>,
 }
 
 impl ServiceEntry {
-    /// The addresses of the Service's name: its own, or its endpoints' if it is headless.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
-        if self.cluster_ips.is_empty() {
-            self.endpoint_addresses.clone()
-        } else {
-            self.cluster_ips.clone()
-        }
+    /// The endpoints by whose addresses a headless Service's name resolves; none for others.
+    pub(super) fn headless(&self) -> &[NamedEndpoint] {
+        if self.is_headless { &self.named } else { &[] }
+    }
+
+    /// The endpoints of that host name.
+    pub(super) fn hosts(&self, host: &str) -> impl Iterator<Item = &NamedEndpoint> {
+        let start = self.named.partition_point(|each| *each.host < *host);
+        let rest = self.named.get(start..).unwrap_or_default();
+        rest.iter().take_while(move |each| each.host == host)
+    }
+
+    /// The TCP port of whose name and number `fits` holds.
+    pub(super) fn tcp_port(&self, fits: impl Fn(&str, u16) -> bool) -> Option<&ServicePort> {
+        let ports = self.ports.iter().map(AsRef::as_ref);
+        let mut tcp = ports.filter(|port: &&ServicePort| port.transport == Transport::Tcp);
+        tcp.find(|port| fits(&port.name, port.port))
+    }
+
+    /// Name, transport and number of each port.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (&str, Transport, u16)> {
+        let ports = self.ports.iter();
+        ports.map(|port| (port.name.as_str(), port.transport, port.port))
     }
 
     /// The entry of a Service with these slices; `old` is the entry it replaces.
@@ -239,21 +173,8 @@ impl ServiceEntry {
         place: &Place,
         old: Option<&Self>,
     ) -> Self {
-        let usable = endpoints::everywhere(slices);
         let inside = endpoints::choose(slices, place, service.inside);
         let outside = endpoints::choose(slices, place, service.outside);
-        let mut endpoint_addresses: Vec<_> = usable.iter().map(|(_, each)| each.address).collect();
-        endpoint_addresses.sort_unstable();
-        endpoint_addresses.dedup();
-        let mut hostnames: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for (_, endpoint) in &usable {
-            if let Some(hostname) = &endpoint.hostname {
-                hostnames
-                    .entry(hostname.clone())
-                    .or_default()
-                    .push(endpoint.address);
-            }
-        }
         let port = |facts: &PortFacts| {
             let old = old.and_then(|old| old.port(&facts.name, facts.transport));
             Arc::new(service_port(service, facts, [&inside, &outside], old))
@@ -267,8 +188,8 @@ impl ServiceEntry {
             cluster_ips: service.cluster_ips.clone(),
             external_name: service.external_name.clone(),
             ports: service.ports.iter().map(port).collect(),
-            endpoint_addresses,
-            hostnames,
+            is_headless: service.is_headless(),
+            named: names::named(service, slices),
         }
     }
 
@@ -292,39 +213,6 @@ impl ServiceEntry {
     }
 }
 
-fn service_port(
-    service: &ServiceFacts,
-    facts: &PortFacts,
-    [inside, outside]: [&[Member<'_>]; 2],
-    old: Option<&Arc<ServicePort>>,
-) -> ServicePort {
-    let addresses = |members: &[Member<'_>]| {
-        let of_member = |(slice, endpoint): &Member<'_>| {
-            let matching = slice.ports.iter().filter(|(name, transport, _)| {
-                *name == facts.name && *transport == facts.transport
-            });
-            let address = endpoint.address;
-            let sockets = matching.map(|(_, _, port)| SocketAddr::new(address, *port));
-            sockets.collect::<Vec<_>>()
-        };
-        let mut all: Vec<_> = members.iter().flat_map(of_member).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
-    };
-    ServicePort {
-        service: service.key.clone(),
-        name: facts.name.clone(),
-        transport: facts.transport,
-        port: facts.port,
-        node_port: facts.node_port,
-        inside: addresses(inside),
-        outside: addresses(outside),
-        affinity: service.affinity,
-        state: old.map(|old| old.state.clone()).unwrap_or_default(),
-    }
-}
-
 /// One version of the cluster's Services.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
@@ -336,6 +224,8 @@ pub(super) struct Table {
     external: imbl::OrdMap<(Transport, SocketAddr), Arc<ServicePort>>,
     health_checks: imbl::OrdMap<u16, ObjectKey>,
     cluster_ips: imbl::HashMap<IpAddr, ObjectKey>,
+    /// The headless Services that an address is behind.
+    headless: imbl::OrdMap<(IpAddr, ObjectKey), ()>,
 }
 
 impl Table {
@@ -359,6 +249,33 @@ impl Table {
     /// Whether the address is a Service's, at whatever port.
     pub(super) fn is_service_address(&self, ip: IpAddr) -> bool {
         self.cluster_ips.contains_key(&ip)
+    }
+
+    /// The Service that has the address.
+    pub(super) fn by_cluster_ip(&self, ip: IpAddr) -> Option<&ObjectKey> {
+        self.cluster_ips.get(&ip)
+    }
+
+    /// The headless Services with an endpoint at the address.
+    pub(super) fn headless_at(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
+        let from = (ip, ObjectKey::new("", ""));
+        let at = self.headless.range(from..);
+        at.take_while(move |((at, _), ())| *at == ip)
+            .map(|((_, key), ())| key)
+    }
+
+    /// Whether the namespace has a Service.
+    pub(super) fn has_services_in(&self, namespace: &str) -> bool {
+        let mut from = self.by_name.range(ObjectKey::new(namespace, "")..);
+        from.next()
+            .is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
+    /// The addresses of the cluster's DNS.
+    pub(super) fn dns_addresses(&self) -> &[IpAddr] {
+        let (namespace, name) = DNS_SERVICE;
+        self.by_name(&ObjectKey::new(namespace, name))
+            .map_or(&[], |entry| &entry.cluster_ips)
     }
 
     pub(super) fn by_name(&self, key: &ObjectKey) -> Option<&ServiceEntry> {
@@ -410,6 +327,9 @@ impl Table {
             if self.cluster_ips.get(ip) == Some(key) {
                 self.cluster_ips.remove(ip);
             }
+        }
+        for endpoint in old.headless() {
+            self.headless.remove(&(endpoint.address, key.clone()));
         }
         for port in &old.ports {
             for ip in &old.cluster_ips {
@@ -466,6 +386,10 @@ impl Table {
     fn insert(&mut self, key: &ObjectKey, entry: ServiceEntry) {
         for ip in &entry.cluster_ips {
             self.cluster_ips.insert(*ip, key.clone());
+        }
+        for endpoint in entry.headless() {
+            let at = (endpoint.address, key.clone());
+            self.headless.insert(at, ());
         }
         for port in &entry.ports {
             for ip in &entry.cluster_ips {

@@ -13,6 +13,7 @@ pub(in super::super) fn service(namespace: &str, name: &str, cluster_ip: &str) -
             transport: Transport::Tcp,
             port: 80,
             node_port: None,
+            speaks_h2: false,
         }],
         affinity: None,
         external_ips: Vec::new(),

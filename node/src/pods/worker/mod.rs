@@ -34,7 +34,7 @@ use windlass_api::grants::{Egress, Grants};
 use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
-use crate::network::{NamedPort, PodNetwork, PodNetworkRequest};
+use crate::network::{NamedPort, PodDns, PodNetwork, PodNetworkRequest};
 use crate::probes::{Target, Verdict};
 use crate::runtime::{ExitStatus, PodIdentity, StartError};
 use crate::status::reason::EventReason;
@@ -445,7 +445,7 @@ impl PodWorker {
                 .as_ref()
                 .and_then(|spec| spec.hostname.clone())
                 .unwrap_or_else(|| self.identity.name.clone()),
-            search: None,
+            dns: pod.spec.as_ref().map(PodDns::of).unwrap_or_default(),
             egress: granted_egress(pod),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             ports: named_ports(pod),

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use windlass_api::ingress::CLASS_ANNOTATION;
 use windlass_api::names;
 use windlass_api::resource::GroupVersionKind;
 
@@ -31,9 +32,6 @@ const COLUMNS: &[Column] = &[
 ];
 
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
-
-/// The annotation that named the class before there was a field.
-const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 const NOT_AN_ADDRESS: &str = "must be a DNS name, not an IP address";
 
@@ -72,10 +70,6 @@ impl Strategy for Ingress {
         let balancer = Field::root(new).at("status").at("loadBalancer");
         let ingresses = balancer.at("ingress").items();
         ingresses.iter().flat_map(validate_address).collect()
-    }
-
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("Ingress is stored but Windlass serves no traffic for it yet")
     }
 
     fn has_status(&self) -> bool {

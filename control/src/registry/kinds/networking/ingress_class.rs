@@ -67,10 +67,6 @@ impl Strategy for IngressClass {
             .collect()
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("IngressClass is stored but Windlass has no Ingress controller yet")
-    }
-
     fn counts_generations(&self) -> bool {
         true
     }
