@@ -41,11 +41,11 @@ pub use pull_secrets::PullSecrets;
 /// Images that the Node's status lists, as kubelet's does.
 const MAX_LISTED: usize = 50;
 
-/// The image a container asks for.
+/// The image that a container, or a volume, asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRequest {
-    /// Name of the container, for events.
-    pub container: String,
+    /// Name of the container, for events; those about a volume's image are about the pod.
+    pub container: Option<String>,
     /// The reference as the pod writes it.
     pub image: String,
     /// `imagePullPolicy`.
@@ -55,7 +55,7 @@ pub struct ImageRequest {
 impl From<&Container> for ImageRequest {
     fn from(container: &Container) -> Self {
         Self {
-            container: container.name.clone(),
+            container: Some(container.name.clone()),
             image: container.image.clone().unwrap_or_default(),
             pull_policy: container.image_pull_policy.clone(),
         }
@@ -173,7 +173,7 @@ impl Images {
         events: &ObjectEvents,
     ) -> Result<Arc<ResolvedImage>, StartError> {
         let ImageRequest {
-            container: name,
+            container,
             image,
             pull_policy,
         } = request;
@@ -184,7 +184,13 @@ impl Images {
                     "Failed to apply default image tag {image:?}: {}",
                     error.message
                 );
-                events.container(name, EventType::Warning, EventReason::InspectFailed, text);
+                record(
+                    events,
+                    container.as_deref(),
+                    EventType::Warning,
+                    EventReason::InspectFailed,
+                    text,
+                );
                 return Err(error);
             }
         };
@@ -192,7 +198,7 @@ impl Images {
             images: self,
             image,
             reference: &reference,
-            container: name,
+            container: container.as_deref(),
             secrets,
             events,
         };
@@ -291,12 +297,12 @@ impl Images {
     }
 }
 
-/// One container's image, on its way here.
+/// An image on its way here.
 struct Pull<'a> {
     images: &'a Images,
     image: &'a str,
     reference: &'a Reference,
-    container: &'a str,
+    container: Option<&'a str>,
     secrets: &'a PullSecrets,
     events: &'a ObjectEvents,
 }
@@ -415,7 +421,21 @@ impl Pull<'_> {
     }
 
     fn event(&self, kind: EventType, reason: EventReason, text: String) {
-        self.events.container(self.container, kind, reason, text);
+        record(self.events, self.container, kind, reason, text);
+    }
+}
+
+/// Tells what happened to the image of a container, or of a volume.
+fn record(
+    events: &ObjectEvents,
+    container: Option<&str>,
+    kind: EventType,
+    reason: EventReason,
+    text: String,
+) {
+    match container {
+        Some(container) => events.container(container, kind, reason, text),
+        None => events.record(kind, reason, text),
     }
 }
 

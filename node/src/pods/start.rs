@@ -191,7 +191,7 @@ impl StartRequest {
         Ok(Mount {
             volume: mount.name.clone(),
             path: mount.mount_path.clone(),
-            read_only: mount.read_only.unwrap_or(false),
+            read_only: mount.read_only.unwrap_or(false) || self.volumes.is_read_only(&mount.name),
             sub_path,
             source: source.clone(),
         })

@@ -47,7 +47,9 @@ impl VolumeType for EmptyDir {
                 below: None,
                 size_limit,
             },
+            read_only: false,
             _updater: None,
+            _image: None,
         })
     }
 }

@@ -100,7 +100,9 @@ impl VolumeType for HostPath {
                 below: Some(below).filter(|below| !below.as_os_str().is_empty()),
                 size_limit: None,
             },
+            read_only: false,
             _updater: None,
+            _image: None,
         })
     }
 }

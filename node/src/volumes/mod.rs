@@ -14,8 +14,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::sync::watch;
+use windlass_oci::content_store::Lease;
 
 use crate::downward::NodeView;
+use crate::events::ObjectEvents;
+use crate::images::Images;
 use crate::objects::ObjectWatches;
 use crate::runtime::MountSource;
 use crate::tasks::OwnedTask;
@@ -24,12 +27,14 @@ pub use host_path::HostPaths;
 
 mod empty_dir;
 mod host_path;
+mod image;
 mod projection;
 
 /// Every volume type this node offers.
 static VOLUMES: &[&dyn VolumeType] = &[
     &empty_dir::EmptyDir,
     &host_path::HostPath,
+    &image::ImageVolume,
     &projection::ConfigMapVolume,
     &projection::SecretVolume,
     &projection::DownwardApiVolume,
@@ -49,6 +54,8 @@ pub(crate) struct VolumeContext {
     pub(crate) host_paths: HostPaths,
     /// The agent's own directory.
     pub(crate) data_dir: PathBuf,
+    pub(crate) images: Arc<Images>,
+    pub(crate) events: ObjectEvents,
 }
 
 /// One type of volume.
@@ -68,8 +75,12 @@ trait VolumeType: Sync {
 /// A volume that is set up.
 struct Mounted {
     source: MountSource,
+    /// Whether nobody may write to it, whatever a mount says.
+    read_only: bool,
     /// Keeps the content current.
     _updater: Option<OwnedTask>,
+    /// Keeps the image of an image volume on the node.
+    _image: Option<Lease>,
 }
 
 /// All volumes of one pod.
@@ -87,6 +98,11 @@ impl PodVolumes {
     /// Where a volume's files are.
     pub(crate) fn source(&self, name: &str) -> Option<&MountSource> {
         self.0.get(name).map(|mounted| &mounted.source)
+    }
+
+    /// Whether nobody may write to a volume, whatever a mount says.
+    pub(crate) fn is_read_only(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|mounted| mounted.read_only)
     }
 
     /// The volume's directory, if it has one.

@@ -259,7 +259,9 @@ async fn set_up(
     let updater = Some(OwnedTask::spawn(updater.run()));
     Ok(Mounted {
         source: MountSource::Memory(tree),
+        read_only: false,
         _updater: updater,
+        _image: None,
     })
 }
 

@@ -50,6 +50,7 @@ spec:
     - {name: both, mountPath: /both}
     - {name: about, mountPath: /about}
     - {name: host, mountPath: /host}
+    - {name: tools, mountPath: /tools}
   - name: shell
     image: PROBE
     args: [cat]
@@ -70,6 +71,7 @@ spec:
   - name: about
     downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}
   - {name: host, hostPath: {path: HOST, type: DirectoryOrCreate}}
+  - {name: tools, image: {reference: PROBE}}
 "#;
 
 /// A command in container `shell`, and what it prints.
@@ -148,6 +150,19 @@ async fn a_wasm_pod_is_a_pod() {
         };
         assert!(printed.contains(expected), "{command}: {printed}");
     }
+    kubectl
+        .each_prints(&[
+            (
+                "exec all -c web -- /tools/probe.wasm read /data/started",
+                "by the hook",
+            ),
+            ("exec all -c shell -- probe list /tools", "probe.wasm"),
+        ])
+        .await;
+    let failed = kubectl
+        .fails("exec all -c shell -- probe write /tools/probe.wasm x", "")
+        .await;
+    assert!(failed.contains("terminated with exit code 1"), "{failed}");
     let typed = kubectl
         .ok_with("exec -i all -c shell -- probe cat", "typed")
         .await;

@@ -451,9 +451,10 @@ impl PodWorker {
             ports: named_ports(pod),
         };
         let pod_changes = self.pod.subscribe();
+        let events = self.events.clone();
         let directory = start::pod_directory(&context.data_dir, &self.identity).join("volumes");
         self.setup_task = Some(OwnedTask::spawn(async move {
-            let result = set_up(&context, &request, pod_changes, directory).await;
+            let result = set_up(&context, &request, pod_changes, directory, &events).await;
             let _ = sender.send(Message::SetUp(result));
         }));
     }
@@ -549,6 +550,7 @@ async fn set_up(
     request: &PodNetworkRequest,
     pod: watch::Receiver<Arc<Pod>>,
     directory: std::path::PathBuf,
+    events: &ObjectEvents,
 ) -> Result<Surroundings, (EventReason, String)> {
     // The first pods may come before the node has its range of addresses.
     context.network.pod_cidr().await;
@@ -565,6 +567,8 @@ async fn set_up(
         directory,
         host_paths: context.host_paths.clone(),
         data_dir: context.data_dir.clone(),
+        images: context.images.clone(),
+        events: events.clone(),
     });
     match volumes.await {
         Ok(volumes) => Ok(Surroundings {
