@@ -1,8 +1,11 @@
 //! Images that cannot run: each says why, in the container's reason and message.
 
+use http::{Method, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use serde_json::json;
+use windlass_oci::digest::Digest;
+use windlass_oci::reference::CLUSTER_REGISTRY;
 use windlass_tests::{Cluster, eventually};
 
 use crate::push;
@@ -43,6 +46,32 @@ async fn waiting(cluster: &Cluster, name: &str, image: &str, reason: &str) -> St
     state(&found.await.unwrap()).unwrap().1
 }
 
+/// Pushes an image for Linux of one layer; answers its reference.
+async fn push_linux(cluster: &Cluster) -> String {
+    const REPOSITORY: &str = "default/linux";
+    let put = async |bytes: Vec<u8>, kind: &str| {
+        let digest = Digest::sha256(&bytes);
+        let size = bytes.len();
+        let path = format!("/v2/{REPOSITORY}/blobs/uploads/?digest={digest}");
+        let pushed = cluster.request(Method::POST, &path, &[], bytes).await;
+        assert_eq!(pushed.unwrap().status, StatusCode::CREATED);
+        json!({"mediaType": kind, "digest": digest, "size": size})
+    };
+    let config = json!({"os": "linux", "architecture": "amd64", "config": {"Cmd": ["/bin/sh"]}});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": put(config.to_string().into(), "application/vnd.oci.image.config.v1+json").await,
+        "layers": [put(b"layer".to_vec(), "application/vnd.oci.image.layer.v1.tar+gzip").await],
+    });
+    let path = format!("/v2/{REPOSITORY}/manifests/v1");
+    let kind = [("content-type", "application/vnd.oci.image.manifest.v1+json")];
+    let pushed = cluster
+        .request(Method::PUT, &path, &kind, manifest.to_string())
+        .await;
+    assert_eq!(pushed.unwrap().status, StatusCode::CREATED);
+    format!("{CLUSTER_REGISTRY}/{REPOSITORY}:v1")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_bad_image_is_named_with_what_is_wrong() {
     let cluster = Cluster::with_node().await.unwrap();
@@ -71,6 +100,12 @@ async fn each_bad_image_is_named_with_what_is_wrong() {
             text,
             "CreateContainerError",
             "example:weather/forecast",
+        ),
+        (
+            "linux",
+            push_linux(&cluster).await,
+            "CreateContainerError",
+            "no runtime of this node runs images of kind Linux",
         ),
     ];
     for (name, image, reason, expected) in cases {

@@ -114,10 +114,13 @@ pub enum PullError {
 impl PullError {
     /// Whether another registry would not help.
     const fn is_ours(&self) -> bool {
-        matches!(
-            self,
-            Self::Content(_) | Self::Task(_) | Self::Tls(_) | Self::Client(ClientError::Content(_))
-        )
+        match self {
+            Self::Content(error) | Self::Client(ClientError::Content(error)) => {
+                // Bytes that are not what they should be came from the registry.
+                !matches!(error, ContentError::DigestMismatch { .. })
+            }
+            error => matches!(error, Self::Task(_) | Self::Tls(_)),
+        }
     }
 
     /// Whether other credentials for the same registry may help.
@@ -238,12 +241,13 @@ impl Puller {
             client, repository, ..
         } = candidate;
         let (digest, manifest, bytes) = resolve(client, repository, reference).await?;
-        check_size(&manifest)?;
+        check_size(&manifest.config, MAX_CONFIG)?;
         let lease = self.lease(&digest, &manifest, None, Lease::default());
         let mut fetched = self.fetch(candidate, &manifest.config).await?;
         let file = self.read_config(&manifest).await?;
         let program = if file.is_wasm(&manifest) {
             let layers = wanted_layers(&manifest);
+            check_layers(&layers)?;
             let fetches = layers.iter().map(|layer| self.fetch(candidate, layer));
             let fetches = stream::iter(fetches.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
             fetched += fetches
@@ -366,23 +370,23 @@ async fn resolve(
     Err(PullError::NestedIndex(digest))
 }
 
-fn check_size(manifest: &ImageManifest) -> Result<(), PullError> {
-    if manifest.layers.len() > MAX_LAYERS {
+/// A layer of an image for Linux may be as large as it likes: it is not fetched.
+fn check_layers(layers: &[&Descriptor]) -> Result<(), PullError> {
+    if layers.len() > MAX_LAYERS {
         let text = format!("the image has more than {MAX_LAYERS} layers");
         return Err(PullError::TooLarge(text));
     }
-    let mut sized = manifest.layers.iter().map(|layer| (layer, MAX_LAYER));
-    let config = (&manifest.config, MAX_CONFIG);
-    match sized
-        .find(|(part, limit)| part.size > *limit)
-        .or(Some(config))
-    {
-        Some((part, limit)) if part.size > limit => Err(PullError::TooLarge(format!(
-            "blob {} has {} bytes, more than {limit}",
-            part.digest, part.size
-        ))),
-        _ => Ok(()),
+    let mut layers = layers.iter();
+    layers.try_for_each(|layer| check_size(layer, MAX_LAYER))
+}
+
+fn check_size(blob: &Descriptor, limit: u64) -> Result<(), PullError> {
+    if blob.size <= limit {
+        return Ok(());
     }
+    let Descriptor { digest, size, .. } = blob;
+    let text = format!("blob {digest} has {size} bytes, more than {limit}");
+    Err(PullError::TooLarge(text))
 }
 
 /// This machine's architecture in OCI's (Go's) words.

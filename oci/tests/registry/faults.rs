@@ -272,6 +272,30 @@ async fn a_dead_mirror_costs_one_look_and_the_registry_itself_is_asked() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_lies_is_passed_over() {
+    let image = Image::wasm(&component());
+    let layer = image.layer().to_string();
+    let lying = Fake::serve({
+        let image = image.clone();
+        move |asked, _| match asked.is_for(&layer) {
+            true => ok(vec![1; component().len()]),
+            false => image.answer(asked),
+        }
+    })
+    .await;
+    let fake = Fake::serve(move |asked, _| image.answer(asked)).await;
+    let (host, mirror) = (fake.address, lying.address);
+    let config = format!(
+        "registries: {{'{host}': {{plainHttp: true, mirrors: ['{mirror}']}}, \
+         '{mirror}': {{plainHttp: true}}}}"
+    );
+    let node = Node::new(&config).await;
+    let pulled = node.pull(&format!("{host}/a/b:v1")).await.unwrap();
+    assert_eq!(node.program(&pulled).await, component());
+    assert_eq!(node.partials(), 0);
+}
+
+#[tokio::test]
 async fn concurrent_pulls_download_each_blob_once() {
     let image = Image::wasm(&component());
     let layer = image.layer().to_string();

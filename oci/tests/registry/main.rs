@@ -9,6 +9,7 @@
 )]
 
 mod auth;
+mod crash;
 mod debian;
 mod embedded;
 mod fake;
@@ -90,10 +91,14 @@ impl Node {
 }
 
 async fn puller(config: &str, directory: &Path) -> Puller {
+    puller_with(config, directory, IMPATIENT).await
+}
+
+async fn puller_with(config: &str, directory: &Path, patience: Patience) -> Puller {
     let config = RegistryConfig::parse(config, directory).unwrap();
     let registries = Registries::new(config, RootCertStore::empty()).unwrap();
     let store = ContentStore::open(directory).await.unwrap();
-    Puller::new(registries.with_patience(IMPATIENT), store)
+    Puller::new(registries.with_patience(patience), store)
 }
 
 /// The configuration for hosts without TLS.

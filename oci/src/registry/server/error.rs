@@ -146,3 +146,22 @@ pub(super) fn json_body(value: &serde_json::Value) -> Response {
     )
         .into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_one() {
+        let full = |kind| ContentError::Io {
+            context: "write blob".to_owned(),
+            source: std::io::Error::from(kind),
+        };
+        let code = |kind| RegistryError::from(full(kind)).code();
+        let told = (StatusCode::INSUFFICIENT_STORAGE, "DENIED");
+        assert_eq!(code(std::io::ErrorKind::StorageFull), told);
+        assert_eq!(code(std::io::ErrorKind::QuotaExceeded), told);
+        let failed = (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN");
+        assert_eq!(code(std::io::ErrorKind::PermissionDenied), failed);
+    }
+}
