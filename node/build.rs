@@ -40,9 +40,9 @@ fn main() -> io::Result<()> {
             println!("cargo::warning=tools for `kubectl cp` are left out: {reason}");
             let constants = "/// The tools, as the build made them.\nconst BUILT: &[(&str, &[u8])] = &[];\n\
                 /// Why there are none.\n";
-            write!(
+            writeln!(
                 text,
-                "{constants}const MISSING: Option<&str> = Some({reason:?});\n"
+                "{constants}const MISSING: Option<&str> = Some({reason:?});"
             )
             .map_err(io::Error::other)?;
         }

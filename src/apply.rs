@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use kube::Client;
 use kube::api::{
@@ -60,7 +60,7 @@ impl Applier {
     /// Applies through `client`.
     pub(crate) fn new(client: Client, options: Options) -> Self {
         let transport = ApiTransport::new(client.clone());
-        let registry = RegistryClient::new(std::sync::Arc::new(transport));
+        let registry = RegistryClient::new(std::sync::Arc::new(transport), CLUSTER_REGISTRY);
         Self {
             client,
             registry,
@@ -198,11 +198,6 @@ pub(crate) async fn push_file(
     path: &Path,
     reference: &Reference,
 ) -> anyhow::Result<Reference> {
-    if !reference.is_cluster_registry() {
-        bail!(
-            "{reference} is not in the cluster's registry: only {CLUSTER_REGISTRY}/NAMESPACE/NAME:TAG can be pushed to yet"
-        );
-    }
     let wasm = tokio::fs::read(path)
         .await
         .with_context(|| format!("read {}", path.display()))?;

@@ -14,6 +14,7 @@ mod object_files;
 mod output;
 mod privileges;
 mod readiness;
+mod registries;
 
 use std::process::ExitCode;
 

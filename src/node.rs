@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::RootCertStore;
+use jiff::SignedDuration;
+use windlass_node::images::ImageCollection;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
+use windlass_node::pressure::Thresholds;
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 use windlass_node::{HostPaths, NodeAgent};
+use windlass_oci::registry::remote::registries::Registries;
+
+use crate::registries::{RegistryOptions, native_roots};
 
 /// What differs between nodes.
 pub(crate) struct NodeConfig {
@@ -35,8 +40,14 @@ pub(crate) struct NodeConfig {
     pub(crate) ingress: [Option<SocketAddr>; 2],
     /// What pods may mount of this machine.
     pub(crate) host_paths: HostPaths,
+    /// What must be left free.
+    pub(crate) thresholds: Thresholds,
     /// The API server, for Service `kubernetes`.
     pub(crate) api_server: Option<SocketAddr>,
+    /// How images come here.
+    pub(crate) registries: Registries,
+    /// When they go.
+    pub(crate) image_collection: ImageCollection,
 }
 
 /// Options of a node that `up` and `agent` share.
@@ -58,6 +69,21 @@ pub(crate) struct NodeOptions {
     /// times. Without it they may mount nothing.
     #[arg(long = "allow-host-path", value_name = "PATH")]
     host_paths: Vec<PathBuf>,
+    /// What must be left free before pods are evicted, such as memory.available<100Mi,nodefs.available<5%; nothing is
+    /// evicted with an empty one [default: memory.available<100Mi,nodefs.available<1Gi].
+    #[arg(long, value_name = "THRESHOLDS")]
+    eviction_hard: Option<Thresholds>,
+    #[command(flatten)]
+    registries: RegistryOptions,
+    /// Percentage of the disk in use above which images that nothing uses are removed; 100 removes none.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85)]
+    image_gc_high_threshold: u8,
+    /// Percentage of the disk in use that removing images aims at.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    image_gc_low_threshold: u8,
+    /// How long an image stays at least, such as `2m`.
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    minimum_image_ttl_duration: SignedDuration,
 }
 
 impl NodeOptions {
@@ -69,6 +95,24 @@ impl NodeOptions {
     /// Where Ingresses are served, by HTTP and by HTTPS, if at all.
     pub(crate) fn ingress(&self) -> [Option<SocketAddr>; 2] {
         [self.ingress_listen, self.ingress_listen_tls]
+    }
+
+    /// How images come here.
+    pub(crate) fn registries(&self) -> anyhow::Result<Registries> {
+        self.registries.registries()
+    }
+
+    /// When images go.
+    pub(crate) fn image_collection(&self) -> anyhow::Result<ImageCollection> {
+        let min_age = self.minimum_image_ttl_duration.try_into();
+        let policy = ImageCollection {
+            high_threshold: self.image_gc_high_threshold,
+            low_threshold: self.image_gc_low_threshold,
+            min_age: min_age.context("--minimum-image-ttl-duration must not be negative")?,
+            ..ImageCollection::default()
+        };
+        policy.check()?;
+        Ok(policy)
     }
 
     /// The name given, or the machine's.
@@ -83,6 +127,11 @@ impl NodeOptions {
 }
 
 impl NodeOptions {
+    /// What must be left free.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        self.eviction_hard.unwrap_or_default()
+    }
+
     /// What pods may mount of this machine.
     pub(crate) fn host_paths(&self) -> anyhow::Result<HostPaths> {
         HostPaths::allow(self.host_paths.clone()).context("--allow-host-path")
@@ -116,6 +165,9 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .ingress(plain, tls)
         .network(network)
         .host_paths(config.host_paths)
+        .eviction_thresholds(config.thresholds)
+        .registries(config.registries)
+        .image_collection(config.image_collection)
         .runtime(Arc::new(runtime));
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
@@ -128,12 +180,7 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
 
 /// TLS for requests that guests make, trusting what this machine trusts, and the cluster's authority.
 pub(crate) fn guest_tls(cluster_ca: &[u8]) -> anyhow::Result<GuestTls> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in found.errors {
-        tracing::debug!(%error, "a root certificate of this machine cannot be read");
-    }
-    roots.add_parsable_certificates(found.certs);
+    let roots = native_roots();
     Ok(GuestTls::new(roots, cluster_ca)?)
 }
 

@@ -60,6 +60,8 @@ pub struct Config {
     pub encryption: Encryption,
     /// What an address may cost before it is known who is behind it.
     pub peer_limits: PeerLimits,
+    /// Whether the server has an image registry.
+    pub image_registry: bool,
     /// How much history is kept.
     pub retention: Retention,
     /// Whether the store forgets everything with the process.
@@ -119,6 +121,7 @@ impl Config {
             autoscaling_period: Duration::from_secs(15),
             clock: Clock::default(),
             encryption: Encryption::default(),
+            image_registry: true,
             peer_limits: PeerLimits::default(),
             retention: Retention::default(),
             in_memory: false,

@@ -5,20 +5,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use windlass_api::stream::local::Dialer;
 use windlass_oci::content_store::{ContentError, ContentStore};
+use windlass_oci::registry::remote::registries::Registries;
 
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::handle::NodeHandle;
-use crate::images::Images;
+use crate::images::{self, ImageCollection, Images, InvalidThresholds};
 use crate::logs::{LogLimits, Logs};
 use crate::network::{DnsListener, IngressListeners, Network, NetworkConfig, TunnelIdentity};
 use crate::objects::ObjectWatches;
 use crate::pods::room::Room;
 use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
+use crate::pressure::{self, Pressure, Thresholds};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
 use crate::server::stats::Looks;
@@ -64,6 +66,9 @@ pub enum AgentError {
     /// The content store can't be opened.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// Images would never be removed, or always.
+    #[error(transparent)]
+    ImageCollection(#[from] InvalidThresholds),
 }
 
 /// Collects what an agent is made of.
@@ -80,10 +85,13 @@ pub struct NodeAgentBuilder {
     machine: Option<Machine>,
     log_limits: LogLimits,
     host_paths: HostPaths,
+    thresholds: Thresholds,
     node_ports: Option<IpAddr>,
     dns: Option<SocketAddr>,
     ingress: [Option<SocketAddr>; 2],
     tunnel_identity: Option<TunnelIdentity>,
+    registries: Registries,
+    image_collection: ImageCollection,
 }
 
 /// A node agent that listens but does not run yet.
@@ -95,8 +103,11 @@ pub struct NodeAgent {
     dns: Option<DnsListener>,
     ingress: IngressListeners,
     tunnel_identity: Option<TunnelIdentity>,
+    image_collection: ImageCollection,
     registered: watch::Sender<bool>,
     known: KnownPods,
+    pressure: watch::Sender<Pressure>,
+    thresholds: Thresholds,
 }
 
 impl NodeAgent {
@@ -116,10 +127,13 @@ impl NodeAgent {
             machine: None,
             log_limits: LogLimits::default(),
             host_paths: HostPaths::default(),
+            thresholds: Thresholds::default(),
             node_ports: None,
             dns: None,
             ingress: [None; 2],
             tunnel_identity: None,
+            registries: Registries::none(),
+            image_collection: ImageCollection::default(),
         }
     }
 
@@ -174,8 +188,11 @@ impl NodeAgent {
             dns,
             ingress,
             tunnel_identity,
+            image_collection,
             registered,
             known,
+            pressure,
+            thresholds,
         } = self;
         let client = context.client.clone();
         let network = context.network.clone();
@@ -201,10 +218,16 @@ impl NodeAgent {
             client.clone(),
             registration,
             network.clone(),
+            context.pressure.clone(),
             move || {
                 registered.send_replace(true);
             },
         ));
+        let _images = OwnedTask::spawn({
+            let images = context.images.clone();
+            let events = context.events.for_node(&context.node_name);
+            async move { images::run_collection(&images, image_collection, events).await }
+        });
         let _services = OwnedTask::spawn({
             let (network, client) = (network.clone(), client.clone());
             async move { network.watch_services(client).await }
@@ -233,7 +256,15 @@ impl NodeAgent {
         });
         let _daemon = OwnedTask::spawn(daemon.serve(state, services_ended.clone()));
 
-        pods::run(context, known, stop).await;
+        let (evict, evictions) = mpsc::unbounded_channel();
+        let _pressure = OwnedTask::spawn(pressure::run(
+            context.clone(),
+            known.clone(),
+            thresholds,
+            pressure,
+            evict,
+        ));
+        pods::run(context, known, evictions, stop).await;
         services_ended.cancel();
     }
 }
@@ -324,6 +355,13 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// What must be left free of memory and disk before pods are evicted.
+    #[must_use]
+    pub fn eviction_thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.thresholds = thresholds;
+        self
+    }
+
     /// Opens the NodePorts of Services on this address, and their external addresses where this machine has them;
     /// nothing is opened by default.
     #[must_use]
@@ -356,6 +394,20 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// How registries besides the cluster's are reached; without, over TLS, trusting nobody.
+    #[must_use]
+    pub fn registries(mut self, registries: Registries) -> Self {
+        self.registries = registries;
+        self
+    }
+
+    /// When images that nothing uses are removed.
+    #[must_use]
+    pub fn image_collection(mut self, policy: ImageCollection) -> Self {
+        self.image_collection = policy;
+        self
+    }
+
     /// Opens the data directory and the daemon endpoint.
     ///
     /// Nothing of the process is touched: no signals, no logger, no limits (see [`crate::raise_open_files_limit`]).
@@ -363,6 +415,7 @@ impl NodeAgentBuilder {
     /// # Errors
     /// Something is missing, or can't be opened.
     pub async fn build(self) -> Result<NodeAgent, AgentError> {
+        self.image_collection.check()?;
         let client = self.client.ok_or(AgentError::Missing("a client"))?;
         let name = self.name.ok_or(AgentError::Missing("a node name"))?;
         let data_dir = self
@@ -391,6 +444,7 @@ impl NodeAgentBuilder {
         let ingress =
             ingress.map_err(|(address, source)| AgentError::Ingress { address, source })?;
         let store = ContentStore::open(data_dir.join("images")).await?;
+        let images = Arc::new(Images::new(client.clone(), self.registries, store));
         let addresses = if self.addresses.is_empty() {
             vec![local.map_or(self.listen.ip(), |local| local.ip())]
         } else {
@@ -406,15 +460,18 @@ impl NodeAgentBuilder {
             labels: self.labels,
             machine: machine.clone(),
             runtimes: runtimes.clone(),
+            images: images.clone(),
         };
+        let pressure = watch::Sender::new(Pressure::default());
         let context = Arc::new(NodeContext {
             host: HostFacts { host_ip },
-            images: Images::new(client.clone(), store),
+            images,
             logs: Logs::new(data_dir.join("logs"), self.log_limits),
             events: EventRecorder::start(&client, &name),
             runtimes,
             containers: RunningContainers::default(),
             room: Room::of(&machine),
+            pressure: pressure.subscribe(),
             machine,
             network: self
                 .network
@@ -435,8 +492,11 @@ impl NodeAgentBuilder {
             dns,
             ingress,
             tunnel_identity: self.tunnel_identity,
+            image_collection: self.image_collection,
             registered,
             known: KnownPods::default(),
+            pressure,
+            thresholds: self.thresholds,
         })
     }
 }

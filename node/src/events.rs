@@ -94,6 +94,18 @@ impl EventRecorder {
         })
     }
 
+    /// The recorder for a node, whose uid in events is its name, as kubelet has it.
+    #[must_use]
+    pub fn for_node(&self, name: &str) -> ObjectEvents {
+        self.for_object(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(name.to_owned()),
+            ..ObjectReference::default()
+        })
+    }
+
     /// The recorder for any object.
     #[must_use]
     pub fn for_object(&self, regarding: ObjectReference) -> ObjectEvents {

@@ -31,6 +31,7 @@ pub mod network;
 mod objects;
 mod open_files;
 mod pods;
+pub mod pressure;
 mod probes;
 pub mod registration;
 pub mod runtime;

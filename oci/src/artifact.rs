@@ -72,6 +72,7 @@ impl WasmArtifact {
             artifact_type: None,
             config: config_descriptor.clone(),
             layers: vec![layer.clone()],
+            subject: None,
             annotations: BTreeMap::new(),
         })?);
         let blobs = vec![(config_descriptor, config), (layer, wasm)];
@@ -92,13 +93,7 @@ fn configuration(kind: WasmKind, layer: &Digest) -> serde_json::Value {
 }
 
 fn describe(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: Digest::sha256(bytes),
-        size: bytes.len() as u64,
-        platform: None,
-        annotations: BTreeMap::new(),
-    }
+    Descriptor::new(media_type, Digest::sha256(bytes), bytes.len() as u64)
 }
 
 #[cfg(test)]

@@ -6,14 +6,18 @@
 //!  push: .wasm ── artifact ──> config + layer + manifest ── push ──> registry::client ──┐
 //!                                                                                       v
 //!  pull: reference ── pull ──> registry::client ──────────────────────────> registry::server
-//!                       └────> content_store (verified blobs)                 content_store
+//!                      │ │           └─ registry::remote (any other registry)  content_store
+//!                      │ └───> layer (the program in an image's layers)
+//!                      └─────> content_store (verified blobs)
 //! ```
 //!
 //! Invariant: bytes enter a content store only after they matched their digest.
 
 pub mod artifact;
 pub mod content_store;
+pub mod credentials;
 pub mod digest;
+pub mod layer;
 pub mod manifest;
 pub mod media_type;
 pub mod pull;

@@ -19,6 +19,9 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Size of the blob in bytes.
     pub size: u64,
+    /// Type of the artifact; in a list of referrers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// Platform the blob is for; in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -54,7 +57,11 @@ pub struct ImageManifest {
     /// Configuration.
     pub config: Descriptor,
     /// Layers, lowest first.
+    #[serde(default)]
     pub layers: Vec<Descriptor>,
+    /// The manifest that this one is about, such as what it signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -69,8 +76,14 @@ pub struct ImageIndex {
     /// Media type of this document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
+    /// Type of the artifact, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// The manifests.
     pub manifests: Vec<Descriptor>,
+    /// The manifest that this one is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -154,6 +167,15 @@ impl Manifest {
         }
     }
 
+    /// What this document is about, if it is about another.
+    #[must_use]
+    pub const fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Image(image) => image.subject.as_ref(),
+            Self::Index(index) => index.subject.as_ref(),
+        }
+    }
+
     /// The blobs and manifests this document needs.
     pub fn children(&self) -> Box<dyn Iterator<Item = &Descriptor> + Send + '_> {
         match self {
@@ -161,6 +183,21 @@ impl Manifest {
                 Box::new(std::iter::once(&image.config).chain(image.layers.iter()))
             }
             Self::Index(index) => Box::new(index.manifests.iter()),
+        }
+    }
+}
+
+impl Descriptor {
+    /// Describes a blob by its type, digest and size alone.
+    #[must_use]
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.into(),
+            digest,
+            size,
+            artifact_type: None,
+            platform: None,
+            annotations: BTreeMap::new(),
         }
     }
 }
@@ -177,26 +214,51 @@ impl ImageManifest {
     }
 }
 
+/// Operating systems of wasm platforms, best first: what a node runs at its fullest, then what it has to wrap.
+const WASI: &[&str] = &["wasip2", "wasi", "wasip1"];
+
+impl Platform {
+    /// Whether this is WebAssembly with WASI: `wasi/wasm` and its variants, but not `js/wasm`.
+    #[must_use]
+    pub fn is_wasm(&self) -> bool {
+        matches!(&*self.architecture, "wasm" | "wasm32") && self.os.starts_with("wasi")
+    }
+
+    /// How well a node of this architecture runs it; lower is better, `None` is not at all.
+    fn rank(&self, architecture: &str) -> Option<usize> {
+        if self.is_wasm() {
+            let known = WASI.iter().position(|os| *os == self.os);
+            return Some(known.unwrap_or(WASI.len()));
+        }
+        let is_native = self.os == "linux" && self.architecture == architecture;
+        // Without a variant it is for every machine of the architecture.
+        let variants: &[Option<&str>] = match architecture {
+            "arm64" => &[Some("v8"), None],
+            "amd64" => &[None, Some("v1")],
+            "arm" => &[Some("v7"), Some("v6"), None],
+            _ => &[None],
+        };
+        let fits = variants
+            .iter()
+            .position(|known| *known == self.variant.as_deref());
+        Some(WASI.len() + 1 + fits.filter(|_| is_native)?)
+    }
+}
+
 impl ImageIndex {
-    /// The manifest a node takes: a wasm one first, else the one for this machine's Linux.
+    /// The manifest a node takes: a wasm one first, else the one for this machine's Linux. Of an index with a single
+    /// manifest for no platform, that one.
     #[must_use]
     pub fn select(&self, architecture: &str) -> Option<&Descriptor> {
-        let is_wasm = |platform: &Platform| {
-            platform.architecture == "wasm" || platform.os.starts_with("wasi")
-        };
-        let is_native =
-            |platform: &Platform| platform.os == "linux" && platform.architecture == architecture;
-        let find = |wanted: &dyn Fn(&Platform) -> bool| {
-            self.manifests
-                .iter()
-                .find(|entry| entry.platform.as_ref().is_some_and(wanted))
-        };
-        find(&is_wasm)
-            .or_else(|| find(&is_native))
-            .or_else(|| match self.manifests.as_slice() {
-                [only] if only.platform.is_none() => Some(only),
-                _ => None,
-            })
+        let ranked = self.manifests.iter().filter_map(|entry| {
+            let rank = entry.platform.as_ref()?.rank(architecture)?;
+            Some((rank, entry))
+        });
+        let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry);
+        best.or_else(|| match self.manifests.as_slice() {
+            [only] if only.platform.is_none() => Some(only),
+            _ => None,
+        })
     }
 }
 
@@ -209,6 +271,7 @@ mod tests {
             media_type: media_type.to_owned(),
             digest: Digest::sha256(media_type.as_bytes()),
             size: 1,
+            artifact_type: None,
             platform: platform.map(|(os, architecture)| Platform {
                 architecture: architecture.to_owned(),
                 os: os.to_owned(),
@@ -222,6 +285,8 @@ mod tests {
         ImageIndex {
             schema_version: 2,
             media_type: None,
+            artifact_type: None,
+            subject: None,
             manifests: platforms
                 .iter()
                 .map(|platform| descriptor(media_type::IMAGE_MANIFEST, Some(*platform)))
@@ -232,11 +297,52 @@ mod tests {
 
     #[test]
     fn wasm_is_chosen_before_the_machines_own_platform() {
-        let both = index(&[("linux", "amd64"), ("wasip2", "wasm")]);
-        assert_eq!(both.select("amd64"), both.manifests.get(1));
-        let linux = index(&[("linux", "arm64"), ("linux", "amd64")]);
-        assert_eq!(linux.select("amd64"), linux.manifests.get(1));
-        assert_eq!(linux.select("s390x"), None);
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            &'static str,
+            Option<usize>,
+        );
+        let cases: &[Case] = &[
+            (&[("linux", "amd64"), ("wasip2", "wasm")], "amd64", Some(1)),
+            (&[("wasi", "wasm"), ("linux", "amd64")], "amd64", Some(0)),
+            (&[("wasip1", "wasm"), ("wasip2", "wasm")], "amd64", Some(1)),
+            (&[("wasip1", "wasm"), ("wasi", "wasm32")], "amd64", Some(1)),
+            (&[("wasip9", "wasm"), ("linux", "amd64")], "amd64", Some(0)),
+            (&[("js", "wasm"), ("linux", "amd64")], "amd64", Some(1)),
+            (&[("linux", "arm64"), ("linux", "amd64")], "amd64", Some(1)),
+            (&[("linux", "arm64"), ("linux", "amd64")], "s390x", None),
+            (
+                &[("unknown", "unknown"), ("windows", "amd64")],
+                "amd64",
+                None,
+            ),
+            (&[], "amd64", None),
+        ];
+        for (platforms, architecture, want) in cases {
+            let index = index(platforms);
+            let want = want.and_then(|at| index.manifests.get(at));
+            assert_eq!(index.select(architecture), want, "{platforms:?}");
+        }
+    }
+
+    #[test]
+    fn the_variant_that_every_machine_runs_is_chosen() {
+        let mut index = index(&[("linux", "amd64"), ("linux", "amd64"), ("linux", "arm64")]);
+        let mut set = |at: usize, variant: &str| {
+            index.manifests[at].platform.as_mut().unwrap().variant = Some(variant.to_owned());
+        };
+        set(0, "v3");
+        set(2, "v8");
+        assert_eq!(index.select("amd64"), index.manifests.get(1));
+        assert_eq!(index.select("arm64"), index.manifests.get(2));
+    }
+
+    #[test]
+    fn an_index_of_one_manifest_needs_no_platform() {
+        let mut index = index(&[("x", "y")]);
+        assert_eq!(index.select("amd64"), None);
+        index.manifests[0].platform = None;
+        assert_eq!(index.select("amd64"), index.manifests.first());
     }
 
     #[test]
@@ -275,6 +381,7 @@ mod tests {
                 .iter()
                 .map(|media_type| descriptor(media_type, None))
                 .collect(),
+            subject: None,
             annotations: BTreeMap::new(),
         };
         assert!(with(&[media_type::WASM]).wasm_layer().is_some());

@@ -25,10 +25,31 @@ pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, 
      application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Whether a layer of this type is a `.wasm` file.
+/// Configuration of a Docker image, the same shape as the OCI one.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// Types of layers that are a `.wasm` file, in the layouts that tools write or wrote: the CNCF's artifact and `wkg`,
+/// earlier Bytecode Alliance tools, Solo's `wasm-to-oci`, and the registry of components' draft.
+const WASM_LAYERS: &[&str] = &[
+    WASM,
+    WASM_LAYER_V1,
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+    "application/vnd.bytecodealliance.component.v1+wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+];
+
+/// Whether a layer of this type is a `.wasm` file, compressed or not.
 #[must_use]
 pub fn is_wasm_layer(media_type: &str) -> bool {
-    matches!(media_type, WASM | WASM_LAYER_V1)
+    let bare = media_type.strip_suffix("+gzip");
+    let bare = bare.or_else(|| media_type.strip_suffix("+zstd"));
+    WASM_LAYERS.contains(&bare.unwrap_or(media_type))
+}
+
+/// Whether this is the configuration of a container image, which says how to run it.
+#[must_use]
+pub fn is_image_config(media_type: &str) -> bool {
+    matches!(media_type, IMAGE_CONFIG | DOCKER_CONFIG)
 }
 
 /// Whether this is an index: a list of manifests.

@@ -245,7 +245,9 @@ pub fn is_tag(text: &str) -> bool {
             .all(|byte| word(byte) || byte == b'.' || byte == b'-')
 }
 
-fn is_host(text: &str) -> bool {
+/// Whether `text` is a host, with a port or without.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (text, None),

@@ -79,7 +79,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         dns: args.node.dns(),
         ingress: args.node.ingress(),
         host_paths: args.node.host_paths()?,
+        thresholds: args.node.thresholds(),
         api_server: api_address(&args.server).await?,
+        registries: args.node.registries()?,
+        image_collection: args.node.image_collection()?,
     });
     let agent = agent.await?;
     let stop = CancellationToken::new();

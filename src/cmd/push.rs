@@ -1,13 +1,14 @@
-//! `windlass push`.
+//! `windlass push`: to the cluster's registry over the API connection, to any other as it is reached from here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use windlass_node::images::ApiTransport;
-use windlass_oci::reference::Reference;
+use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
 use windlass_oci::registry::client::RegistryClient;
 
 use crate::connection::Connection;
+use crate::registries::{self, RegistryOptions};
 use crate::{apply, output};
 
 /// Arguments of `windlass push`.
@@ -16,17 +17,25 @@ pub(crate) struct Args {
     /// The component or core module.
     #[arg(value_name = "FILE.wasm")]
     file: PathBuf,
-    /// Where to push it: registry.windlass.local/NAMESPACE/NAME:TAG.
+    /// Where to push it: registry.windlass.local/NAMESPACE/NAME:TAG for the cluster's own registry, or
+    /// HOST/REPOSITORY:TAG for any other, with the credentials that `docker login` has written.
     #[arg(value_name = "REF")]
     reference: Reference,
+    #[command(flatten)]
+    registries: RegistryOptions,
     #[command(flatten)]
     connection: Connection,
 }
 
 /// Pushes a file and prints the reference by digest.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let client = args.connection.client().await?;
-    let registry = RegistryClient::new(Arc::new(ApiTransport::new(client)));
+    let registry = if args.reference.is_cluster_registry() {
+        let transport = ApiTransport::new(args.connection.client().await?);
+        RegistryClient::new(Arc::new(transport), CLUSTER_REGISTRY)
+    } else {
+        let registries = args.registries.registries()?;
+        registries.pusher(&args.reference, &registries::logins()?)?
+    };
     let pushed = apply::push_file(&registry, &args.file, &args.reference).await?;
     output::line(&pushed.to_string());
     Ok(())

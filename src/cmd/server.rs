@@ -54,6 +54,9 @@ pub(crate) struct ControlPlaneOptions {
     /// Admission plugins not to run.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// Serve no image registry.
+    #[arg(long)]
+    no_registry: bool,
     #[command(flatten)]
     encryption: EncryptionOptions,
     #[command(flatten)]
@@ -162,6 +165,7 @@ pub(crate) async fn start(
     config.admin_kubeconfig = Some(kubeconfig_in(&directory));
     options.identities.set(&mut config)?;
     config.audit = options.audit.read()?;
+    config.image_registry = !options.no_registry;
     Ok(ControlPlane::start(config).await?)
 }
 

@@ -232,7 +232,10 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         dns: args.node.dns(),
         ingress,
         host_paths: args.node.host_paths()?,
+        thresholds: args.node.thresholds(),
         api_server: Some(plane.address()),
+        registries: args.node.registries()?,
+        image_collection: args.node.image_collection()?,
     });
     let agent = agent.await?;
     plane

@@ -62,9 +62,9 @@ async fn each_bad_image_is_named_with_what_is_wrong() {
         ),
         (
             "elsewhere",
-            "docker.io/library/nginx:1".to_owned(),
+            "127.0.0.1:1/library/nginx:1".to_owned(),
             "ErrImagePull",
-            "docker.io",
+            "127.0.0.1:1/library/nginx:1: registry not reached",
         ),
         (
             "stranger",

@@ -20,6 +20,7 @@ mod images;
 mod ingress;
 mod pods;
 mod policies;
+mod private_images;
 mod services;
 mod streams;
 mod two_nodes;

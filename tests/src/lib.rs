@@ -37,7 +37,7 @@ use windlass_node::images::ApiTransport;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
-use windlass_node::{HostPaths, NodeAgent};
+use windlass_node::{HostPaths, NodeAgent, NodeAgentBuilder};
 use windlass_oci::push::push_wasm;
 use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
 use windlass_oci::registry::client::RegistryClient;
@@ -127,6 +127,18 @@ impl Cluster {
     /// # Errors
     /// When it does not start.
     pub async fn add_node(&mut self, name: &str) -> anyhow::Result<()> {
+        self.add_node_with(name, |builder| builder).await
+    }
+
+    /// Adds a node with changes to its agent.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn add_node_with(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(NodeAgentBuilder) -> NodeAgentBuilder,
+    ) -> anyhow::Result<()> {
         let plane = &self.plane;
         let address = loopback();
         let user = format!("system:node:{name}");
@@ -162,7 +174,7 @@ impl Cluster {
             ..NetworkConfig::default()
         });
         let any = SocketAddr::new(address.into(), 0);
-        let agent = NodeAgent::builder()
+        let builder = NodeAgent::builder()
             .client(plane.client(UserInfo::authenticated(user, &[NODES])))
             .name(name)
             .data_dir(directory)
@@ -173,9 +185,8 @@ impl Cluster {
             .node_ports(address.into())
             .dns(any)
             .ingress(Some(any), Some(any))
-            .runtime(Arc::new(runtime))
-            .build()
-            .await?;
+            .runtime(Arc::new(runtime));
+        let agent = change(builder).build().await?;
         if self.nodes.is_empty() {
             // As `windlass up` does; further nodes are reached as those of other machines.
             plane
@@ -400,7 +411,7 @@ pub async fn get(url: &str) -> Result<(u16, String), String> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub async fn push(cluster: &Cluster, name: &str, wasm: &[u8]) -> String {
     let transport = ApiTransport::new(cluster.client());
-    let registry = RegistryClient::new(Arc::new(transport));
+    let registry = RegistryClient::new(Arc::new(transport), CLUSTER_REGISTRY);
     let reference: Reference = format!("{CLUSTER_REGISTRY}/default/{name}:1")
         .parse()
         .unwrap();

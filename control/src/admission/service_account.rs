@@ -1,5 +1,5 @@
 //! Every pod runs as a ServiceAccount of its namespace that exists, and gets a token for it unless the pod says that it
-//! wants none, or its account does.
+//! wants none, or its account does. A pod that names no secrets to pull its images with gets those of its account.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::registry::error::ApiError;
 use crate::registry::kinds::pod::is_mirror;
 use crate::registry::object_meta as meta;
 use crate::registry::parse;
-use crate::store::{Entry, ObjectKey};
+use crate::store::ObjectKey;
 
 /// Where clients look for the token, the authority's certificate and the namespace.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -46,22 +46,37 @@ impl Admission for ServiceAccount {
             );
             return Err(attributes.forbidden(object, reason));
         };
-        if wants_token(object, found)? {
+        let account = parse(found)?;
+        if wants_token(object, &account) {
             mount(object);
         }
+        give_pull_secrets(object, &account);
         Ok(())
     }
 }
 
+/// A pod's own pull secrets count alone; only one that has none gets its account's.
+fn give_pull_secrets(pod: &mut Value, account: &Value) {
+    const FIELD: &str = "imagePullSecrets";
+    let is_empty = |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let secrets = account.get(FIELD);
+    let spec = pod.get_mut("spec").and_then(Value::as_object_mut);
+    if let (Some(spec), Some(secrets)) = (spec, secrets)
+        && is_empty(spec.get(FIELD))
+        && !is_empty(Some(secrets))
+    {
+        spec.insert(FIELD.into(), secrets.clone());
+    }
+}
+
 /// What the pod says counts, else what the account says; without a word a token is mounted.
-fn wants_token(pod: &Value, account: &Entry) -> Result<bool, ApiError> {
+fn wants_token(pod: &Value, account: &Value) -> bool {
     const FIELD: &str = "automountServiceAccountToken";
     let said = pod.get("spec").and_then(|spec| spec.get(FIELD));
     if let Some(said) = said.and_then(Value::as_bool) {
-        return Ok(said);
+        return said;
     }
-    let account = parse(account)?;
-    Ok(account.get(FIELD).and_then(Value::as_bool) != Some(false))
+    account.get(FIELD).and_then(Value::as_bool) != Some(false)
 }
 
 /// Mounts a token into every container that has nothing at its place; a volume of the pod's own that is called like
@@ -129,6 +144,27 @@ fn volume(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_without_pull_secrets_gets_its_accounts() {
+        let account = json!({"imagePullSecrets": [{"name": "of-account"}]});
+        let own = json!([{"name": "own"}]);
+        let cases = [
+            (json!({}), &account, Some(&account["imagePullSecrets"])),
+            (
+                json!({"imagePullSecrets": []}),
+                &account,
+                Some(&account["imagePullSecrets"]),
+            ),
+            (json!({"imagePullSecrets": own}), &account, Some(&own)),
+            (json!({}), &json!({}), None),
+        ];
+        for (spec, account, want) in cases {
+            let mut pod = json!({"spec": spec});
+            give_pull_secrets(&mut pod, account);
+            assert_eq!(pod["spec"].get("imagePullSecrets"), want);
+        }
+    }
 
     #[test]
     fn a_token_is_mounted_where_nothing_else_is() {

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use windlass_oci::registry::server::ImageRegistry;
 
 use crate::config::Config;
 use crate::controllers::{self, ControllersConfig, Signer, Usage};
@@ -192,8 +193,12 @@ impl ControlPlane {
             .transpose()?
             .unzip();
         let nodes = NodeConnector::new(&authority, &Endpoint::node_client(&authority)?)?;
-        let directory = config.data_dir.join("registry");
-        let images = images::routes(&directory, Arc::clone(&registry)).await?;
+        let images = if config.image_registry {
+            let directory = config.data_dir.join("registry");
+            Some(images::open(&directory, Arc::clone(&registry)).await?)
+        } else {
+            None
+        };
         let server = ApiServer::new(Parts {
             registry,
             authenticator: Authenticator::new(
@@ -203,7 +208,7 @@ impl ControlPlane {
             )?,
             tokens: Arc::clone(&tokens),
             nodes: nodes.clone(),
-            images: Some(images),
+            images: images.as_ref().map(ImageRegistry::router),
             audit,
             peers: config.peer_limits,
         })?;
@@ -252,6 +257,12 @@ impl ControlPlane {
         plane
             .parts
             .spawn(compact(store, plane.config.retention, plane.stop.clone()));
+        if let Some(images) = images {
+            let stop = plane.stop.clone();
+            plane.parts.spawn(async move {
+                stop.run_until_cancelled(images.collect_forever()).await;
+            });
+        }
         let client = plane.client(UserInfo::authenticated("system:apiserver", &[MASTERS]));
         plane.bootstrap(&client).await?;
         let issue = renewal::issue(plane.endpoint.clone(), client.clone(), plane.stop.clone());

@@ -51,6 +51,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::identity::UserInfo;
+use crate::images;
 use crate::registry::Registry;
 use crate::registry::error::ApiError;
 use crate::store::{Freshness, Snapshot};
@@ -197,13 +198,15 @@ impl ApiServer {
         let trail = self.audit.as_ref();
         let trail = trail.map(|audit| audit.trail(&id, &parts, &info));
         let trail = trail.unwrap_or_default();
+        let for_images = images::serves(&info.path);
         let answer = self.serve(parts, body, info, query, trail.clone());
         let answer = std::panic::AssertUnwindSafe(answer);
         let mut response = match answer.catch_unwind().instrument(span).await {
             Ok(Ok(response)) => trail.end(response, None, lasts).await,
             Ok(Err(error)) => {
                 trail.answered(|| Some(status::of(&error)));
-                let response = status::response(&error, encoding);
+                let in_their_form = for_images.then(|| images::refused(&error)).flatten();
+                let response = in_their_form.unwrap_or_else(|| status::response(&error, encoding));
                 trail.end(response, Some(&error), lasts).await
             }
             Err(_) => {
@@ -237,7 +240,7 @@ impl ApiServer {
         } else {
             self.limits.enter(&user, Class::of(info.verb))?
         };
-        if info.path == "/v2" || info.path.starts_with("/v2/") {
+        if images::serves(&info.path) {
             return self
                 .serve_images(Request::from_parts(parts, body), user)
                 .await;
@@ -378,7 +381,7 @@ const LASTING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 fn lasts(info: &RequestInfo) -> bool {
     info.verb == "watch"
         || LASTING.contains(&info.subresource.as_str())
-        || info.path.starts_with("/v2/")
+        || images::serves(&info.path)
 }
 
 /// The name of a request: the client's, or a new one.

@@ -197,7 +197,10 @@ impl LocalApi {
         let reference: Reference = reference
             .parse()
             .map_err(|error| failed(format!("{error}")))?;
-        let client = RegistryClient::new(Arc::new(RouterTransport::new(self.0.registry.clone())));
+        let client = RegistryClient::new(
+            Arc::new(RouterTransport::new(self.0.registry.clone())),
+            REGISTRY,
+        );
         let digest = push_wasm(&client, &reference, wasm).await;
         let digest = digest.map_err(|error| failed(error.to_string()))?;
         Ok(reference.with_digest(digest).to_string())
@@ -312,12 +315,13 @@ impl Inner {
                 return Err(invalid(error));
             }
         }
-        object["metadata"]["namespace"] = namespace.clone().into();
+        set(&mut object, &["metadata", "namespace"], namespace.clone());
         match *kind {
             "Pod" => {
-                object["spec"]["nodeName"] = self.config.node_name.clone().into();
+                let node = self.config.node_name.clone();
+                set(&mut object, &["spec", "nodeName"], node);
                 // There are no Services to tell of.
-                object["spec"]["enableServiceLinks"] = false.into();
+                set(&mut object, &["spec", "enableServiceLinks"], false);
                 let checked = serde_json::from_value::<Pod>(object.clone());
                 checked.map_err(|error| invalid(error.to_string()))?;
             }
@@ -334,8 +338,9 @@ impl Inner {
 
     /// A node gets its addresses as from the node IPAM of a cluster.
     fn complete_node(&self, node: &mut Value) {
-        node["spec"]["podCIDR"] = self.config.pod_cidr.clone().into();
-        node["spec"]["podCIDRs"] = json!([self.config.pod_cidr]);
+        let cidr = &self.config.pod_cidr;
+        set(node, &["spec", "podCIDR"], cidr.clone());
+        set(node, &["spec", "podCIDRs"], json!([cidr]));
     }
 
     /// The agent is done with an object: it is gone, or what was given meanwhile takes its place.
@@ -372,8 +377,9 @@ fn ending(pod: &Value) -> Value {
         let grace = grace.and_then(Value::as_i64).unwrap_or(30);
         let at = Timestamp::now() + SignedDuration::from_secs(grace);
         let at = windlass_api::time::to_seconds(at).to_string();
-        pod["metadata"]["deletionTimestamp"] = at.into();
-        pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        set(&mut pod, &["metadata", "deletionTimestamp"], at);
+        let path = ["metadata", "deletionGracePeriodSeconds"];
+        set(&mut pod, &path, grace);
     }
     pod
 }
@@ -382,14 +388,31 @@ fn ending(pod: &Value) -> Value {
 fn renewed(found: &Value, given: &Value) -> Value {
     let mut renewed = found.clone();
     for field in ["labels", "annotations"] {
-        renewed["metadata"][field] = given["metadata"][field].clone();
+        let said = given.pointer(&format!("/metadata/{field}"));
+        let said = said.cloned().unwrap_or_default();
+        set(&mut renewed, &["metadata", field], said);
     }
     for field in ["data", "binaryData"] {
         if let Some(content) = given.get(field) {
-            renewed[field] = content.clone();
+            set(&mut renewed, &[field], content.clone());
         }
     }
     renewed
+}
+
+/// Puts a value at a path of members, which are made where they are missing.
+fn set(object: &mut Value, path: &[&str], value: impl Into<Value>) {
+    let Some((first, rest)) = path.split_first() else {
+        *object = value.into();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    if let Some(members) = object.as_object_mut() {
+        let member = members.entry(*first).or_insert(Value::Null);
+        set(member, rest, value);
+    }
 }
 
 /// `stringData` of a Secret becomes `data`.
@@ -403,6 +426,6 @@ fn encode_texts(secret: &mut Value) {
     let data = secret.entry("data").or_insert_with(|| json!({}));
     for (name, text) in texts {
         let text = text.as_str().unwrap_or_default();
-        data[name] = BASE64.encode(text).into();
+        set(data, &[&name], BASE64.encode(text));
     }
 }

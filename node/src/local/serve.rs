@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::store::{Change, Key, Store, TooOld};
-use super::{Inner, LocalEvent};
+use super::{Inner, LocalEvent, set};
 
 /// The body of an answer.
 pub(super) type Answer = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -335,7 +335,8 @@ fn patch(
             return Err(Refused::new(StatusCode::CONFLICT, "Conflict", message));
         }
         if is_status {
-            object["status"] = without_directives(&patch["status"]);
+            let status = patch.get("status").unwrap_or(&Value::Null);
+            set(&mut object, &["status"], without_directives(status));
         } else {
             merge(&mut object, patch);
         }
@@ -373,13 +374,14 @@ fn merge(object: &mut Value, patch: &Value) {
     if !object.is_object() {
         *object = json!({});
     }
+    let Some(members) = object.as_object_mut() else {
+        return;
+    };
     for (name, value) in fields {
         if value.is_null() {
-            if let Some(object) = object.as_object_mut() {
-                object.remove(name);
-            }
+            members.remove(name);
         } else {
-            merge(&mut object[name], value);
+            merge(members.entry(name.clone()).or_insert(Value::Null), value);
         }
     }
 }

@@ -17,7 +17,7 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use crate::leftovers;
 use crate::logs::Logs;
 use crate::network::Network;
 use crate::objects::ObjectWatches;
+use crate::pressure::{Eviction, Pressure};
 use crate::registration::Machine;
 use crate::runtime::{PodIdentity, RunningContainer, Runtimes};
 use crate::status::phase::HostFacts;
@@ -42,7 +43,7 @@ pub(crate) mod room;
 mod start;
 mod worker;
 
-use room::Room;
+use room::{Refusal, Room};
 use worker::{Desired, PodWorker};
 
 /// Longest wait for pods to end when the agent stops; what is left is cut off.
@@ -54,12 +55,14 @@ pub(crate) struct NodeContext {
     pub(crate) node_name: String,
     pub(crate) host: HostFacts,
     pub(crate) machine: Machine,
-    pub(crate) images: Images,
+    pub(crate) images: Arc<Images>,
     pub(crate) logs: Logs,
     pub(crate) events: EventRecorder,
     pub(crate) runtimes: Runtimes,
     pub(crate) containers: RunningContainers,
     pub(crate) room: Room,
+    /// What the node is low on.
+    pub(crate) pressure: watch::Receiver<Pressure>,
     pub(crate) network: Network,
     pub(crate) objects: Arc<ObjectWatches>,
     pub(crate) host_paths: HostPaths,
@@ -166,6 +169,16 @@ impl RunningContainers {
 }
 
 impl NodeContext {
+    /// Bytes of a container's logs. Looks at the disk: call it where that is allowed.
+    pub(crate) fn logs_of(&self, pod: &PodIdentity, container: &str) -> u64 {
+        worker::storage::used(&self.logs.directory(pod, container))
+    }
+
+    /// Bytes of a pod's volumes on disk. Looks at the disk too.
+    pub(crate) fn volumes_of(&self, pod: &PodIdentity) -> u64 {
+        worker::storage::used(&start::pod_directory(&self.data_dir, pod).join("volumes"))
+    }
+
     /// The identity of a pod, as the logs know it.
     pub(crate) fn identity(pod: &Pod) -> PodIdentity {
         PodIdentity {
@@ -177,7 +190,12 @@ impl NodeContext {
 }
 
 /// Runs the node's pods until `stop`; then stops them with their grace and returns.
-pub(crate) async fn run(context: Arc<NodeContext>, known: KnownPods, stop: CancellationToken) {
+pub(crate) async fn run(
+    context: Arc<NodeContext>,
+    known: KnownPods,
+    mut evictions: mpsc::UnboundedReceiver<Eviction>,
+    stop: CancellationToken,
+) {
     let api: Api<Pod> = Api::all(context.client.clone());
     let selector = format!("spec.nodeName={}", context.node_name);
     let config = watcher::Config::default().fields(&selector);
@@ -194,6 +212,7 @@ pub(crate) async fn run(context: Arc<NodeContext>, known: KnownPods, stop: Cance
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = dispatcher.tasks.join_next() => dispatcher.collect(ended),
+            Some(eviction) = evictions.recv() => dispatcher.evict(eviction),
             event = events.next() => match event {
                 Some(Ok(event)) => dispatcher.take(event).await,
                 Some(Err(error)) => tracing::warn!(%error, "watch of pods failed, will resume"),
@@ -285,12 +304,10 @@ impl Dispatcher {
         if ended && pod.metadata.deletion_timestamp.is_none() {
             return;
         }
-        let refused = match pod.metadata.deletion_timestamp {
-            None => self.context.room.take(&uid, &pod).err(),
-            Some(_) => None,
-        };
+        let refused = self.refused(&uid, &pod);
         let desired = Desired {
             pod,
+            evicted: None,
             gone: false,
             shutdown: false,
         };
@@ -308,6 +325,28 @@ impl Dispatcher {
             }
             uid
         });
+    }
+
+    /// Why the node does not take the pod; one that ran here before, or ends, is taken.
+    fn refused(&self, uid: &str, pod: &Pod) -> Option<Refusal> {
+        if pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let known = pod
+            .status
+            .as_ref()
+            .is_some_and(|status| status.start_time.is_some());
+        let pressure = *self.context.pressure.borrow();
+        let under_pressure = (!known)
+            .then(|| room::refused_under(pressure, pod))
+            .flatten();
+        under_pressure.or_else(|| Some(self.context.room.take(uid, pod).err()?.into()))
+    }
+
+    fn evict(&self, eviction: Eviction) {
+        if let Some(worker) = self.workers.get(&eviction.uid) {
+            worker.send_modify(|desired| desired.evicted = Some(eviction.message));
+        }
     }
 
     fn vanish(&mut self, uid: &str) {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
-use windlass_api::pod_resources;
+use windlass_api::pod_resources::{self, QosClass};
 
+use crate::pressure::Pressure;
 use crate::registration::Machine;
 use crate::status::reason::EventReason;
 
@@ -54,6 +55,40 @@ impl Shortage {
     pub(crate) const fn is_for_ever(&self) -> bool {
         self.requested > self.capacity
     }
+}
+
+/// Why the node does not take a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Reason of the pod's status, and of the event.
+    pub(crate) reason: EventReason,
+    pub(crate) message: String,
+}
+
+impl From<Shortage> for Refusal {
+    fn from(shortage: Shortage) -> Self {
+        Self {
+            reason: shortage.reason,
+            message: shortage.message(),
+        }
+    }
+}
+
+/// A node under pressure takes no pods that would make it worse: of memory, those that promise nothing.
+pub(crate) fn refused_under(pressure: Pressure, pod: &Pod) -> Option<Refusal> {
+    let best_effort = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| pod_resources::qos_class(spec) == QosClass::BestEffort);
+    let condition = match pressure {
+        Pressure { disk: true, .. } => "DiskPressure",
+        Pressure { memory: true, .. } if best_effort => "MemoryPressure",
+        _ => return None,
+    };
+    Some(Refusal {
+        reason: EventReason::Evicted,
+        message: format!("The node had condition: [{condition}]. "),
+    })
 }
 
 /// The room on a node; cheap to clone.
@@ -213,6 +248,28 @@ mod tests {
         assert_eq!(short.reason.as_str(), "OutOfpods");
         room.release("a");
         room.take("d", &pod("1", "1Mi")).unwrap();
+    }
+
+    #[test]
+    fn a_node_under_pressure_takes_what_it_can_bear() {
+        let (memory, disk) = (true, true);
+        let none = Pressure::default();
+        for (pressure, best_effort, burstable) in [
+            (none, None, None),
+            (Pressure { memory, ..none }, Some("[MemoryPressure]"), None),
+            (
+                Pressure { disk, ..none },
+                Some("[DiskPressure]"),
+                Some("[DiskPressure]"),
+            ),
+        ] {
+            let empty = serde_json::from_value(json!({ "spec": { "containers": [] } })).unwrap();
+            for (pod, wanted) in [(empty, best_effort), (pod("1m", "1"), burstable)] {
+                let refused = refused_under(pressure, &pod).map(|refused| refused.message);
+                let wanted = wanted.map(|of| format!("The node had condition: {of}. "));
+                assert_eq!(refused, wanted);
+            }
+        }
     }
 
     #[test]

@@ -8,12 +8,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, VolumeMount}
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use kube::Api;
 use windlass_api::quantity::Quantity;
+use windlass_oci::content_store::Lease;
 
 use super::NodeContext;
 use super::env::{self, EnvObjects, Environment};
 use crate::downward::NodeView;
 use crate::events::{EventType, ObjectEvents};
-use crate::images::ImageRequest;
+use crate::images::{ImageRequest, PullSecrets};
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::probes::Target;
@@ -44,6 +45,8 @@ pub(super) struct StartedContainer {
     pub(super) target: Target,
     pub(super) image_id: String,
     pub(super) container_id: String,
+    /// Keeps the image on the node.
+    pub(super) image: Lease,
 }
 
 impl StartRequest {
@@ -52,7 +55,11 @@ impl StartRequest {
         let image = self
             .context
             .images
-            .resolve(&ImageRequest::from(self.container.as_ref()), &self.events)
+            .resolve(
+                &ImageRequest::from(self.container.as_ref()),
+                &PullSecrets::of(&self.pod, self.context.client.clone()),
+                &self.events,
+            )
             .await?;
         let result = self.start_image(&image).await;
         if let Err(error) = &result {
@@ -93,6 +100,7 @@ impl StartRequest {
                 container: self.container.clone(),
             },
             image_id: image_id(image),
+            image: image.lease.clone(),
             container_id: format!("{}://{}", runtime.handler(), uuid::Uuid::new_v4().simple()),
         })
     }
@@ -312,6 +320,7 @@ mod tests {
             digest: windlass_oci::digest::Digest::sha256(b""),
             blob_digest: windlass_oci::digest::Digest::sha256(b""),
             blob: PathBuf::new(),
+            lease: Lease::default(),
             kind: ImageKind::Component,
             entrypoint: strings(entrypoint),
             cmd: strings(cmd),

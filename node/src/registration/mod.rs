@@ -3,28 +3,32 @@
 //! 1. [`run`] creates the Node (or updates the labels of the one there is) and writes its status.
 //! 2. It watches its own Node: a pod CIDR given by the node IPAM reaches the network; a Node that was
 //!    deleted is registered again.
-//! 3. The status is written again every five minutes, so that heartbeat times move; liveness itself is the
-//!    lease's business (`lease`).
+//! 3. The status is written again every five minutes, so that heartbeat times move, and when there are other images
+//!    than before; liveness itself is the lease's business (`lease`).
 //!
 //! The node lifecycle controller owns taints; this file writes none.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeSpec, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
+use tokio::sync::watch;
 
+use crate::images::Images;
 use crate::network::Network;
+use crate::pressure::Pressure;
 use crate::runtime::Runtimes;
 
 pub mod bootstrap;
@@ -83,7 +87,7 @@ fn file(path: &str) -> String {
         .unwrap_or_default()
 }
 
-fn meminfo(name: &str) -> Option<i64> {
+pub(crate) fn meminfo(name: &str) -> Option<i64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()
@@ -103,7 +107,7 @@ fn os_image(os_release: &str) -> String {
 }
 
 /// What a Node is registered with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) addresses: Vec<IpAddr>,
@@ -112,6 +116,7 @@ pub(crate) struct Registration {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) machine: Machine,
     pub(crate) runtimes: Runtimes,
+    pub(crate) images: Arc<Images>,
 }
 
 impl Registration {
@@ -140,7 +145,13 @@ impl Registration {
         self.labels.clone().into_iter().chain(own).collect()
     }
 
-    fn status(&self, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    fn status(
+        &self,
+        old: Option<&NodeStatus>,
+        images: Vec<ContainerImage>,
+        pressure: Pressure,
+        now: Timestamp,
+    ) -> NodeStatus {
         let machine = &self.machine;
         let resources: BTreeMap<String, Quantity> = [
             ("cpu", format!("{}m", machine.cpu_millis)),
@@ -159,13 +170,14 @@ impl Registration {
             addresses: Some(self.addresses()),
             capacity: Some(resources.clone()),
             allocatable: Some(resources),
-            conditions: Some(conditions(old, now)),
+            conditions: Some(conditions(old, pressure, now)),
             daemon_endpoints: self.daemon_port.map(|port| NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint {
                     port: i32::from(port),
                 }),
             }),
             node_info: Some(info),
+            images: Some(images),
             runtime_handlers: Some(
                 self.runtimes
                     .iter()
@@ -193,21 +205,40 @@ impl Registration {
     }
 }
 
-fn conditions(old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
-    let pressure = |kind, reason, message| (kind, "False", reason, message);
+fn conditions(old: Option<&NodeStatus>, pressure: Pressure, now: Timestamp) -> Vec<NodeCondition> {
+    let (memory, disk) = (pressure.memory, pressure.disk);
     [
-        pressure(
-            "MemoryPressure",
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
-        ),
-        pressure(
-            "DiskPressure",
-            "KubeletHasNoDiskPressure",
-            "kubelet has no disk pressure",
-        ),
-        pressure(
+        match memory {
+            false => (
+                "MemoryPressure",
+                "False",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            true => (
+                "MemoryPressure",
+                "True",
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+        },
+        match disk {
+            false => (
+                "DiskPressure",
+                "False",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+            true => (
+                "DiskPressure",
+                "True",
+                "KubeletHasDiskPressure",
+                "kubelet has disk pressure",
+            ),
+        },
+        (
             "PIDPressure",
+            "False",
             "KubeletHasSufficientPID",
             "kubelet has sufficient PID available",
         ),
@@ -241,32 +272,37 @@ pub(crate) async fn run(
     client: kube::Client,
     registration: Registration,
     network: Network,
+    mut pressure: watch::Receiver<Pressure>,
     registered: impl Fn(),
 ) {
     let api: Api<Node> = Api::all(client);
-    register(&api, &registration).await;
+    let now = |pressure: &watch::Receiver<Pressure>| *pressure.borrow();
+    register(&api, &registration, now(&pressure)).await;
     registered();
     let config = watcher::Config::default().fields(&format!("metadata.name={}", registration.name));
     let mut events = watcher(api.clone(), config).default_backoff().boxed();
     let mut refresh = tokio::time::interval(STATUS_PERIOD);
     refresh.reset();
+    let mut images = registration.images.changes();
     let mut listed = false;
     loop {
         tokio::select! {
-            _ = refresh.tick() => register(&api, &registration).await,
+            _ = refresh.tick() => register(&api, &registration, now(&pressure)).await,
+            Ok(()) = images.changed() => register(&api, &registration, now(&pressure)).await,
+            Ok(()) = pressure.changed() => register(&api, &registration, now(&pressure)).await,
             event = events.next() => match event {
                 Some(Ok(watcher::Event::Init)) => listed = false,
                 Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => {
                     listed = true;
                     learn_pod_cidr(&node, &network);
                     if is_given_up(&node) {
-                        register(&api, &registration).await;
+                        register(&api, &registration, now(&pressure)).await;
                     }
                 }
                 Some(Ok(watcher::Event::InitDone)) if listed => {}
                 Some(Ok(watcher::Event::InitDone | watcher::Event::Delete(_))) => {
                     tracing::warn!(node = registration.name, "the Node is gone; registering again");
-                    register(&api, &registration).await;
+                    register(&api, &registration, now(&pressure)).await;
                 }
                 Some(Err(error)) => tracing::warn!(%error, "watch of the Node failed, will resume"),
                 None => return,
@@ -296,14 +332,18 @@ fn learn_pod_cidr(node: &Node, network: &Network) {
 }
 
 /// Creates or updates the Node and its status, until the API server has them.
-async fn register(api: &Api<Node>, registration: &Registration) {
-    while let Err(error) = try_register(api, registration).await {
+async fn register(api: &Api<Node>, registration: &Registration, pressure: Pressure) {
+    while let Err(error) = try_register(api, registration, pressure).await {
         tracing::warn!(node = registration.name, %error, "not registered, will retry");
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn try_register(api: &Api<Node>, registration: &Registration) -> Result<(), kube::Error> {
+async fn try_register(
+    api: &Api<Node>,
+    registration: &Registration,
+    pressure: Pressure,
+) -> Result<(), kube::Error> {
     let name = &registration.name;
     let node = match api.get_opt(name).await? {
         Some(node) => node,
@@ -324,7 +364,9 @@ async fn try_register(api: &Api<Node>, registration: &Registration) -> Result<()
         let patch = Patch::Strategic(json!({ "metadata": { "labels": labels } }));
         api.patch(name, &PatchParams::default(), &patch).await?;
     }
-    let status = registration.status(node.status.as_ref(), Timestamp::now());
+    let images = registration.images.list().await;
+    let now = Timestamp::now();
+    let status = registration.status(node.status.as_ref(), images, pressure, now);
     let patch = Patch::Strategic(json!({ "status": status }));
     api.patch_status(name, &PatchParams::default(), &patch)
         .await?;
@@ -366,10 +408,21 @@ mod tests {
     fn a_condition_keeps_its_transition_time_while_it_holds() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let old = NodeStatus {
-            conditions: Some(conditions(None, at(1))),
+            conditions: Some(conditions(None, Pressure::default(), at(1))),
             ..NodeStatus::default()
         };
-        for condition in conditions(Some(&old), at(9)) {
+        let scarce = Pressure {
+            memory: true,
+            disk: false,
+        };
+        let changed = conditions(Some(&old), scarce, at(9));
+        let memory = changed.iter().find(|found| found.type_ == "MemoryPressure");
+        let memory = memory.unwrap();
+        assert_eq!(
+            (memory.status.as_str(), &memory.last_transition_time),
+            ("True", &Some(Time(at(9))))
+        );
+        for condition in conditions(Some(&old), Pressure::default(), at(9)) {
             assert_eq!(condition.last_transition_time, Some(Time(at(1))));
             assert_eq!(condition.last_heartbeat_time, Some(Time(at(9))));
         }

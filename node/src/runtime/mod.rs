@@ -19,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use windlass_api::grants::Grants;
 use windlass_api::node_info::Component;
+use windlass_oci::content_store::Lease;
 use windlass_oci::digest::Digest;
 use windlass_wasi_shims::fs::MemoryTree;
 
@@ -307,6 +308,8 @@ pub struct ResolvedImage {
     pub blob_digest: Digest,
     /// The wasm blob in the content store. It stays there as long as this value (or a clone) is held.
     pub blob: PathBuf,
+    /// What keeps it there.
+    pub lease: Lease,
     /// What the blob is.
     pub kind: ImageKind,
     /// `Entrypoint` of the image's configuration.

@@ -88,6 +88,10 @@ reasons! {
         FailedMount = "FailedMount",
         /// An image or a container failed.
         Failed = "Failed",
+        /// Some of the pod's pull secrets can't be read.
+        FailedToRetrieveImagePullSecret = "FailedToRetrieveImagePullSecret",
+        /// The disk is full, and not enough of what is on it are images that nothing uses.
+        FreeDiskSpaceFailed = "FreeDiskSpaceFailed",
         /// The image reference can't be parsed.
         InspectFailed = "InspectFailed",
         /// The pod's network could not be set up.

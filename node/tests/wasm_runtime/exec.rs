@@ -14,7 +14,7 @@ async fn waiting(node: &Node, mounts: Vec<Mount>) -> Option<(Container, PodNetwo
     let mut spec = probe(&["cat"])?;
     spec.stdin = true;
     spec.mounts = mounts;
-    spec.args[0] = "/bin/probe.wasm".to_owned();
+    spec.args = ["/bin/probe.wasm", "cat"].map(str::to_owned).to_vec();
     spec.image.reference = "registry.windlass.local/a/app:v1".to_owned();
     let pod = node.pod();
     Some((node.start(&spec, &pod).await.unwrap(), pod))

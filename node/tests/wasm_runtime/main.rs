@@ -126,6 +126,7 @@ fn spec(file: PathBuf, kind: ImageKind) -> ContainerSpec {
             digest: digest.clone(),
             blob_digest: digest,
             blob: file,
+            lease: windlass_oci::content_store::Lease::default(),
             kind,
             entrypoint: Vec::new(),
             cmd: Vec::new(),

@@ -1,9 +1,8 @@
-//! The distribution API: the cluster's own registry, and the client of it.
+//! The distribution API: the cluster's own registry, and clients of it and of any other.
 //!
-//! Spec: OCI distribution specification v1.1, the parts pull and push need. The client speaks to the
-//! cluster's registry through the connection its caller gives it.
+//! Spec: OCI distribution specification v1.1. `client` speaks the protocol over a connection that it is given: an
+//! agent's to its API server, or one of `remote` to a registry somewhere. `server` is the cluster's own.
 
 pub mod client;
-mod error;
+pub mod remote;
 pub mod server;
-mod upload;

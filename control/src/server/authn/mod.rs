@@ -5,7 +5,8 @@
 //! 1. a proxy in front of the API, known by its client certificate, says for whom it asks (`front_proxy.rs`);
 //! 2. a client certificate of the cluster's authority (checked by TLS; here only its subject is read);
 //! 3. a bearer token: a bootstrap token, a ServiceAccount's, or that of another issuer (`oidc/`). Browsers, which cannot
-//!    set headers on a WebSocket, send the token as one of its subprotocols (`web_socket.rs`).
+//!    set headers on a WebSocket, send the token as one of its subprotocols (`web_socket.rs`), and clients of image
+//!    registries as the password of Basic authentication, below `/v2/` only.
 //!
 //! A request with credentials that fail is refused; one without any is anonymous, where that is allowed. Components of
 //! this process carry their identity as a request extension and never get here.
@@ -18,14 +19,18 @@ mod oidc;
 mod tokens;
 mod web_socket;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 
 use crate::identity::{AUTHENTICATED, UserInfo};
+use crate::images;
 use crate::pki::jwt::Jwt;
 use crate::pki::service_account::Tokens;
 use crate::registry::error::ApiError;
@@ -138,11 +143,19 @@ impl Authenticator {
             }
         }
         let from_header = match headers.get(header::AUTHORIZATION) {
-            Some(value) => bearer(value.to_str().map_err(|_| ApiError::Unauthorized)?),
+            Some(value) => {
+                let value = value.to_str().map_err(|_| ApiError::Unauthorized)?;
+                match bearer(value) {
+                    Some(token) => Some(Cow::Borrowed(token)),
+                    None if images::serves(path) => Some(Cow::Owned(password(value)?)),
+                    None => None,
+                }
+            }
             None => None,
         };
         let from_protocol = web_socket::token(headers).map_err(|_| ApiError::Unauthorized)?;
-        let Some(token) = from_header.or(from_protocol.as_deref()) else {
+        let token = from_header.or(from_protocol.map(Cow::Owned));
+        let Some(token) = token.as_deref() else {
             let anonymous = self.anonymous.allows(path).then(UserInfo::anonymous);
             return anonymous.ok_or(ApiError::Unauthorized);
         };
@@ -206,6 +219,22 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// The password of Basic authentication.
+///
+/// # Errors
+/// [`ApiError::Unauthorized`] for any other scheme, and for what is malformed.
+fn password(value: &str) -> Result<String, ApiError> {
+    let decoded = value.split_once(' ').and_then(|(scheme, encoded)| {
+        let encoded = scheme
+            .eq_ignore_ascii_case("basic")
+            .then(|| encoded.trim())?;
+        String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
+    });
+    let password = decoded.as_deref().and_then(|text| text.split_once(':'));
+    let (_, password) = password.ok_or(ApiError::Unauthorized)?;
+    Ok(password.to_owned())
+}
+
 /// Common name is the user, organizations are the groups.
 fn user_of(parsed: &X509Certificate<'_>) -> Option<UserInfo> {
     let subject = parsed.subject();
@@ -227,6 +256,15 @@ fn user_of(parsed: &X509Certificate<'_>) -> Option<UserInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_read_from_basic_authentication_alone() {
+        assert_eq!(password("Basic dTpwOnc=").unwrap(), "p:w");
+        assert_eq!(password("basic  dTo=").unwrap(), "");
+        for wrong in ["Basic", "Basic !", "Basic dQ==", "Digest dTpw", ""] {
+            assert!(password(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_certificate_names_its_user_until_it_expires() {

@@ -214,6 +214,8 @@ impl Dashboard {
         if let Some(told) = told.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
             return told.tell(response).await;
         }
+        // A browser would ask for a password itself.
+        response.headers_mut().remove(header::WWW_AUTHENTICATE);
         // Where an upload goes on is told by a path of the registry's own.
         if !of_location.is_empty()
             && let Some(location) = response.headers().get(header::LOCATION)

@@ -108,6 +108,7 @@ impl PodWorker {
             instance.container = Some(started.target);
             instance.pre_stop = pre_stop;
         }
+        self.images.insert(name.to_owned(), started.image);
         // The pod may say something else by now than when the start began.
         self.resize();
         if container.startup_probe.is_some() {

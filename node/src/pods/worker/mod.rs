@@ -21,11 +21,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::{mpsc, watch};
 
+use windlass_oci::content_store::Lease;
+
 use super::NodeContext;
 use super::facts::{PodFacts, Resize, Setup};
 use super::hooks::PreStop;
 use super::plan::{self, Action};
-use super::room::Shortage;
+use super::room::Refusal;
 use super::start::{self, StartedContainer};
 use windlass_api::grants::{Egress, Grants};
 
@@ -42,7 +44,7 @@ use crate::volumes::{self, PodVolumes, VolumeContext};
 
 mod containers;
 mod resize;
-mod storage;
+pub(super) mod storage;
 /// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
 fn granted_egress(pod: &Pod) -> Egress {
     let annotations = pod.metadata.annotations.as_ref();
@@ -91,6 +93,8 @@ pub(super) struct Desired {
     pub(super) gone: bool,
     /// The agent is stopping.
     pub(super) shutdown: bool,
+    /// The node runs low, and this pod makes room: why, in words.
+    pub(super) evicted: Option<String>,
 }
 
 /// What a worker's tasks report.
@@ -157,6 +161,8 @@ pub(super) struct PodWorker {
     publisher: StatusPublisher,
     surroundings: Option<Surroundings>,
     instances: HashMap<String, Instance>,
+    /// What keeps the images of its containers on the node, also between restarts.
+    images: HashMap<String, Lease>,
     /// Number of the next start.
     next_start: u64,
     setup_failures: u32,
@@ -172,7 +178,7 @@ impl PodWorker {
     pub(super) fn new(
         context: Arc<NodeContext>,
         desired: watch::Receiver<Desired>,
-        refused: Option<Shortage>,
+        refused: Option<Refusal>,
     ) -> Self {
         let pod = desired.borrow().pod.clone();
         let metadata = &pod.metadata;
@@ -186,10 +192,9 @@ impl PodWorker {
         let (sender, messages) = mpsc::unbounded_channel();
         let events = context.events.for_pod(&pod);
         let mut facts = PodFacts::begin(&pod, context.clock.now());
-        if let Some(shortage) = refused {
-            let reason = shortage.reason;
-            events.record(EventType::Warning, reason, shortage.message());
-            let message = format!("Pod was rejected: {}", shortage.message());
+        if let Some(Refusal { reason, message }) = refused {
+            events.record(EventType::Warning, reason, message.clone());
+            let message = format!("Pod was rejected: {message}");
             facts.failed = Some((reason.as_str(), message));
         }
         Self {
@@ -202,6 +207,7 @@ impl PodWorker {
             desired,
             surroundings: None,
             instances: HashMap::new(),
+            images: HashMap::new(),
             next_start: 0,
             setup_failures: 0,
             setup_task: None,
@@ -344,6 +350,9 @@ impl PodWorker {
         self.facts.shutdown |= desired.shutdown;
         let no_grace = desired.pod.metadata.deletion_grace_period_seconds == Some(0);
         self.facts.follow(&desired.pod, now);
+        if let Some(message) = desired.evicted {
+            self.evict(message);
+        }
         self.pod.send_replace(desired.pod);
         self.follow_labels();
         self.resize();

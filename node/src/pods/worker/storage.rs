@@ -132,7 +132,7 @@ fn bytes(bound: Quantity) -> u64 {
 }
 
 /// Bytes of the files below a directory. What can't be looked at, such as a file removed meanwhile, counts nothing.
-fn used(path: &Path) -> u64 {
+pub(crate) fn used(path: &Path) -> u64 {
     let mut total = 0;
     let mut left = vec![path.to_owned()];
     while let Some(directory) = left.pop() {

@@ -80,11 +80,18 @@ pub(super) fn no_such_pod(namespace: &str, pod: &str) -> Refusal {
     Refusal::NotFound(format!("pod \"{namespace}/{pod}\" not found"))
 }
 
+/// What a request is about.
+pub(super) struct Found {
+    pod: Arc<Pod>,
+    identity: PodIdentity,
+    pub(super) running: Arc<dyn RunningContainer>,
+}
+
 /// A container that runs, by namespace, pod, uid of the pod where one is given, and name.
 pub(super) fn find_running(
     state: &DaemonState,
     (namespace, name, uid, container): (&str, &str, Option<&str>, &str),
-) -> Result<(Arc<Pod>, PodIdentity, Arc<dyn RunningContainer>), Refusal> {
+) -> Result<Found, Refusal> {
     let pod = state.pods.find(namespace, name);
     let pod = pod.filter(|pod| uid.is_none() || pod.metadata.uid.as_deref() == uid);
     let pod = pod.ok_or_else(|| no_such_pod(namespace, name))?;
@@ -93,7 +100,11 @@ pub(super) fn find_running(
         .then(|| state.containers.find(&identity.uid, container))
         .flatten();
     let running = running.ok_or_else(|| absent(&identity, container))?;
-    Ok((pod, identity, running))
+    Ok(Found {
+        pod,
+        identity,
+        running,
+    })
 }
 
 fn absent(pod: &PodIdentity, container: &str) -> Refusal {
@@ -113,7 +124,11 @@ fn attach(
 ) -> Result<Response, Refusal> {
     let streams = streams(query)?;
     let (_, _, _, container) = place;
-    let (pod, identity, running) = find_running(&routes.state, place)?;
+    let Found {
+        pod,
+        identity,
+        running,
+    } = find_running(&routes.state, place)?;
     let output = routes.state.logs.attach(&identity, container);
     let output = output.ok_or_else(|| absent(&identity, container))?;
     let once = is_stdin_once(&pod, container);

@@ -73,7 +73,7 @@ fn exec(
     if command.is_empty() {
         return Err(Refusal::BadRequest(ExecError::Empty.to_string()));
     }
-    let (_, _, container) = find_running(&routes.state, place)?;
+    let container = find_running(&routes.state, place)?.running;
     let exec = Exec {
         container,
         command,

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::*;
 
 /// A pod whose container has more to it.
-fn with(more: Value) -> Value {
+fn with(more: &Value) -> Value {
     let mut spec = one("Always");
     let container = spec["containers"][0].as_object_mut().unwrap();
     container.extend(more.as_object().cloned().unwrap());
@@ -18,7 +18,7 @@ fn exec(code: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_container_whose_hook_fails_is_ended_and_started_again() {
-    let spec = with(json!({ "lifecycle": { "postStart": exec("3") } }));
+    let spec = with(&json!({ "lifecycle": { "postStart": exec("3") } }));
     let world = World::new(&spec).await;
     let status = world
         .until("restart", |status| container(status).restart_count >= 1)
@@ -34,15 +34,15 @@ async fn a_container_whose_hook_fails_is_ended_and_started_again() {
 async fn a_container_is_not_ready_before_its_hook_is_done() {
     let hook = json!({ "postStart": { "sleep": { "seconds": 20 } } });
     let begin = Instant::now();
-    let world = World::new(&with(json!({ "lifecycle": hook }))).await;
+    let world = World::new(&with(&json!({ "lifecycle": hook }))).await;
     world.until_running().await;
     assert!(begin.elapsed() >= Duration::from_secs(20));
     assert!(!world.saw_event("FailedPostStartHook", ""));
 }
 
 /// How long a pod with this hook takes to end, and whether the hook failed.
-async fn ending(hook: Value, grace: i64) -> (Duration, bool) {
-    let world = World::new(&with(json!({ "lifecycle": { "preStop": hook } }))).await;
+async fn ending(hook: &Value, grace: i64) -> (Duration, bool) {
+    let world = World::new(&with(&json!({ "lifecycle": { "preStop": hook } }))).await;
     world.until_running().await;
     let begin = Instant::now();
     world.delete(grace);
@@ -63,7 +63,7 @@ async fn the_hook_before_the_end_has_the_grace_period() {
         (exec("1"), 30, 0, 1, true),
         (refused, 30, 0, 1, true),
     ] {
-        let (took, failed) = ending(hook.clone(), grace).await;
+        let (took, failed) = ending(&hook, grace).await;
         let seconds = took.as_secs_f64();
         let within = f64::from(least) <= seconds && seconds <= f64::from(most);
         assert!(within, "{hook}: {seconds}");
@@ -76,7 +76,7 @@ async fn a_command_decides_about_readiness() {
     let probe = |code: &str| {
         let mut probe = exec(code);
         probe["periodSeconds"] = json!(1);
-        with(json!({ "readinessProbe": probe }))
+        with(&json!({ "readinessProbe": probe }))
     };
     World::new(&probe("0")).await.until_running().await;
     let world = World::new(&probe("4")).await;
@@ -156,7 +156,7 @@ fn reason<'a>(status: &'a PodStatus, condition: &str) -> Option<&'a str> {
 #[tokio::test(start_paused = true)]
 async fn a_running_container_is_resized_where_the_node_has_room() {
     let resources = json!({ "requests": { "cpu": "10m" } });
-    let world = World::new(&with(json!({ "resources": resources }))).await;
+    let world = World::new(&with(&json!({ "resources": resources }))).await;
     world.until_running().await;
     resize(&world, "20m", "2Mi");
     let status = until_resized(&world, "20m").await;
@@ -198,7 +198,7 @@ async fn a_change_that_a_running_container_cannot_take_is_told_or_restarts_it() 
         .await;
 
     let policy = json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]);
-    let world = World::new(&with(json!({ "resizePolicy": policy }))).await;
+    let world = World::new(&with(&json!({ "resizePolicy": policy }))).await;
     world.until_running().await;
     resize(&world, "1m", "1Mi");
     world
@@ -215,11 +215,11 @@ async fn a_pod_without_room_fails_and_says_why() {
         .take(
             "u",
             &pod(&with(
-                json!({ "resources": { "requests": { "cpu": "9999" } } }),
+                &json!({ "resources": { "requests": { "cpu": "9999" } } }),
             )),
         )
         .unwrap_err();
-    let world = World::refused(&one("Always"), short).await;
+    let world = World::refused(&one("Always"), short.into()).await;
     let status = world
         .until("failed", |status| phase(status) == "Failed")
         .await;
@@ -236,7 +236,7 @@ async fn a_pod_without_room_fails_and_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_keeps_more_on_disk_than_it_may_is_evicted() {
-    let mut spec = with(json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+    let mut spec = with(&json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
     spec["volumes"] = json!([{ "name": "v", "emptyDir": { "sizeLimit": "1Ki" } }]);
     let world = World::new(&spec).await;
     world.until_running().await;
@@ -250,4 +250,22 @@ async fn a_pod_that_keeps_more_on_disk_than_it_may_is_evicted() {
     assert_eq!(target, Some("TerminationByKubelet"));
     let words = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\"";
     world.api.until_event("Evicted", words).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_makes_room_for_its_node_fails_at_once() {
+    let world = World::new(&one("Always")).await;
+    world.until_running().await;
+    let message = "The node was low on resource: memory. ".to_owned();
+    world
+        .desired
+        .send_modify(|desired| desired.evicted = Some(message));
+    let status = world
+        .until("evicted", |status| phase(status) == "Failed")
+        .await;
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(
+        reason(&status, "DisruptionTarget"),
+        Some("TerminationByKubelet")
+    );
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use windlass_oci::content_store::ContentStore;
 use windlass_oci::push::push_wasm;
 use windlass_oci::registry::client::{RegistryClient, RouterTransport};
+use windlass_oci::registry::remote::registries::Registries;
 use windlass_oci::registry::server::{Access, Authorize, Denied, Limits, router};
 
 use super::fake_api::FakeApi;
@@ -22,8 +23,9 @@ use crate::images::Images;
 use crate::logs::{LogLimits, LogQuery, Logs};
 use crate::network::{Network, NetworkConfig};
 use crate::objects::ObjectWatches;
-use crate::pods::room::{Room, Shortage};
+use crate::pods::room::{Refusal, Room};
 use crate::pods::{NodeContext, RunningContainers};
+use crate::pressure::Pressure;
 use crate::registration::Machine;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{ExitStatus, PodIdentity, Runtimes, StartError};
@@ -68,28 +70,23 @@ impl World {
     }
 
     /// A worker for a pod that the node has no room for.
-    async fn refused(spec: &Value, shortage: Shortage) -> Self {
+    async fn refused(spec: &Value, refusal: Refusal) -> Self {
         let (runtime, api) = (FakeRuntime::new(), FakeApi::new());
-        Self::begin(pod(spec), runtime, api, Some(shortage)).await
+        Self::begin(pod(spec), runtime, api, Some(refusal)).await
     }
 
     async fn with(pod: Pod, runtime: FakeRuntime, api: FakeApi) -> Self {
         Self::begin(pod, runtime, api, None).await
     }
 
-    async fn begin(
-        pod: Pod,
-        runtime: FakeRuntime,
-        api: FakeApi,
-        refused: Option<Shortage>,
-    ) -> Self {
+    async fn begin(pod: Pod, runtime: FakeRuntime, api: FakeApi, refused: Option<Refusal>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let served = ContentStore::open(directory.path().join("served"))
             .await
             .unwrap();
         let routes = router(served, Arc::new(Anybody), Limits::default());
         let transport = Arc::new(RouterTransport::new(routes));
-        let registry = RegistryClient::new(transport.clone());
+        let registry = RegistryClient::new(transport.clone(), "cluster");
         let wasm = Bytes::from_static(b"\0asm\x0d\0\x01\0");
         push_wasm(&registry, &IMAGE.parse().unwrap(), wasm)
             .await
@@ -106,12 +103,13 @@ impl World {
                 host_ip: "127.0.0.1".to_owned(),
             },
             machine: Machine::inspect(),
-            images: Images::with_transport(transport, store),
+            images: Arc::new(Images::with_transport(transport, Registries::none(), store)),
             logs: Logs::new(directory.path().join("logs"), LogLimits::default()),
             events: EventRecorder::start(&client, "node"),
             runtimes: Runtimes::new(vec![Arc::new(runtime.clone())]),
             containers: RunningContainers::default(),
             room: Room::of(&Machine::inspect()),
+            pressure: watch::channel(Pressure::default()).1,
             network,
             objects: Arc::new(ObjectWatches::new(&client)),
             host_paths: HostPaths::default(),
@@ -127,6 +125,7 @@ impl World {
             pod: Arc::new(pod),
             gone: false,
             shutdown: false,
+            evicted: None,
         };
         let (desired, receiver) = watch::channel(wanted);
         let worker = tokio::spawn(PodWorker::new(context.clone(), receiver, refused).run());
@@ -354,9 +353,9 @@ async fn what_is_wrong_with_an_image_is_said_in_kubernetes_words() {
             "not found",
         ),
         (
-            "nginx:1.27",
+            "127.0.0.1:1/app:v1",
             "ErrImagePull",
-            "registries other than the cluster's own are not supported yet",
+            "manifest 127.0.0.1:1/app:v1: ",
         ),
     ];
     for (image, reason, part) in cases {

@@ -3,12 +3,15 @@
 //! Spec: OCI distribution specification v1.1, error codes.
 
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::server::Denied;
+use super::Denied;
 use crate::content_store::ContentError;
 use crate::digest::Digest;
+
+/// How clients say who they are: with any user name, and a token as the password.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"windlass\"");
 
 /// Everything that can be answered but success, in the specification's codes.
 #[derive(Debug, thiserror::Error)]
@@ -29,16 +32,24 @@ pub(super) enum RegistryError {
     ManifestBlobUnknown(Digest),
     #[error("blob {0} unknown to repository")]
     BlobUnknown(Digest),
+    #[error("blob {blob} is part of the manifest {manifest}: delete that first")]
+    BlobInUse { blob: Digest, manifest: Digest },
     #[error("blob upload unknown to registry")]
     UploadUnknown,
+    #[error("another request writes to this upload")]
+    UploadBusy,
     #[error("provided digest did not match uploaded content")]
     DigestInvalid,
+    #[error("the range is not inside the blob of {0} bytes")]
+    RangeInvalid(u64),
     #[error("content is larger than {0} bytes")]
     TooLarge(u64),
     #[error("too many uploads in progress")]
     TooManyUploads,
     #[error("the request body was interrupted")]
     BodyInterrupted,
+    #[error("there is no room left on the registry's disk")]
+    DiskFull,
     #[error("authentication required")]
     Unauthenticated,
     #[error("{0}")]
@@ -62,6 +73,7 @@ impl From<ContentError> for RegistryError {
             ContentError::DigestMismatch { .. } => Self::DigestInvalid,
             ContentError::TooLarge { limit } => Self::TooLarge(limit),
             ContentError::InvalidName(name) => Self::NameInvalid(name),
+            full if full.is_full() => Self::DiskFull,
             other => Self::Store(other),
         }
     }
@@ -71,7 +83,9 @@ impl RegistryError {
     fn code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
-            Self::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Self::Unsupported | Self::BlobInUse { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED")
+            }
             Self::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
             Self::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
@@ -79,10 +93,13 @@ impl RegistryError {
             Self::ManifestBlobUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+            Self::UploadBusy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
             Self::DigestInvalid => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
+            Self::RangeInvalid(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::BodyInterrupted => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+            Self::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "DENIED"),
             Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
@@ -99,9 +116,27 @@ impl IntoResponse for RegistryError {
             );
         }
         let (status, code) = self.code();
-        let body = json!({ "errors": [{ "code": code, "message": self.to_string() }] });
-        (status, json_body(&body)).into_response()
+        let mut response = refusal(status, code, &self.to_string());
+        if let Self::RangeInvalid(size) = self
+            && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+        }
+        response
     }
+}
+
+/// An answer in the form of the specification: a code of its list, and words. Who is not known is told how to say who
+/// they are. For what a server in front of the registry refuses in its name, too.
+#[must_use]
+pub fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = json!({ "errors": [{ "code": code, "message": message }] });
+    let mut response = (status, json_body(&body)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+    }
+    response
 }
 
 pub(super) fn json_body(value: &serde_json::Value) -> Response {

@@ -3,15 +3,21 @@
 //! ```text
 //! ROOT/blobs/sha256/<hex>        a blob; written once, never changed
 //! ROOT/ingest/<uuid>             a blob being written; swept when the store opens
+//! ROOT/partial/<digest>          a blob being fetched; the next try goes on with it
 //! ROOT/refs/<NAME...>/_/<LEAF>   a reference: the JSON of a descriptor
 //! ```
 //!
-//! 1. A [`BlobWriter`] writes to `ingest/` and hashes as it goes.
+//! 1. A [`BlobWriter`] (`writer.rs`) writes outside `blobs/` and hashes as it goes.
 //! 2. `commit` checks digest, syncs the file, renames it into `blobs/` and syncs the directory.
-//! 3. References are written the same way, so a reader sees the old or the new one, never a part.
+//! 3. References (`references.rs`) are written the same way, so a reader sees the old or the new one, never a part.
+//! 4. What nothing points at is collected (`collect.rs`), unless somebody has a lease on it.
 //!
 //! Invariant: a file in `blobs/` has the digest it is named by. Two writers of one blob race harmlessly,
-//! since they rename equal content. Blobs are not collected yet, so a path once given stays valid.
+//! since they rename equal content.
+
+mod collect;
+mod references;
+mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,15 +25,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt;
 
-use crate::digest::{Algorithm, Digest, Hasher};
-use crate::manifest::Descriptor;
+use crate::digest::{Algorithm, Digest};
+pub use collect::{Collection, Lease, Swept};
+pub use writer::BlobWriter;
 
 /// A content store in one directory; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ContentStore {
     root: Arc<Path>,
+    leases: Arc<collect::Leases>,
 }
 
 /// What can go wrong with stored content.
@@ -73,6 +80,15 @@ pub enum ContentError {
     },
 }
 
+impl ContentError {
+    /// Whether there is no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+    }
+}
+
 fn io_error(context: impl Into<String>) -> impl FnOnce(io::Error) -> ContentError {
     let context = context.into();
     move |source| ContentError::Io { context, source }
@@ -92,13 +108,22 @@ impl ContentStore {
             }
             _ => {}
         }
-        for directory in ["ingest", "blobs/sha256", "blobs/sha512", "refs"] {
+        for directory in ["ingest", "partial", "blobs/sha256", "blobs/sha512", "refs"] {
             let path = root.join(directory);
             fs::create_dir_all(&path)
                 .await
                 .map_err(io_error(format!("make {}", path.display())))?;
         }
-        Ok(Self { root: root.into() })
+        Ok(Self {
+            root: root.into(),
+            leases: Arc::default(),
+        })
+    }
+
+    /// The directory the store is in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the blob is (or would be) on disk.
@@ -160,238 +185,16 @@ impl ContentStore {
         writer.write(bytes).await?;
         writer.commit(None).await
     }
-
-    /// Begins a blob of at most `limit` bytes.
-    ///
-    /// # Errors
-    /// The file system failed.
-    pub async fn writer(
-        &self,
-        algorithm: Algorithm,
-        limit: u64,
-    ) -> Result<BlobWriter, ContentError> {
-        let path = self
-            .root
-            .join("ingest")
-            .join(uuid::Uuid::new_v4().to_string());
-        let file = File::create_new(&path)
-            .await
-            .map_err(io_error(format!("make {}", path.display())))?;
-        let partial = Partial(path);
-        Ok(BlobWriter {
-            store: self.clone(),
-            file,
-            partial,
-            hasher: Hasher::new(algorithm),
-            length: 0,
-            limit,
-        })
-    }
-
-    /// Points a name at a descriptor, replacing what it pointed at.
-    ///
-    /// # Errors
-    /// The name is no path of plain components, or the file system failed.
-    pub async fn set_ref(
-        &self,
-        name: &str,
-        leaf: &str,
-        target: &Descriptor,
-    ) -> Result<(), ContentError> {
-        let path = self.ref_path(name, leaf)?;
-        let encoded =
-            serde_json::to_vec(target).map_err(|source| ContentError::DamagedReference {
-                name: format!("{name}:{leaf}"),
-                source,
-            })?;
-        let directory = path.parent().unwrap_or(&self.root).to_owned();
-        let partial = Partial(
-            self.root
-                .join("ingest")
-                .join(uuid::Uuid::new_v4().to_string()),
-        );
-        let write = async {
-            fs::create_dir_all(&directory).await?;
-            let mut file = File::create_new(&partial.0).await?;
-            file.write_all(&encoded).await?;
-            file.sync_all().await?;
-            fs::rename(&partial.0, &path).await?;
-            sync_directory(&directory).await
-        };
-        write
-            .await
-            .map_err(io_error(format!("write reference {name}:{leaf}")))
-    }
-
-    /// What a name points at.
-    ///
-    /// # Errors
-    /// The name is malformed, its file damaged, or the file system failed.
-    pub async fn get_ref(
-        &self,
-        name: &str,
-        leaf: &str,
-    ) -> Result<Option<Descriptor>, ContentError> {
-        match fs::read(self.ref_path(name, leaf)?).await {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| {
-                ContentError::DamagedReference {
-                    name: format!("{name}:{leaf}"),
-                    source,
-                }
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error(format!("read reference {name}:{leaf}"))(error)),
-        }
-    }
-
-    /// Removes a name; what it pointed at stays. Answers whether it was there.
-    ///
-    /// # Errors
-    /// The name is malformed or the file system failed.
-    pub async fn remove_ref(&self, name: &str, leaf: &str) -> Result<bool, ContentError> {
-        match fs::remove_file(self.ref_path(name, leaf)?).await {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(io_error(format!("remove reference {name}:{leaf}"))(error)),
-        }
-    }
-
-    /// The leaves below a name in order.
-    ///
-    /// # Errors
-    /// The name is malformed or the file system failed.
-    pub async fn list_refs(&self, name: &str) -> Result<Vec<String>, ContentError> {
-        let directory = self.ref_directory(name)?;
-        let mut entries = match fs::read_dir(&directory).await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io_error(format!("list references of {name}"))(error)),
-        };
-        let mut leaves = Vec::new();
-        let failed = || io_error(format!("list references of {name}"));
-        while let Some(entry) = entries.next_entry().await.map_err(failed())? {
-            if let Ok(leaf) = entry.file_name().into_string() {
-                leaves.push(leaf);
-            }
-        }
-        leaves.sort_unstable();
-        Ok(leaves)
-    }
-
-    fn ref_directory(&self, name: &str) -> Result<PathBuf, ContentError> {
-        // `_` can't be a component of a repository name, so `a/_/b` never collides with `a/b/_/c`.
-        let plain = |part: &str| is_plain(part) && part != "_";
-        if !name.split('/').all(plain) {
-            return Err(ContentError::InvalidName(name.to_owned()));
-        }
-        Ok(self.root.join("refs").join(name).join("_"))
-    }
-
-    fn ref_path(&self, name: &str, leaf: &str) -> Result<PathBuf, ContentError> {
-        if !is_plain(leaf) {
-            return Err(ContentError::InvalidName(leaf.to_owned()));
-        }
-        Ok(self.ref_directory(name)?.join(leaf))
-    }
-}
-
-fn is_plain(part: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte);
-    !part.is_empty()
-        && part != "."
-        && part != ".."
-        && part.len() <= 255
-        && part.bytes().all(allowed)
 }
 
 async fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path).await?.sync_all().await
 }
 
-/// A file in `ingest/` that goes away unless it was renamed.
-#[derive(Debug)]
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After a rename the name is free again (it is a fresh uuid), so this finds nothing.
-        if let Err(error) = std::fs::remove_file(&self.0)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.0.display(), %error, "leave a partial blob behind");
-        }
-    }
-}
-
-/// A blob being written. Dropping it discards what was written.
-#[derive(Debug)]
-pub struct BlobWriter {
-    store: ContentStore,
-    file: File,
-    partial: Partial,
-    hasher: Hasher,
-    length: u64,
-    limit: u64,
-}
-
-impl BlobWriter {
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// The limit is exceeded or the file system failed.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ContentError> {
-        self.length = self.length.saturating_add(bytes.len() as u64);
-        if self.length > self.limit {
-            return Err(ContentError::TooLarge { limit: self.limit });
-        }
-        self.hasher.update(bytes);
-        self.file
-            .write_all(bytes)
-            .await
-            .map_err(io_error("write blob"))
-    }
-
-    /// How many bytes were written.
-    #[must_use]
-    pub const fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether nothing was written yet.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Makes the blob part of the store if it has the expected digest.
-    ///
-    /// # Errors
-    /// Another digest, or the file system failed; nothing is stored then.
-    pub async fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, ContentError> {
-        let actual = self.hasher.clone().finish();
-        if let Some(expected) = expected
-            && *expected != actual
-        {
-            return Err(ContentError::DigestMismatch {
-                expected: expected.clone(),
-                actual,
-            });
-        }
-        let target = self.store.path(&actual);
-        let finish = async {
-            self.file.flush().await?;
-            self.file.sync_all().await?;
-            fs::rename(&self.partial.0, &target).await?;
-            sync_directory(target.parent().unwrap_or(&self.store.root)).await
-        };
-        finish.await.map_err(io_error(format!("commit {actual}")))?;
-        Ok(actual)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Descriptor;
 
     async fn store() -> (tempfile::TempDir, ContentStore) {
         let directory = tempfile::tempdir().unwrap();
@@ -454,15 +257,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_interrupted_blob_goes_on_and_a_spoilt_one_begins_anew() {
+        let (directory, store) = store().await;
+        let digest = Digest::sha256(b"hello");
+        let mut writer = store.resume(&digest, 5).await.unwrap();
+        writer.write(b"hel").await.unwrap();
+        writer.flush().await.unwrap();
+        drop(writer);
+        let reopened = ContentStore::open(directory.path()).await.unwrap();
+        let mut writer = reopened.resume(&digest, 5).await.unwrap();
+        assert_eq!(writer.len(), 3);
+        writer.write(b"p!").await.unwrap();
+        let error = writer.commit(Some(&digest)).await.unwrap_err();
+        assert!(matches!(error, ContentError::DigestMismatch { .. }));
+        let mut writer = store.resume(&digest, 5).await.unwrap();
+        assert!(writer.is_empty());
+        writer.write(b"help").await.unwrap();
+        writer.restart().await.unwrap();
+        writer.write(b"hello").await.unwrap();
+        writer.commit(Some(&digest)).await.unwrap();
+        assert_eq!(store.read(&digest, 5).await.unwrap(), "hello");
+        assert_eq!(entries(directory.path(), "partial"), 0);
+    }
+
+    #[tokio::test]
     async fn references_are_replaced_listed_and_removed() {
         let (_directory, store) = store().await;
-        let target = |bytes: &[u8]| Descriptor {
-            media_type: "x".to_owned(),
-            digest: Digest::sha256(bytes),
-            size: 1,
-            platform: None,
-            annotations: Default::default(),
-        };
+        let target = |bytes: &[u8]| Descriptor::new("x", Digest::sha256(bytes), 1);
         store
             .set_ref("default/hello", "v1", &target(b"1"))
             .await
@@ -476,6 +297,11 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(store.list_refs("default/hello").await.unwrap(), ["v1"]);
+        let mut all = store.all_refs("").await.unwrap();
+        all.sort_unstable();
+        let v1 = |name: &str| (name.to_owned(), "v1".to_owned());
+        assert_eq!(all, [v1("default/hello"), v1("default/hello/sub")]);
+        assert_eq!(store.all_refs("other").await.unwrap(), []);
         let found = store.get_ref("default/hello", "v1").await.unwrap().unwrap();
         assert_eq!(found.digest, Digest::sha256(b"2"));
         assert!(store.remove_ref("default/hello", "v1").await.unwrap());
