@@ -25,7 +25,7 @@ use crate::{HELLO, answered, apply, is_ready, node_port, push, rolled_out};
 
 const LABEL: &str = "node-restriction.kubernetes.io/ingress";
 
-/// A pod of the hello component, and a Service before it.
+/// A pod of the hello component, and a Service before it; `two` is spoken to in HTTP/2.
 async fn serve(cluster: &Cluster, image: &str, name: &str, node: &str) {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
@@ -34,9 +34,16 @@ async fn serve(cluster: &Cluster, image: &str, name: &str, node: &str) {
             "ports": [{"name": "http", "containerPort": 8080}]}]},
     });
     apply::<Pod>(cluster, &pod).await;
+    // The component's server speaks both.
+    let protocol = if name == "two" {
+        "kubernetes.io/h2c"
+    } else {
+        "http"
+    };
+    let port = json!({"name": "web", "port": 80, "targetPort": "http", "appProtocol": protocol});
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"name": "web", "port": 80, "targetPort": "http"}]},
+        "spec": {"selector": {"app": name}, "ports": [port]},
     });
     apply::<Service>(cluster, &service).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
