@@ -40,9 +40,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a control plane and a node in this process, and apply manifests to it.
-    Up(cmd::up::Args),
+    Up(Box<cmd::up::Args>),
     /// Run the control plane alone.
-    Server(cmd::server::Args),
+    Server(Box<cmd::server::Args>),
     /// Run a node agent that joins a server.
     Agent(cmd::agent::Args),
     /// Apply manifests to a running server.
@@ -67,8 +67,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.log.as_deref());
     let outcome = match cli.command {
-        Command::Up(args) => serve(cmd::up::run(args)),
-        Command::Server(args) => serve(cmd::server::run(args)),
+        Command::Up(args) => serve(cmd::up::run(*args)),
+        Command::Server(args) => serve(cmd::server::run(*args)),
         Command::Agent(args) => serve(cmd::agent::run(args)),
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),
