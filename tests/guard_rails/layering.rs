@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "windlass-node",
         &["windlass-api", "windlass-oci", "windlass-wasi-shims"],
     ),
+    ("embed", &["windlass-node", "windlass-wasi-shims"]),
     ("windlass-api", &[]),
     ("windlass-oci", &[]),
     ("windlass-wasi-shims", &[]),
@@ -32,7 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const WITHOUT_KUBERNETES: &[&str] = &["windlass-oci", "windlass-wasi-shims"];
 
 /// The crates that choose the version of the Kubernetes types; for others it is a dev-dependency.
-const CHOOSE_VERSION: &[&str] = &["windlass", "windlass-tests"];
+const CHOOSE_VERSION: &[&str] = &["embed", "windlass", "windlass-tests"];
 
 /// Crates of which no part of the tree may depend, and what stands in their place.
 const BANNED: &[(&str, &str)] = &[

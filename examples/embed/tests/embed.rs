@@ -48,7 +48,7 @@ async fn pods_of_a_folder_use_the_program_they_run_in() {
     let pods = concat!(env!("CARGO_MANIFEST_DIR"), "/pods");
     let mut child = embed(dir.path(), &[pods]);
     let not_granted = "imports example:shop/stock@1.0.0, annotation \
-                       wasm.windlass.dev/host-interfaces of the pod grants \"\"";
+                       wasm.windlass.dev/host-interfaces of the pod grants none";
     until(&mut child, &["pod shopper: Succeeded", not_granted]).await;
     let pid = child.id().unwrap().to_string();
     let interrupted = Command::new("kill").args(["-INT", &pid]).status().await;

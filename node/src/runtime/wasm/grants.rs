@@ -100,10 +100,13 @@ pub(super) fn check(parts: &Parts, spec: &ContainerSpec, world: &World) -> Resul
         let denied = imports.into_iter().filter(|name| !granted.include(name));
         let denied: Vec<_> = denied.collect();
         if !denied.is_empty() {
+            let granted = match granted.to_string() {
+                none if none.is_empty() => "none".to_owned(),
+                some => some,
+            };
             return Err(StartError::config(format!(
-                "the component imports {}, annotation {annotation} of the pod grants {granted:?}",
-                denied.join(", "),
-                granted = granted.to_string()
+                "the component imports {}, annotation {annotation} of the pod grants {granted}",
+                denied.join(", ")
             )));
         }
     }
