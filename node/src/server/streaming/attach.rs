@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::extract::{Path, RawQuery, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
+use axum::response::Response;
 use bytes::BytesMut;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windlass_api::stream::remote_command::{Outcome, Streams};
 
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
-use super::{Refusal, Routes};
+use super::{Place, Refusal, Routes};
 use crate::logs::{LiveOutput, Output};
 use crate::pods::{NodeContext, facts};
 use crate::runtime::{PodIdentity, RunningContainer, Stdin};
@@ -44,38 +44,6 @@ impl Drop for OpenStdin {
     }
 }
 
-pub(super) async fn serve(
-    State(routes): State<Routes>,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    let query = query.unwrap_or_default();
-    attach(
-        &routes,
-        (&namespace, &pod, None, &container),
-        &query,
-        request,
-    )
-    .unwrap_or_else(IntoResponse::into_response)
-}
-
-pub(super) async fn serve_uid(
-    State(routes): State<Routes>,
-    Path((namespace, pod, uid, container)): Path<(String, String, String, String)>,
-    RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    let query = query.unwrap_or_default();
-    attach(
-        &routes,
-        (&namespace, &pod, Some(&uid), &container),
-        &query,
-        request,
-    )
-    .unwrap_or_else(IntoResponse::into_response)
-}
-
 pub(super) fn no_such_pod(namespace: &str, pod: &str) -> Refusal {
     Refusal::NotFound(format!("pod \"{namespace}/{pod}\" not found"))
 }
@@ -88,10 +56,13 @@ pub(super) struct Found {
 }
 
 /// A container that runs, by namespace, pod, uid of the pod where one is given, and name.
-pub(super) fn find_running(
-    state: &DaemonState,
-    (namespace, name, uid, container): (&str, &str, Option<&str>, &str),
-) -> Result<Found, Refusal> {
+pub(super) fn find_running(state: &DaemonState, place: Place<'_>) -> Result<Found, Refusal> {
+    let Place {
+        namespace,
+        pod: name,
+        uid,
+        container,
+    } = place;
     let pod = state.pods.find(namespace, name);
     let pod = pod.filter(|pod| uid.is_none() || pod.metadata.uid.as_deref() == uid);
     let pod = pod.ok_or_else(|| no_such_pod(namespace, name))?;
@@ -116,14 +87,15 @@ fn absent(pod: &PodIdentity, container: &str) -> Refusal {
     ))
 }
 
-fn attach(
+/// Connects to a container.
+pub(super) fn attach(
     routes: &Routes,
-    place: (&str, &str, Option<&str>, &str),
+    place: Place<'_>,
     query: &str,
     request: Request,
 ) -> Result<Response, Refusal> {
     let streams = streams(query)?;
-    let (_, _, _, container) = place;
+    let container = place.container;
     let Found {
         pod,
         identity,

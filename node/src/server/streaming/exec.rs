@@ -7,8 +7,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::extract::{Path, RawQuery, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windlass_api::stream::remote_command::Outcome;
@@ -17,7 +17,7 @@ use windlass_wasi_shims::pipe::{Chunk, Reader, Writer, one_way};
 use super::attach::{PIECE, find_running, ignore, streams};
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
 use super::terminal::{self, Terminal};
-use super::{Refusal, Routes};
+use super::{Place, Refusal, Routes};
 use crate::runtime::ExitStatus;
 use crate::runtime::RunningContainer;
 use crate::runtime::exec::{ExecError, ExecStreams, Running};
@@ -29,41 +29,10 @@ struct Exec {
     terminal: bool,
 }
 
-pub(super) async fn serve(
-    State(routes): State<Routes>,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    let query = query.unwrap_or_default();
-    exec(
-        &routes,
-        (&namespace, &pod, None, &container),
-        &query,
-        request,
-    )
-    .unwrap_or_else(IntoResponse::into_response)
-}
-
-pub(super) async fn serve_uid(
-    State(routes): State<Routes>,
-    Path((namespace, pod, uid, container)): Path<(String, String, String, String)>,
-    RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    let query = query.unwrap_or_default();
-    exec(
-        &routes,
-        (&namespace, &pod, Some(&uid), &container),
-        &query,
-        request,
-    )
-    .unwrap_or_else(IntoResponse::into_response)
-}
-
-fn exec(
+/// Begins a command.
+pub(super) fn exec(
     routes: &Routes,
-    place: (&str, &str, Option<&str>, &str),
+    place: Place<'_>,
     query: &str,
     request: Request,
 ) -> Result<Response, Refusal> {

@@ -14,9 +14,9 @@ use std::future::Future;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{MethodRouter, any};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -59,15 +59,18 @@ struct Routes {
 /// The routes of exec, attach and port-forward.
 pub(super) fn routes(state: DaemonState, carrier: Carrier) -> Router {
     Router::new()
-        .route("/attach/{namespace}/{pod}/{container}", any(attach::serve))
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            begins(attach::attach),
+        )
         .route(
             "/attach/{namespace}/{pod}/{uid}/{container}",
-            any(attach::serve_uid),
+            begins(attach::attach),
         )
-        .route("/exec/{namespace}/{pod}/{container}", any(exec::serve))
+        .route("/exec/{namespace}/{pod}/{container}", begins(exec::exec))
         .route(
             "/exec/{namespace}/{pod}/{uid}/{container}",
-            any(exec::serve_uid),
+            begins(exec::exec),
         )
         .route("/portForward/{namespace}/{pod}", any(port_forward::serve))
         .route(
@@ -75,6 +78,43 @@ pub(super) fn routes(state: DaemonState, carrier: Carrier) -> Router {
             any(port_forward::serve_uid),
         )
         .with_state(Routes { state, carrier })
+}
+
+/// The container that a request is about.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    namespace: &'a str,
+    pod: &'a str,
+    /// `metadata.uid` of the pod, where the path has one.
+    uid: Option<&'a str>,
+    container: &'a str,
+}
+
+/// Begins a session with a container, as a query says.
+type Begin = fn(&Routes, Place<'_>, &str, Request) -> Result<Response, Refusal>;
+
+/// The handler of paths that name a container.
+fn begins(begin: Begin) -> MethodRouter<Routes> {
+    let handler = move |State(routes): State<Routes>,
+                        Path(parts): Path<Vec<String>>,
+                        RawQuery(query): RawQuery,
+                        request: Request| async move {
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        let (uid, (namespace, pod, container)) = match parts.as_slice() {
+            [namespace, pod, container] => (None, (*namespace, *pod, *container)),
+            [namespace, pod, uid, container] => (Some(*uid), (*namespace, *pod, *container)),
+            _ => return Refusal::NotFound("no such path".to_owned()).into_response(),
+        };
+        let place = Place {
+            namespace,
+            pod,
+            uid,
+            container,
+        };
+        let begun = begin(&routes, place, &query.unwrap_or_default(), request);
+        begun.unwrap_or_else(IntoResponse::into_response)
+    };
+    any(handler)
 }
 
 impl Carrier {
