@@ -25,6 +25,7 @@ export interface ContainerStatus {
   restartCount: number;
   state?: ContainerState;
   lastState?: ContainerState;
+  resources?: { requests?: Record<string, string>; limits?: Record<string, string> };
 }
 
 const BAD = /CrashLoop|Err|Error|Failed|BackOff|OOMKilled|Invalid|Unschedulable|Evicted|NodeLost|DeadlineExceeded|CannotRun|Trap/;
