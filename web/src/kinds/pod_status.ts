@@ -66,6 +66,8 @@ function containerReason(pod: KubeObject): string | undefined {
 }
 
 function messageOf(pod: KubeObject): string | undefined {
+  // What ended the whole pod, such as an eviction, says more than how its containers ended.
+  if (pod.status?.phase === 'Failed' && pod.status.message) return pod.status.message;
   for (const status of allStatuses(pod)) {
     const waiting = status.state?.waiting?.message;
     const ended = status.state?.terminated?.message ?? status.lastState?.terminated?.message;
