@@ -37,7 +37,7 @@ describe.skipIf(!image)('inside a pod', () => {
     status: { phase: string };
   }
   const pod = async () => (await api(opened.page, 'GET', `/api/v1/namespaces/${namespace}/pods/box`)).body as unknown as Pod;
-  const go = (tab: string) => opened.page.goto(`${server.url}/object/core/pods/${namespace}/box${tab && `?tab=${tab}`}`);
+  const go = (tab: string) => opened.page.goto(`${server.url}/object/core/pods/${namespace}/box/${tab}`);
   const page = () => opened.page.locator('#page');
   const run = async (line: string) => {
     await page().getByLabel('Program and arguments').fill(line);
