@@ -87,7 +87,7 @@ export function Files({ namespace, pod, places }: { namespace: string; pod: stri
           <select aria-label="Volume to browse" value={at} onChange={(event) => choose(Number(event.target.value))}>{places.map((entry, index) => <option key={label(entry)} value={index}>{label(entry)}</option>)}</select>
           <Button tone="primary" reason={refused} onClick={() => void attempt(() => list(listing?.directory ?? inArchive(place.path)))}>{listing ? 'Read again' : 'List files'}</Button>
           {listing && <Button reason={place.readOnly ? 'This volume is mounted read only.' : refused} onClick={() => picker.current?.click()}>Upload a file</Button>}
-          <input ref={picker} type="file" hidden aria-label="File to upload" onChange={(event) => { const file = event.target.files?.[0]; event.target.value = ''; void attempt(() => upload(file)); }} />
+          {listing && <input ref={picker} type="file" hidden aria-label="File to upload" onChange={(event) => { const file = event.target.files?.[0]; event.target.value = ''; void attempt(() => upload(file)); }} />}
         </div>
         {error && <ErrorNote error={error} />}
         {listing && (
