@@ -55,6 +55,8 @@ export const ACTIONS: Action[] = [
   { id: 'uncordon', label: 'Uncordon', on: ['/nodes'], verb: 'patch', unfit: (object) => is(!!object.spec?.unschedulable, 'not cordoned'),
     confirm: () => 'Pods may be scheduled to this node again.', run: cordon(false) },
   { id: 'drain', label: 'Drain', on: ['/nodes'], verb: 'create', writes: { group: '', resource: 'pods' }, subresource: 'eviction', tone: 'danger', dialog: lazy(() => import('./drain')) },
+  { id: 'resize', label: 'Resize', on: ['/pods'], verb: 'patch', subresource: 'resize', dialog: lazy(() => import('./resize')),
+    unfit: (object) => is(!object.metadata.deletionTimestamp && !['Succeeded', 'Failed'].includes(object.status?.phase), 'it has ended') },
   { id: 'delete', label: 'Delete', on: ['*'], verb: 'delete', tone: 'danger', dialog: lazy(() => import('./delete')) },
 ];
 

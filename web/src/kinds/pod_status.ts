@@ -25,6 +25,7 @@ export interface ContainerStatus {
   restartCount: number;
   state?: ContainerState;
   lastState?: ContainerState;
+  resources?: { requests?: Record<string, string>; limits?: Record<string, string> };
 }
 
 const BAD = /CrashLoop|Err|Error|Failed|BackOff|OOMKilled|Invalid|Unschedulable|Evicted|NodeLost|DeadlineExceeded|CannotRun|Trap/;
@@ -65,6 +66,8 @@ function containerReason(pod: KubeObject): string | undefined {
 }
 
 function messageOf(pod: KubeObject): string | undefined {
+  // What ended the whole pod, such as an eviction, says more than how its containers ended.
+  if (pod.status?.phase === 'Failed' && pod.status.message) return pod.status.message;
   for (const status of allStatuses(pod)) {
     const waiting = status.state?.waiting?.message;
     const ended = status.state?.terminated?.message ?? status.lastState?.terminated?.message;

@@ -2,6 +2,7 @@
 import type { KubeObject } from '../api/objects';
 import { shortImage } from '../kinds/columns';
 import type { ContainerState, ContainerStatus, Health } from '../kinds/pod_status';
+import { parseQuantity } from '../lib/quantity';
 import { Facts, HealthBadge, RelativeTime, Section, Tag, type Fact } from '../ui/basics';
 
 interface Probe {
@@ -25,6 +26,14 @@ interface Container {
   readinessProbe?: Probe;
   startupProbe?: Probe;
   env?: unknown[];
+  restartPolicy?: string;
+  restartPolicyRules?: { action: string; exitCodes?: { operator: string; values?: number[] } }[];
+  lifecycle?: { postStart?: Hook; preStop?: Hook };
+}
+interface Hook {
+  exec?: { command?: string[] };
+  httpGet?: { path?: string; port: number | string; scheme?: string };
+  sleep?: { seconds: number };
 }
 
 function stateHealth(state: ContainerState | undefined, ready: boolean): Health {
@@ -51,6 +60,22 @@ function probeText(probe: Probe | undefined): string | undefined {
   return `${what}, every ${probe.periodSeconds ?? 10} s, fails after ${probe.failureThreshold ?? 3}`;
 }
 
+function hookText(hook: Hook | undefined): string | undefined {
+  if (hook?.exec) return `exec ${hook.exec.command?.join(' ')}`;
+  if (hook?.httpGet) return `GET ${hook.httpGet.scheme?.toLowerCase() ?? 'http'}://:${hook.httpGet.port}${hook.httpGet.path ?? '/'}`;
+  return hook?.sleep && `sleeps ${hook.sleep.seconds} s`;
+}
+
+const rulesText = ({ restartPolicyRules }: Container) => restartPolicyRules?.map(({ action, exitCodes }) => `${action} on exit codes ${exitCodes?.operator === 'NotIn' ? 'other than ' : ''}${exitCodes?.values?.join(', ')}`).join('; ');
+
+/** What the node has given the container, where that is not what is asked for: a resize that is not done yet. */
+function inEffect(container: Container, status: ContainerStatus | undefined): string | undefined {
+  const { requests, limits } = status?.resources ?? {};
+  const differs = (asked: Record<string, string> = {}, given: Record<string, string> = {}) => Object.keys(given).some((name) => parseQuantity(given[name]) !== parseQuantity(asked[name]));
+  if (!differs(container.resources?.requests, requests) && !differs(container.resources?.limits, limits)) return undefined;
+  return `requests ${amounts(requests) || 'none'}; limits ${amounts(limits) || 'none'}`;
+}
+
 const amounts = (values: Record<string, string> | undefined) => Object.entries(values ?? {}).map(([name, value]) => `${name} ${value}`).join(', ');
 
 function ContainerCard({ container, status, role }: { container: Container; status?: ContainerStatus; role?: string }) {
@@ -64,6 +89,11 @@ function ContainerCard({ container, status, role }: { container: Container; stat
     ['Ports', container.ports?.map((port) => `${port.name ? `${port.name} ` : ''}${port.containerPort}/${port.protocol ?? 'TCP'}`).join(', ')],
     ['Requests', amounts(container.resources?.requests)],
     ['Limits', amounts(container.resources?.limits)],
+    ['In effect now', inEffect(container, status)],
+    ['Restart policy', container.restartPolicy],
+    ['Restart rules', rulesText(container)],
+    ['After start', hookText(container.lifecycle?.postStart)],
+    ['Before stop', hookText(container.lifecycle?.preStop)],
     ['Startup probe', probeText(container.startupProbe)],
     ['Readiness probe', probeText(container.readinessProbe)],
     ['Liveness probe', probeText(container.livenessProbe)],

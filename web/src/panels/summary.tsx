@@ -14,8 +14,11 @@ import type { PanelProps } from './table';
 /** Conditions whose `True` is good; of others `False` is. */
 const GOOD = /Ready|Available|Progressing|Initialized|Scheduled|Complete|Established|NamesAccepted|Approved|Bound/;
 
+/** Conditions that are neither good nor bad: something is under way. */
+const UNDER_WAY = new Set(['PodResizeInProgress']);
+
 function toneOf(condition: Condition): 'ok' | 'bad' | undefined {
-  if (condition.status === 'Unknown') return undefined;
+  if (condition.status === 'Unknown' || UNDER_WAY.has(condition.type)) return undefined;
   return (condition.status === 'True') === GOOD.test(condition.type) ? 'ok' : 'bad';
 }
 
@@ -43,6 +46,7 @@ export default function Summary({ resource, object, deleted }: PanelProps) {
         <div className="stack">
           <Facts facts={[
             ...known.map((column): [string, React.ReactNode] => [column.title, column.render ? column.render(object) : (column.value(object) ?? '–')]),
+            ['Ended because', resource.kind === 'Pod' && object.status?.reason ? `${object.status.reason}${object.status.message ? `: ${object.status.message}` : ''}` : undefined],
             ['Created', <RelativeTime key="time" time={metadata.creationTimestamp} suffix=" ago" />],
             ['UID', <code key="uid">{metadata.uid}</code>],
             ['Resource version', metadata.resourceVersion],

@@ -1,7 +1,8 @@
-// A pod's volumes: where each comes from and which container sees it where. The API has no way to list the files of a
-// volume, so none are shown; contents of ConfigMaps and Secrets are on their own pages.
+// A pod's volumes: where each comes from, which container sees it where, and the files in those of running containers.
 import { objectLink } from '../links';
-import { Empty, Link, Note, Section, Tag } from '../ui/basics';
+import { allStatuses } from '../kinds/pod_status';
+import { Empty, Link, Section, Tag } from '../ui/basics';
+import { Files } from './files';
 import type { PanelProps } from './table';
 
 interface Mount {
@@ -23,13 +24,17 @@ function Origin({ volume, namespace }: { volume: Volume; namespace: string }) {
 
 export default function VolumesPanel({ object }: PanelProps) {
   const volumes = (object.spec?.volumes ?? []) as Volume[];
-  const containers = [...(object.spec?.initContainers ?? []), ...(object.spec?.containers ?? [])] as { name: string; volumeMounts?: Mount[] }[];
+  const containers = [...(object.spec?.initContainers ?? []), ...(object.spec?.containers ?? []), ...(object.spec?.ephemeralContainers ?? [])] as { name: string; volumeMounts?: Mount[] }[];
   if (!volumes.length) return <Empty title="This pod has no volumes." />;
+  const running = new Set(allStatuses(object).filter((status) => status.state?.running).map((status) => status.name));
+  const places = containers.filter(({ name }) => running.has(name)).flatMap(({ name, volumeMounts = [] }) => volumeMounts.map(({ mountPath, readOnly }) => ({ container: name, path: mountPath, readOnly })));
   return (
+    <>
     <Section title="Volumes">
       <div className="scroll-x"><table className="plain"><thead><tr><th>Volume</th><th>From</th><th>Mounted</th></tr></thead>
         <tbody>{volumes.map((volume) => <tr key={volume.name}><td>{volume.name}</td><td><Origin volume={volume} namespace={object.metadata.namespace!} /></td><td><ul>{containers.flatMap((container) => (container.volumeMounts ?? []).filter((mount) => mount.name === volume.name).map((mount) => <li key={`${container.name}${mount.mountPath}`}>{container.name}: <code>{mount.mountPath}</code> {mount.subPath && <>from <code>{mount.subPath}</code> </>}{mount.readOnly && <Tag>read only</Tag>}</li>))}</ul></td></tr>)}</tbody></table></div>
-      <Note>The API does not list the files of a volume, so they can’t be browsed here.</Note>
     </Section>
+    {running.size > 0 && <Files namespace={object.metadata.namespace!} pod={object.metadata.name} places={places} />}
+    </>
   );
 }
