@@ -50,9 +50,6 @@ pub enum ExecError {
         /// Why, and what to do about it.
         message: String,
     },
-    /// The runtime has no such thing.
-    #[error("containers of runtime {0:?} take no commands")]
-    Unsupported(&'static str),
 }
 
 /// How a command ended whose output was collected.

@@ -279,8 +279,6 @@ pub enum MountSource {
         path: PathBuf,
         /// What of it is the volume, if not all: a way that must not lead out of `path`.
         below: Option<PathBuf>,
-        /// Bound of the bytes stored below it (`emptyDir.sizeLimit`).
-        size_limit: Option<u64>,
     },
     /// Files in memory, replaced as a whole when their source changes (ConfigMap, Secret, downward API).
     Memory(Arc<MemoryTree>),

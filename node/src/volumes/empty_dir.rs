@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Volume;
-use windlass_api::quantity::Quantity;
 
 use super::{Mounted, VolumeContext, VolumeType};
 use crate::runtime::MountSource;
@@ -17,7 +16,8 @@ impl VolumeType for EmptyDir {
         volume.empty_dir.is_some()
     }
 
-    /// Differs from Kubernetes: `medium: Memory` is a directory on disk too, with the same size limit.
+    /// Differs from Kubernetes: `medium: Memory` is a directory on disk too. `sizeLimit` is watched over by the pod's
+    /// worker (`pods/worker/storage.rs`).
     async fn set_up(
         &self,
         context: &Arc<VolumeContext>,
@@ -27,26 +27,8 @@ impl VolumeType for EmptyDir {
         tokio::fs::create_dir_all(&path)
             .await
             .map_err(|error| format!("make {}: {error}", path.display()))?;
-        let limit = volume
-            .empty_dir
-            .as_ref()
-            .and_then(|source| source.size_limit.as_ref());
-        let size_limit = limit
-            .map(|limit| {
-                limit
-                    .0
-                    .parse::<Quantity>()
-                    .map_err(|error| error.to_string())
-            })
-            .transpose()?
-            .and_then(|limit| u64::try_from(limit.units()).ok())
-            .filter(|limit| *limit > 0);
         Ok(Mounted {
-            source: MountSource::Host {
-                path,
-                below: None,
-                size_limit,
-            },
+            source: MountSource::Host { path, below: None },
             read_only: false,
             _updater: None,
             _image: None,

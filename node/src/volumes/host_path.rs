@@ -98,7 +98,6 @@ impl VolumeType for HostPath {
             source: MountSource::Host {
                 path,
                 below: Some(below).filter(|below| !below.as_os_str().is_empty()),
-                size_limit: None,
             },
             read_only: false,
             _updater: None,

@@ -65,11 +65,7 @@ impl VolumeType for ImageVolume {
         let linked = linked.await.map_err(|error| error.to_string())?;
         linked.map_err(|error| format!("make {}: {error}", path.display()))?;
         Ok(Mounted {
-            source: MountSource::Host {
-                path,
-                below: None,
-                size_limit: None,
-            },
+            source: MountSource::Host { path, below: None },
             read_only: true,
             _updater: None,
             _image: Some(image.lease.clone()),

@@ -156,7 +156,6 @@ fn mounts(root: &Path) -> Vec<Mount> {
     let host = |path: &str| MountSource::Host {
         path: root.join(path),
         below: None,
-        size_limit: None,
     };
     [
         ("/data", false, host("data")),

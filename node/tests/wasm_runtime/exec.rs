@@ -50,7 +50,6 @@ async fn a_command_has_what_its_container_has() {
     let host = MountSource::Host {
         path: dir.path().to_owned(),
         below: None,
-        size_limit: None,
     };
     let mounts = vec![
         mount("/data", host),
@@ -107,7 +106,6 @@ async fn tools_reach_the_files_of_the_container_and_no_others() {
     let host = MountSource::Host {
         path: dir.path().to_owned(),
         below: None,
-        size_limit: None,
     };
     let mount = Mount {
         volume: "v".to_owned(),

@@ -43,40 +43,10 @@ use crate::tasks::OwnedTask;
 use crate::volumes::{self, PodVolumes, VolumeContext};
 
 mod containers;
-mod resize;
-pub(super) mod storage;
-/// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
-fn granted_egress(pod: &Pod) -> Egress {
-    let annotations = pod.metadata.annotations.as_ref();
-    let annotation = |key: &str| annotations?.get(key).map(String::as_str);
-    match Grants::read(annotation) {
-        Ok(grants) => grants.egress.unwrap_or_default(),
-        Err(_) => Egress::None,
-    }
-}
-
-/// The ports of the pod's containers that have a name; sidecars have ports too.
-fn named_ports(pod: &Pod) -> Vec<NamedPort> {
-    let spec = pod.spec.as_ref();
-    let main = spec.into_iter().flat_map(|spec| &spec.containers);
-    let init = spec
-        .into_iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten());
-    let ports = main
-        .chain(init)
-        .flat_map(|container| container.ports.iter().flatten());
-    let named = ports.filter_map(|port| {
-        Some(NamedPort {
-            name: port.name.clone()?,
-            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            number: u16::try_from(port.container_port).ok()?,
-        })
-    });
-    named.collect()
-}
-
 #[cfg(test)]
 mod fake_api;
+mod resize;
+pub(super) mod storage;
 mod termination;
 #[cfg(test)]
 mod tests;
@@ -580,6 +550,36 @@ async fn set_up(
             Err((EventReason::FailedMount, error.to_string()))
         }
     }
+}
+
+/// Where the pod may connect to. What cannot be understood grants nothing, and the start of a container says so.
+fn granted_egress(pod: &Pod) -> Egress {
+    let annotations = pod.metadata.annotations.as_ref();
+    let annotation = |key: &str| annotations?.get(key).map(String::as_str);
+    match Grants::read(annotation) {
+        Ok(grants) => grants.egress.unwrap_or_default(),
+        Err(_) => Egress::None,
+    }
+}
+
+/// The ports of the pod's containers that have a name; sidecars have ports too.
+fn named_ports(pod: &Pod) -> Vec<NamedPort> {
+    let spec = pod.spec.as_ref();
+    let main = spec.into_iter().flat_map(|spec| &spec.containers);
+    let init = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    let ports = main
+        .chain(init)
+        .flat_map(|container| container.ports.iter().flatten());
+    let named = ports.filter_map(|port| {
+        Some(NamedPort {
+            name: port.name.clone()?,
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            number: u16::try_from(port.container_port).ok()?,
+        })
+    });
+    named.collect()
 }
 
 fn is_gone(error: &kube::Error) -> bool {
