@@ -110,16 +110,17 @@ impl Bounds {
             }
             total += used;
         }
-        for (_, path, _) in &self.containers {
-            total += used(path);
-        }
+        let logs = self.containers.iter().map(|(_, path, _)| used(path));
+        let logs: Vec<u64> = logs.collect();
+        total += logs.iter().sum::<u64>();
         if let Some(bound) = self.pod.filter(|bound| total > bytes(*bound)) {
             return Some(format!(
                 "Pod ephemeral local storage usage exceeds the total limit of containers {bound}. "
             ));
         }
-        self.containers.iter().find_map(|(name, path, bound)| {
-            let bound = bound.filter(|bound| used(path) > bytes(*bound))?;
+        let mut containers = self.containers.iter().zip(logs);
+        containers.find_map(|((name, _, bound), used)| {
+            let bound = bound.filter(|bound| used > bytes(*bound))?;
             Some(format!(
                 "Container {name} exceeded its local ephemeral storage limit \"{bound}\". "
             ))
