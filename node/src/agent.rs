@@ -81,6 +81,7 @@ pub struct NodeAgentBuilder {
     addresses: Vec<IpAddr>,
     labels: BTreeMap<String, String>,
     runtimes: Vec<Arc<dyn Runtime>>,
+    without_linux: Option<String>,
     network: Option<Network>,
     machine: Option<Machine>,
     log_limits: LogLimits,
@@ -123,6 +124,7 @@ impl NodeAgent {
             addresses: Vec::new(),
             labels: BTreeMap::new(),
             runtimes: Vec::new(),
+            without_linux: None,
             network: None,
             machine: None,
             log_limits: LogLimits::default(),
@@ -224,9 +226,11 @@ impl NodeAgent {
             },
         ));
         let _images = OwnedTask::spawn({
-            let images = context.images.clone();
+            let (images, runtimes) = (context.images.clone(), context.runtimes.clone());
             let events = context.events.for_node(&context.node_name);
-            async move { images::run_collection(&images, image_collection, events).await }
+            async move {
+                images::run_collection(&images, &runtimes, image_collection, events).await;
+            }
         });
         let _services = OwnedTask::spawn({
             let (network, client) = (network.clone(), client.clone());
@@ -264,8 +268,12 @@ impl NodeAgent {
             pressure,
             evict,
         ));
+        let runtimes = context.runtimes.clone();
         pods::run(context, known, evictions, stop).await;
         services_ended.cancel();
+        for runtime in runtimes.iter() {
+            runtime.shut_down().await;
+        }
     }
 }
 
@@ -324,6 +332,13 @@ impl NodeAgentBuilder {
     #[must_use]
     pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
         self.runtimes.push(runtime);
+        self
+    }
+
+    /// Why there is no runtime for containers of Linux; pods that ask for one are told.
+    #[must_use]
+    pub fn without_linux(mut self, why: impl Into<String>) -> Self {
+        self.without_linux = Some(why.into());
         self
     }
 
@@ -451,7 +466,7 @@ impl NodeAgentBuilder {
             self.addresses
         };
         let machine = self.machine.unwrap_or_else(Machine::inspect);
-        let runtimes = Runtimes::new(self.runtimes);
+        let runtimes = Runtimes::new(self.runtimes).explained(self.without_linux);
         let host_ip = addresses.first().map(IpAddr::to_string).unwrap_or_default();
         let registration = Registration {
             name: name.clone(),

@@ -129,6 +129,14 @@ impl AddressPool {
         }
     }
 
+    /// Takes this address; `false` if it is taken, or none of the range's for pods.
+    pub(super) fn take_this(&mut self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(self.cidr.network);
+        let end = self.cidr.size().saturating_sub(1);
+        let is_for_pods = offset >= FIRST && u64::from(offset) < end;
+        is_for_pods && self.used.insert(address)
+    }
+
     pub(super) fn give_back(&mut self, address: Ipv4Addr) {
         self.used.remove(&address);
     }

@@ -55,7 +55,7 @@ mod udp_egress;
 mod udp_sessions;
 
 pub use address_pool::{Cidr, CidrError};
-pub use dns::{DnsListener, PodDns, Resolvers};
+pub use dns::{DnsListener, PodDns, PodResolvConf, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use ingress::IngressListeners;
@@ -124,6 +124,8 @@ pub struct PodNetworkRequest {
     pub egress: grants::Egress,
     /// Labels of the pod, by which policies select it.
     pub labels: BTreeMap<String, String>,
+    /// The address to give to it, if that is free.
+    pub address: Option<Ipv4Addr>,
     /// The ports of its containers that have a name, by which policies may speak of them.
     pub ports: Vec<NamedPort>,
 }
@@ -214,7 +216,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError`] if there is no address to give.
     pub fn set_up(&self, request: &PodNetworkRequest) -> Result<PodNetwork, NetworkError> {
-        let address = self.0.take_address()?;
+        let address = self.0.take_address(request.address)?;
         let identity = PodIdentity {
             namespace: request.namespace.clone(),
             name: request.name.clone(),
@@ -319,10 +321,12 @@ impl Network {
 }
 
 impl Core {
-    fn take_address(&self) -> Result<Ipv4Addr, NetworkError> {
+    fn take_address(&self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, NetworkError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let pool = pool.as_mut().ok_or(NetworkError::NoPodCidr)?;
-        pool.take().ok_or(NetworkError::Exhausted(pool.cidr()))
+        let wanted = wanted.filter(|wanted| pool.take_this(*wanted));
+        let address = wanted.or_else(|| pool.take());
+        address.ok_or(NetworkError::Exhausted(pool.cidr()))
     }
 
     /// Takes a pod off the network; its address may be given to another.

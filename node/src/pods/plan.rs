@@ -430,7 +430,7 @@ mod tests {
     fn ready(pod: &Pod) -> PodFacts {
         PodFacts {
             setup: Setup::Done,
-            ..PodFacts::begin(pod, at(0))
+            ..PodFacts::begin(pod, at(0), &[])
         }
     }
 
@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn a_new_pod_is_set_up_before_anything_starts() {
         let pod = one("Always");
-        let mut facts = PodFacts::begin(&pod, at(0));
+        let mut facts = PodFacts::begin(&pod, at(0), &[]);
         assert_eq!(plan(&pod, &facts, at(0)).actions, [Action::SetUp]);
         facts.setup = Setup::Working;
         assert_eq!(plan(&pod, &facts, at(0)), Plan::default());
@@ -721,7 +721,7 @@ mod tests {
     fn a_pod_found_ended_is_not_run_again() {
         let mut pod = one("Always");
         pod.status = serde_json::from_value(json!({ "phase": "Failed" })).unwrap();
-        let mut facts = PodFacts::begin(&pod, at(0));
+        let mut facts = PodFacts::begin(&pod, at(0), &[]);
         assert_eq!(plan(&pod, &facts, at(0)).actions, [Action::TearDown]);
         facts.setup = Setup::TornDown;
         assert_eq!(plan(&pod, &facts, at(0)), Plan::default());
@@ -741,7 +741,7 @@ mod tests {
         let facts = PodFacts {
             initialized: true,
             setup: Setup::Done,
-            ..PodFacts::begin(&pod, at(9))
+            ..PodFacts::begin(&pod, at(9), &[])
         };
         assert_eq!(facts.containers["a"].restart_count, 3);
         assert_eq!(facts.containers["a"].ended().unwrap().exit_code, 137);

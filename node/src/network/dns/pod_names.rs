@@ -67,6 +67,17 @@ impl PodDns {
     }
 }
 
+/// What a pod's `resolv.conf` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodResolvConf {
+    /// Who is asked.
+    pub servers: Vec<IpAddr>,
+    /// Domains that are tried.
+    pub searches: Vec<String>,
+    /// Options, as they are written.
+    pub options: Vec<String>,
+}
+
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::network) enum Server {
@@ -132,6 +143,40 @@ impl PodNames {
             search,
             options,
         }
+    }
+
+    /// What a file for the C library's resolver says; `None` if that is the host's own.
+    pub(super) fn resolv_conf(
+        &self,
+        cluster: Option<IpAddr>,
+        host: &[IpAddr],
+    ) -> Option<PodResolvConf> {
+        if self.servers == [Server::Host] {
+            return None;
+        }
+        let mut servers = Vec::new();
+        for server in &self.servers {
+            match server {
+                Server::Cluster => servers.extend(cluster),
+                Server::Host => servers.extend(host),
+                Server::Address(address) => servers.push(*address),
+            }
+        }
+        servers.truncate(MAX_SERVERS);
+        let options = &self.options;
+        let defaults = Options::default();
+        let mut written = vec![format!("ndots:{}", options.ndots)];
+        if options.timeout != defaults.timeout {
+            written.push(format!("timeout:{}", options.timeout.as_secs()));
+        }
+        if options.attempts != defaults.attempts {
+            written.push(format!("attempts:{}", options.attempts));
+        }
+        Some(PodResolvConf {
+            servers,
+            searches: self.search.clone(),
+            options: written,
+        })
     }
 
     /// The addresses that the pod knows of a name by itself; none if it has to ask.
