@@ -46,11 +46,11 @@ pub(crate) async fn bind(what: BorrowedFd<'_>, at: &Path) -> io::Result<()> {
     run(mount).await
 }
 
-/// Removes a directory with all that is in it, but nothing of what is mounted there.
+/// Undoes every mount at and below a directory.
 ///
 /// # Errors
-/// A mount can't be undone, and nothing is removed; or the file system fails.
-pub(crate) async fn remove_all(directory: &Path) -> io::Result<()> {
+/// One of them can't be undone.
+pub(crate) async fn unmount(directory: &Path) -> io::Result<()> {
     for mounted in below(directory).await? {
         let mut umount = Command::new("umount");
         umount.arg("--no-canonicalize").arg(&mounted);
@@ -65,6 +65,15 @@ pub(crate) async fn remove_all(directory: &Path) -> io::Result<()> {
         let text = format!("{} is still mounted", left.display());
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
     }
+    Ok(())
+}
+
+/// Removes a directory with all that is in it, but nothing of what is mounted there.
+///
+/// # Errors
+/// A mount can't be undone, and nothing is removed; or the file system fails.
+pub(crate) async fn remove_all(directory: &Path) -> io::Result<()> {
+    unmount(directory).await?;
     match tokio::fs::remove_dir_all(directory).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -102,6 +102,7 @@ struct OurPipes {
     stdin: Option<pipe::Sender>,
     stdout: pipe::Receiver,
     stderr: Option<pipe::Receiver>,
+    terminal: bool,
 }
 
 impl OurPipes {
@@ -124,6 +125,7 @@ impl OurPipes {
             stdin: stdin.transpose()?,
             stdout: receiver("stdout")?,
             stderr: errors.then(|| receiver("stderr")).transpose()?,
+            terminal: streams.terminal,
             directory: directory.to_owned(),
         })
     }
@@ -136,7 +138,12 @@ impl OurPipes {
         Pipes {
             stdin: name("stdin", self.stdin.is_some()),
             stdout: name("stdout", true),
-            stderr: name("stderr", self.stderr.is_some()),
+            stderr: match (self.terminal, &self.stderr) {
+                (true, _) => String::new(),
+                (false, Some(_)) => name("stderr", true),
+                // Both go the same way.
+                (false, None) => name("stdout", true),
+            },
         }
     }
 }

@@ -30,6 +30,7 @@ use super::{
     ContainerSpec, ImageKind, PodIdentity, RunningContainer, Runtime, RuntimeState, StartError,
     Survivor,
 };
+use crate::host_mounts;
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::registration::meminfo;
@@ -288,6 +289,11 @@ impl Runtime for ContainerdRuntime {
 
     async fn tear_down(&self, pod: &PodIdentity) {
         self.parts.pods.tear_down(pod).await;
+        // Secrets and what else is in memory go with the containers, also where the pod's object stays.
+        let directory = self.parts.pod_directory(pod);
+        if let Err(error) = host_mounts::unmount(&directory).await {
+            tracing::warn!(pod = pod.name, %error, "mounts of a pod stay until it is removed");
+        }
     }
 
     async fn survivors(&self) -> Vec<Survivor> {
