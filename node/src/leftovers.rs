@@ -74,7 +74,7 @@ async fn remove_all(paths: Vec<PathBuf>) {
                 tracing::warn!(path = %path.display(), %error, "an earlier pod's directory stays");
             }
             Ok(()) => {
-                tracing::debug!(path = %path.display(), "removed what an earlier pod left behind")
+                tracing::debug!(path = %path.display(), "removed what an earlier pod left behind");
             }
         }
     }

@@ -4,6 +4,14 @@
 //! after another: the machine has one kernel, whose limits they share. No test leaves a process, a mount or a control
 //! group behind, also when it fails.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod image;
 mod machine;
 mod pods;

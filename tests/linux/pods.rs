@@ -166,3 +166,130 @@ async fn a_program_that_is_not_there_is_told() {
     world.delete("nothing").await;
     world.end().await;
 }
+
+/// What a terminal shows comes as it is printed, and its size is the client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_with_a_terminal_is_talked_to() {
+    use kube::api::AttachParams;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let mut pod = world.script("shell", "");
+    pod["spec"]["containers"][0]["command"] = json!(["/bin/sh"]);
+    pod["spec"]["containers"][0]["tty"] = json!(true);
+    pod["spec"]["containers"][0]["stdin"] = json!(true);
+    world.create(&pod).await;
+    world.until_running("shell").await;
+    let client = world.cluster.client_over_tls().await.unwrap();
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(client, "default");
+    let params = AttachParams::interactive_tty();
+    let mut attached = pods.attach("shell", &params).await.unwrap();
+    let size = kube::api::TerminalSize {
+        width: 101,
+        height: 31,
+    };
+    let mut sizes = attached.terminal_size().unwrap();
+    futures::SinkExt::send(&mut sizes, size).await.unwrap();
+    let mut stdin = attached.stdin().unwrap();
+    let mut stdout = attached.stdout().unwrap();
+    let mut seen = String::new();
+    let talk = async {
+        while !seen.contains("31 101") {
+            // Until the size has arrived, which nothing tells.
+            stdin.write_all(b"stty size\n").await.unwrap();
+            let mut piece = [0; 256];
+            let length = stdout.read(&mut piece).await.unwrap();
+            assert_ne!(length, 0, "the connection ended after {seen}");
+            seen.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+        stdin.write_all(b"exit 4\n").await.unwrap();
+    };
+    tokio::time::timeout(windlass_tests::PATIENCE, talk)
+        .await
+        .expect("no size");
+    // The prompt has no end of line, and was seen all the same.
+    assert!(seen.contains("/work # "), "{seen}");
+    let ended = world
+        .until("shell", "the end", |pod| {
+            exit_code(&container(pod)).is_some()
+        })
+        .await;
+    assert_eq!(exit_code(&container(&ended)), Some(4));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_class_names_a_handler_that_the_node_has_or_not() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    for (class, handler) in [("plain", "runc"), ("other", "nosuch")] {
+        let class = json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": { "name": class }, "handler": handler });
+        let path = "/apis/node.k8s.io/v1/runtimeclasses";
+        world.cluster.create(path, &class).await.unwrap();
+    }
+    let mut pod = world.script("plain", "echo up");
+    pod["spec"]["runtimeClassName"] = json!("plain");
+    assert_eq!(world.run(&pod).await.1, "up\n");
+    let mut pod = world.script("other", "echo up");
+    pod["spec"]["runtimeClassName"] = json!("other");
+    world.create(&pod).await;
+    let told = |pod: &k8s_openapi::api::core::v1::Pod| {
+        let waiting = container(pod)
+            .state
+            .and_then(|state| state.waiting?.message);
+        waiting.is_some_and(|text| text.contains("RuntimeHandler \"nosuch\" not supported"))
+    };
+    world.until("other", "the reason", told).await;
+    world.delete("other").await;
+    world.end().await;
+}
+
+/// Conformance: Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_uses_is_counted_and_bounded_by_what_it_may() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let mut pod = world.script("busy", "while true; do :; done");
+    pod["spec"]["containers"][0]["resources"] =
+        json!({ "limits": { "memory": "64Mi", "cpu": "200m" } });
+    world.create(&pod).await;
+    world.until_running("busy").await;
+    let path = format!("/api/v1/nodes/{}/proxy/stats/summary", crate::NODE);
+    let used = async {
+        loop {
+            let answer = world
+                .cluster
+                .request(http::Method::GET, &path, &[], "")
+                .await
+                .unwrap();
+            let of = &answer.body["pods"][0]["containers"][0];
+            let cpu = of["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap_or(0);
+            let memory = of["memory"]["workingSetBytes"].as_u64().unwrap_or(0);
+            if cpu > 0 && memory > 0 {
+                return memory;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let memory = tokio::time::timeout(windlass_tests::PATIENCE, used)
+        .await
+        .expect("nothing is counted");
+    assert!(memory < 64 << 20, "{memory}");
+    let (_, quota) = world
+        .exec(
+            "busy",
+            &[
+                "sh",
+                "-c",
+                "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null",
+            ],
+            "",
+        )
+        .await;
+    assert!(quota.starts_with("20000"), "{quota}");
+    world.delete("busy").await;
+    world.end().await;
+}

@@ -92,7 +92,7 @@ async fn a_pod_that_went_while_no_agent_ran_leaves_nothing() {
             .iter()
             .any(|pid| {
                 let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                command.starts_with(b"sleep\0600") || command.ends_with(b"sleep 600\0")
+                command.starts_with(b"sleep\x00600") || command.ends_with(b"sleep 600\0")
             })
         {
             tokio::task::yield_now().await;
@@ -113,10 +113,9 @@ async fn containerd_that_dies_is_started_again_and_no_container_minds() {
     let before = world.until_running("lives").await;
     let nodes: Api<Node> = Api::all(world.cluster.client());
     let kind = "LinuxContainersReady";
-    let is = |wanted: &'static str| {
-        move |node: Option<&Node>| condition(node, kind).is_some_and(|(status, _)| status == wanted)
-    };
-    eventually(nodes.clone(), NODE, "containerd", is("True")).await;
+    let ready =
+        |node: Option<&Node>| condition(node, kind).is_some_and(|(status, _)| status == "True");
+    eventually(nodes.clone(), NODE, "containerd", ready).await;
     let pid = std::fs::read_to_string(world.directory.join("containerd/containerd.pid")).unwrap();
     let killed = Command::new("kill")
         .args(["-KILL", pid.trim()])
@@ -125,7 +124,7 @@ async fn containerd_that_dies_is_started_again_and_no_container_minds() {
     assert!(killed.success());
     let (_, logs) = world.run(&world.script("next", "echo up")).await;
     assert_eq!(logs, "up\n");
-    eventually(nodes, NODE, "containerd again", is("True")).await;
+    eventually(nodes, NODE, "containerd again", ready).await;
     let after = world.until("lives", "running", is_running).await;
     assert_eq!(
         container(&before).container_id,

@@ -199,4 +199,20 @@ mod tests {
             assert_eq!(got.len(), usize::from(text.ends_with("30")), "{text}");
         }
     }
+
+    #[test]
+    fn an_address_is_given_again_if_it_is_free_and_a_pods() {
+        let mut pool = AddressPool::new("10.1.0.0/29".parse().unwrap());
+        let address = |last| Ipv4Addr::new(10, 1, 0, last);
+        assert!(pool.take_this(address(3)));
+        assert!(!pool.take_this(address(3)));
+        for other in [0, 1, 7, 8, 255] {
+            assert!(!pool.take_this(address(other)), "{other}");
+        }
+        assert!(!pool.take_this(Ipv4Addr::new(10, 0, 255, 255)));
+        assert_eq!(pool.take(), Some(address(2)));
+        assert_eq!(pool.take(), Some(address(4)));
+        pool.give_back(address(3));
+        assert!(pool.take_this(address(3)));
+    }
 }

@@ -237,6 +237,12 @@ fn conditions(
         None => READY.to_owned(),
     };
     let of_linux = linux.map(|state| match state {
+        RuntimeState::Idle { .. } => (
+            LINUX_READY,
+            "True",
+            "ContainerdIdle",
+            "containerd is started with the first container of Linux",
+        ),
         RuntimeState::Ready { .. } => (
             LINUX_READY,
             "True",
@@ -358,7 +364,7 @@ async fn changed(state: &mut Option<watch::Receiver<RuntimeState>>) {
         *state = None;
     }
     if state.is_none() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -459,23 +465,52 @@ mod tests {
     fn a_condition_keeps_its_transition_time_while_it_holds() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let old = NodeStatus {
-            conditions: Some(conditions(None, Pressure::default(), at(1))),
+            conditions: Some(conditions(None, Pressure::default(), None, at(1))),
             ..NodeStatus::default()
         };
         let scarce = Pressure {
             memory: true,
             disk: false,
         };
-        let changed = conditions(Some(&old), scarce, at(9));
+        let changed = conditions(Some(&old), scarce, None, at(9));
         let memory = changed.iter().find(|found| found.type_ == "MemoryPressure");
         let memory = memory.unwrap();
         assert_eq!(
             (memory.status.as_str(), &memory.last_transition_time),
             ("True", &Some(Time(at(9))))
         );
-        for condition in conditions(Some(&old), Pressure::default(), at(9)) {
+        for condition in conditions(Some(&old), Pressure::default(), None, at(9)) {
             assert_eq!(condition.last_transition_time, Some(Time(at(1))));
             assert_eq!(condition.last_heartbeat_time, Some(Time(at(9))));
         }
+    }
+
+    #[test]
+    fn a_containerd_that_is_down_is_told_and_the_node_stays_ready() {
+        let of = |state: &RuntimeState| {
+            let all = conditions(
+                None,
+                Pressure::default(),
+                Some(state),
+                Timestamp::UNIX_EPOCH,
+            );
+            let text = |kind: &str| {
+                let found = all.iter().find(|found| found.type_ == kind).unwrap();
+                format!("{} {}", found.status, found.message.as_deref().unwrap())
+            };
+            (text("Ready"), text(LINUX_READY))
+        };
+        let message = "no socket".to_owned();
+        let (ready, linux) = of(&RuntimeState::Down { message });
+        assert!(
+            ready.starts_with("True kubelet is posting ready status. ["),
+            "{ready}"
+        );
+        assert!(ready.contains("RuntimeReady=false reason:ContainerdDown message:no socket"));
+        assert_eq!(linux, "False no socket");
+        let version = "containerd://1".to_owned();
+        let (ready, linux) = of(&RuntimeState::Ready { version });
+        assert_eq!(ready, "True kubelet is posting ready status");
+        assert!(linux.starts_with("True "));
     }
 }

@@ -99,6 +99,11 @@ pub trait Runtime: Send + Sync + 'static {
 /// Whether a runtime can start containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuntimeState {
+    /// It will, with the first one: nothing runs before it is needed.
+    Idle {
+        /// Name and version, as a Node shows it.
+        version: String,
+    },
     /// It can.
     Ready {
         /// Name and version, as a Node shows it.

@@ -389,4 +389,24 @@ mod tests {
         let length: usize = names.search.iter().map(|it| it.len() + 1).sum();
         assert!(length <= 2049, "{length}");
     }
+
+    #[test]
+    fn a_file_for_the_c_library_says_the_same() {
+        let cluster = Some("10.96.0.10".parse().unwrap());
+        let host = ["9.9.9.9".parse().unwrap()];
+        let found = names(json!({})).resolv_conf(cluster, &host).unwrap();
+        assert_eq!(found.servers, [cluster.unwrap()]);
+        assert_eq!(found.options, ["ndots:5"]);
+        assert_eq!(found.searches.len(), 3);
+        let none = names(json!({ "dnsPolicy": "Default" })).resolv_conf(cluster, &host);
+        assert_eq!(none, None);
+        let config = json!({
+            "dnsPolicy": "None",
+            "dnsConfig": { "nameservers": ["1.1.1.1"], "searches": ["a.b"], "options": [{ "name": "timeout", "value": "3" }] },
+        });
+        let found = names(config).resolv_conf(cluster, &host).unwrap();
+        assert_eq!(found.servers, ["1.1.1.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(found.searches, ["a.b"]);
+        assert_eq!(found.options, ["ndots:1", "timeout:3"]);
+    }
 }

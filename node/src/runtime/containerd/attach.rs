@@ -80,7 +80,7 @@ async fn carry(parts: &Parts, request: AttachRequest, mut input: Option<Reader>,
         match connect(parts, request.clone()).await {
             Ok(socket) => carry_one(parts, &request.container_id, socket, &mut input, log).await,
             Err(error) => {
-                tracing::debug!(id = request.container_id, error, "attach to a container")
+                tracing::debug!(id = request.container_id, error, "attach to a container");
             }
         }
         tokio::time::sleep(RETRY).await;

@@ -42,7 +42,7 @@ impl LogWatches {
             match notify::recommended_watcher(told) {
                 Ok(made) => *watcher = Some(made),
                 Err(error) => {
-                    tracing::warn!(%error, "logs of containers are looked at from time to time only")
+                    tracing::warn!(%error, "logs of containers are looked at from time to time only");
                 }
             }
         }

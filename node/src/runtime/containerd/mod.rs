@@ -34,6 +34,7 @@ use crate::host_mounts;
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::registration::meminfo;
+use crate::status::reason::ContainerReason;
 use crate::tasks::OwnedTask;
 
 mod attach;
@@ -97,7 +98,10 @@ pub enum ContainerdSetupError {
 pub struct ContainerdRuntime {
     parts: Arc<Parts>,
     handlers: Vec<String>,
+    private: Option<Private>,
     state: watch::Receiver<RuntimeState>,
+    /// Somebody needs containerd.
+    wanted: CancellationToken,
     stop: CancellationToken,
     service: Mutex<Option<tokio::task::JoinHandle<()>>>,
     _pause: OwnedTask,
@@ -126,7 +130,7 @@ impl ContainerdRuntime {
         private(config).map(drop)
     }
 
-    /// Sets the runtime up, and starts containerd if it is the agent's own; it answers a moment later.
+    /// Sets the runtime up. A containerd of the agent's own is started when the first container needs it.
     ///
     /// # Errors
     /// [`ContainerdSetupError`].
@@ -154,21 +158,37 @@ impl ContainerdRuntime {
             agent,
             node_memory: meminfo("MemTotal").unwrap_or(1 << 30),
         });
-        let down = RuntimeState::Down {
-            message: "containerd is starting".to_owned(),
+        let (wanted, stop) = (CancellationToken::new(), CancellationToken::new());
+        let begin = match &private {
+            Some(private) => RuntimeState::Idle {
+                version: private.version().await,
+            },
+            None => {
+                wanted.cancel();
+                let message = "containerd was not asked yet".to_owned();
+                RuntimeState::Down { message }
+            }
         };
-        let (sender, state) = watch::channel(down);
-        let stop = CancellationToken::new();
+        let (sender, state) = watch::channel(begin);
         let handlers = match &private {
             Some(_) => service::shims().into_iter().map(|(name, _)| name).collect(),
             None => Vec::new(),
         };
-        let service = tokio::spawn(service::keep(client, private, sender, stop.clone()));
+        let service = service::keep(
+            client,
+            private.clone(),
+            sender,
+            wanted.clone(),
+            stop.clone(),
+        );
+        let service = tokio::spawn(service);
         let pause = keep_pause(parts.clone(), pause, state.clone());
         Ok(Self {
             parts,
             handlers: [HANDLER.to_owned()].into_iter().chain(handlers).collect(),
+            private,
             state,
+            wanted,
             stop,
             service: Mutex::new(Some(service)),
             _pause: OwnedTask::spawn(pause),
@@ -177,18 +197,34 @@ impl ContainerdRuntime {
 }
 
 impl ContainerdRuntime {
-    /// Waits until containerd answers. What runs is not known before; one that never does has nothing that could be used.
-    async fn is_up(&self) -> bool {
+    /// Has containerd started if it is not, and waits until it answers.
+    ///
+    /// # Errors
+    /// Why it does not, in words for the user.
+    async fn up(&self) -> Result<(), String> {
+        self.wanted.cancel();
         let mut state = self.state.clone();
         let ready = state.wait_for(RuntimeState::is_ready);
-        let is_up = matches!(
-            tokio::time::timeout(service::PATIENCE, ready).await,
-            Ok(Ok(_))
-        );
-        if !is_up {
-            tracing::warn!("containerd does not answer; what runs already is not known");
+        let ready = tokio::time::timeout(service::PATIENCE, ready).await;
+        if matches!(ready, Ok(Ok(_))) {
+            return Ok(());
         }
-        is_up
+        match &*self.state.borrow() {
+            RuntimeState::Down { message } => Err(message.clone()),
+            _ => Err(format!(
+                "containerd does not answer within {}s",
+                service::PATIENCE.as_secs()
+            )),
+        }
+    }
+
+    /// The same, for those who look for what runs already. A containerd that never answers has nothing that could be used.
+    async fn is_up(&self) -> bool {
+        let up = self.up().await;
+        if let Err(message) = &up {
+            tracing::warn!(message, "what runs already is not known");
+        }
+        up.is_ok()
     }
 }
 
@@ -268,8 +304,8 @@ impl Runtime for ContainerdRuntime {
 
     fn version(&self) -> String {
         match &*self.state.borrow() {
-            RuntimeState::Ready { version } => version.clone(),
-            RuntimeState::Down { .. } => "containerd://unknown".to_owned(),
+            RuntimeState::Ready { version } | RuntimeState::Idle { version } => version.clone(),
+            RuntimeState::Down { .. } => "containerd".to_owned(),
         }
     }
 
@@ -283,11 +319,18 @@ impl Runtime for ContainerdRuntime {
         network: PodNetwork,
         logs: LogSink,
     ) -> Result<Box<dyn RunningContainer>, StartError> {
+        self.up().await.map_err(|message| StartError {
+            reason: ContainerReason::ContainerCreating,
+            message,
+        })?;
         let started = container::start(&self.parts, spec, &network, logs).await?;
         Ok(Box::new(started))
     }
 
     async fn tear_down(&self, pod: &PodIdentity) {
+        if !self.wanted.is_cancelled() {
+            return;
+        }
         self.parts.pods.tear_down(pod).await;
         // Secrets and what else is in memory go with the containers, also where the pod's object stays.
         let directory = self.parts.pod_directory(pod);
@@ -320,6 +363,9 @@ impl Runtime for ContainerdRuntime {
     }
 
     async fn keep_pods(&self, uids: &HashSet<String>) {
+        if !self.wanted.is_cancelled() && !self.private.as_ref().is_some_and(Private::has_run) {
+            return;
+        }
         if !self.is_up().await {
             return;
         }
@@ -329,6 +375,9 @@ impl Runtime for ContainerdRuntime {
     }
 
     async fn keep_images(&self, digests: &HashSet<String>) {
+        if !self.state.borrow().is_ready() {
+            return;
+        }
         let pause = pause::name();
         let keep = |name: &str, digest: &str| name == pause || digests.contains(digest);
         if let Err(error) = self.parts.importer.forget_but(keep).await {

@@ -7,6 +7,7 @@
 //!   DATA/containerd/cni/bin, cni/conf the network's plugin, for whoever installs it there
 //! ```
 //!
+//! 0. One of our own is not started before a container needs it: a node of wasm pods does not pay for it.
 //! 1. Every few seconds it is asked for its version, as by kubelet. What was found is the runtime's state.
 //! 2. One of our own that does not answer, and does not run, is started. One that an earlier process of the agent left
 //!    running answers, and is used.
@@ -75,6 +76,26 @@ impl Private {
     /// Where it listens.
     pub(super) fn socket(&self) -> PathBuf {
         self.directory.join("containerd.sock")
+    }
+
+    /// Its name and version, while it does not run; a program that does not tell is called by its name alone.
+    pub(super) async fn version(&self) -> String {
+        let output = Command::new(&self.program).arg("--version").output().await;
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let version = text.split_whitespace().nth(2);
+        version.map_or_else(
+            || "containerd".to_owned(),
+            |version| format!("containerd://{version}"),
+        )
+    }
+
+    /// Whether containers that an earlier process of the agent started may still run.
+    pub(super) fn has_run(&self) -> bool {
+        let tasks = self
+            .directory
+            .join("state/io.containerd.runtime.v2.task/k8s.io");
+        std::fs::read_dir(tasks).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Starts it; it may take a moment until it answers.
@@ -184,14 +205,19 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
     }
 }
 
-/// Keeps containerd running, and says whether it does, until told to stop.
+/// Keeps containerd running from when it is wanted, and says whether it does, until told to stop.
 pub(super) async fn keep(
     client: Client,
     private: Option<Private>,
     state: watch::Sender<RuntimeState>,
+    wanted: CancellationToken,
     stop: CancellationToken,
 ) {
     let cri = Cri::new(client);
+    tokio::select! {
+        () = wanted.cancelled() => {}
+        () = stop.cancelled() => {}
+    }
     let mut child: Option<Child> = None;
     let mut due = None;
     while !stop.is_cancelled() {
@@ -301,7 +327,7 @@ fn shim(file: &str) -> Option<(String, String)> {
 fn is_on_overlay(directory: &Path) -> bool {
     let existing = directory.ancestors().find(|path| path.exists());
     let found = existing.and_then(|path| rustix::fs::statfs(path).ok());
-    found.is_some_and(|found| i64::from(found.f_type) == OVERLAYFS)
+    found.is_some_and(|found| found.f_type == OVERLAYFS)
 }
 
 /// Whether this process may protect others from being killed.

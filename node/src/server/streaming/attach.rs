@@ -188,7 +188,7 @@ async fn resize(container: &Weak<dyn RunningContainer>, sizes: Option<Pipe>) {
         };
         container.resize_terminal(size).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Sizes of the client's terminal: a guest has none that could have a size. Never ends.

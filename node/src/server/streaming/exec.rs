@@ -132,7 +132,7 @@ async fn pass_sizes(from: Option<Pipe>, to: mpsc::Sender<TerminalSize>) {
             break;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Never.
