@@ -67,9 +67,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.log.as_deref());
     let outcome = match cli.command {
-        Command::Up(args) => serve(cmd::up::run(*args)),
-        Command::Server(args) => serve(cmd::server::run(*args)),
-        Command::Agent(args) => serve(cmd::agent::run(args)),
+        Command::Up(args) => args
+            .runs_linux()
+            .and_then(|linux| serve(linux, cmd::up::run(*args))),
+        Command::Server(args) => serve(false, cmd::server::run(*args)),
+        Command::Agent(args) => args
+            .runs_linux()
+            .and_then(|linux| serve(linux, cmd::agent::run(args))),
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),
         Command::Token(args) => run(cmd::token::run(args)),
@@ -88,9 +92,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command that others connect to, with no more rights than it needs.
-fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    privileges::drop_unneeded().context("give up the rights that are not needed")?;
+/// Runs a command that others connect to, with no more rights than it needs: containers of Linux take all of root's.
+fn serve(
+    runs_linux: bool,
+    command: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    if !runs_linux {
+        privileges::drop_unneeded().context("give up the rights that are not needed")?;
+    }
     run(command)
 }
 

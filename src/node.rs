@@ -1,4 +1,5 @@
-//! The node agent as this binary runs it: with the wasm runtime, and the same for `up` and `agent`.
+//! The node agent as this binary runs it: with the wasm runtime, and that of Linux where the machine has what it takes;
+//! the same for `up` and `agent`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use jiff::SignedDuration;
 use windlass_node::images::ImageCollection;
 use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
 use windlass_node::pressure::Thresholds;
+use windlass_node::runtime::containerd::{ContainerdConfig, ContainerdRuntime};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 use windlass_node::{HostPaths, NodeAgent};
@@ -48,6 +50,58 @@ pub(crate) struct NodeConfig {
     pub(crate) registries: Registries,
     /// When they go.
     pub(crate) image_collection: ImageCollection,
+    /// Whether it runs containers of Linux.
+    pub(crate) linux: LinuxOptions,
+}
+
+/// Whether a node runs containers of Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LinuxContainers {
+    /// If this machine can.
+    Auto,
+    /// No: WebAssembly only, with no more rights than that needs.
+    Off,
+    /// Yes, or the node does not start.
+    Required,
+}
+
+/// Options of containers of Linux.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LinuxOptions {
+    /// Whether to run containers of Linux too; that needs root, containerd and runc, and the rights of root stay with the
+    /// process.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    linux_containers: LinuxContainers,
+    /// The socket of a containerd that runs already, with CRI and a network of its own; without it the node runs one.
+    #[arg(long, value_name = "PATH")]
+    containerd_socket: Option<PathBuf>,
+}
+
+impl LinuxOptions {
+    /// How containers of Linux are run below this directory; or why they are not, in words for the user.
+    ///
+    /// # Errors
+    /// They are required, and can't be.
+    pub(crate) fn config(
+        &self,
+        data_dir: &Path,
+    ) -> anyhow::Result<Result<ContainerdConfig, String>> {
+        if self.linux_containers == LinuxContainers::Off {
+            return Ok(Err("it was started with --linux-containers off".to_owned()));
+        }
+        let config = ContainerdConfig {
+            data_dir: data_dir.to_owned(),
+            socket: self.containerd_socket.clone(),
+            cluster_domain: NetworkConfig::default().cluster_domain,
+        };
+        match ContainerdRuntime::check(&config) {
+            Ok(()) => Ok(Ok(config)),
+            Err(error) if self.linux_containers == LinuxContainers::Required => {
+                Err(anyhow::Error::new(error).context("--linux-containers required"))
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
 }
 
 /// Options of a node that `up` and `agent` share.
@@ -84,6 +138,8 @@ pub(crate) struct NodeOptions {
     /// How long an image stays at least, such as `2m`.
     #[arg(long, value_name = "DURATION", default_value = "2m")]
     minimum_image_ttl_duration: SignedDuration,
+    #[command(flatten)]
+    linux: LinuxOptions,
 }
 
 impl NodeOptions {
@@ -103,6 +159,11 @@ impl NodeOptions {
         };
         policy.check()?;
         Ok(policy)
+    }
+
+    /// Whether it runs containers of Linux.
+    pub(crate) fn linux(&self) -> LinuxOptions {
+        self.linux.clone()
     }
 
     /// Where DNS is served to the host, if at all.
@@ -154,6 +215,10 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         api_server: config.api_server,
         ..NetworkConfig::default()
     });
+    let linux = match config.linux.config(&config.data_dir)? {
+        Ok(linux) => Ok(ContainerdRuntime::new(linux).await?),
+        Err(why) => Err(why),
+    };
     let [plain, tls] = config.ingress;
     let mut builder = NodeAgent::builder()
         .client(config.client)
@@ -169,6 +234,10 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .registries(config.registries)
         .image_collection(config.image_collection)
         .runtime(Arc::new(runtime));
+    builder = match linux {
+        Ok(linux) => builder.runtime(Arc::new(linux)),
+        Err(why) => builder.without_linux(why),
+    };
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
     }

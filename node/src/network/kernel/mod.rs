@@ -332,20 +332,15 @@ impl Joining {
         pod.is_some_and(|pod| pod.ports.is_joined())
     }
 
-    /// The address of a pod whose namespace outlived the agent before.
-    pub(super) fn recall(&self, uid: &str) -> Option<Ipv4Addr> {
-        let name = PodLink::new(uid, Ipv4Addr::UNSPECIFIED).name;
-        let record = self.records.find(&name)?;
-        let lives = record.netns.exists() && link_exists(&name);
-        lives.then_some(record.address)
-    }
-
-    /// Joins such a pod again.
+    /// Joins a pod again whose namespace outlived the agent before, if it has its address back.
     pub(super) fn rejoin(&self, pod: &LocalPod) {
-        let name = PodLink::new(&pod.uid, Ipv4Addr::UNSPECIFIED).name;
-        if let Some(record) = self.records.find(&name)
-            && let Err(error) = self.attach(pod, &record.netns)
-        {
+        let address = pod.ports.address();
+        let name = PodLink::new(&pod.uid, address).name;
+        let Some(record) = self.records.find(&name) else {
+            return;
+        };
+        let lives = record.address == address && record.netns.exists() && link_exists(&name);
+        if lives && let Err(error) = self.attach(pod, &record.netns) {
             tracing::warn!(pod = pod.uid, %error, "a pod's link is not taken over");
         }
     }
