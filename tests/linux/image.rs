@@ -17,8 +17,15 @@ use windlass_tests::Cluster;
 
 use crate::machine;
 
-/// Pushes the image, with this much more in its configuration; answers its reference by digest.
-pub(crate) async fn push(cluster: &Cluster, name: &str, more: &Value) -> String {
+/// An image in memory.
+pub(crate) struct Built {
+    pub(crate) layer: Bytes,
+    pub(crate) config: Bytes,
+    pub(crate) manifest: Bytes,
+}
+
+/// Makes the image, with this much more in its configuration.
+pub(crate) fn build(more: &Value) -> Built {
     let layer = layer();
     let mut config = json!({
         "Cmd": ["/bin/sh"], "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/work",
@@ -37,15 +44,27 @@ pub(crate) async fn push(cluster: &Cluster, name: &str, more: &Value) -> String 
         "layers": [describe(media_type::IMAGE_LAYER, &layer)],
     });
     let manifest = Bytes::from(manifest.to_string());
+    Built {
+        layer,
+        config,
+        manifest,
+    }
+}
+
+/// Pushes the image; answers its reference by digest.
+pub(crate) async fn push(cluster: &Cluster, name: &str, more: &Value) -> String {
+    let Built {
+        layer,
+        config,
+        manifest,
+    } = build(more);
     let transport = ApiTransport::new(cluster.client());
     let registry = RegistryClient::new(Arc::new(transport), CLUSTER_REGISTRY);
     let repository = format!("default/{name}");
     for blob in [&layer, &config] {
         let digest = Digest::sha256(blob);
-        registry
-            .push_blob(&repository, &digest, blob.clone())
-            .await
-            .unwrap();
+        let pushed = registry.push_blob(&repository, &digest, blob.clone());
+        pushed.await.unwrap();
     }
     let digest = Digest::sha256(&manifest);
     let pushed = registry.push_manifest(&repository, "1", media_type::IMAGE_MANIFEST, manifest);

@@ -16,6 +16,7 @@ mod image;
 mod machine;
 mod pods;
 mod recovery;
+mod suite;
 mod volumes;
 
 use std::path::PathBuf;

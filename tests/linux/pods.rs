@@ -293,3 +293,46 @@ async fn what_a_container_uses_is_counted_and_bounded_by_what_it_may() {
     world.delete("busy").await;
     world.end().await;
 }
+
+/// A plugin of the network that gives out one address and makes nothing, for a pod that only looks at what it was told.
+const PLUGIN: &str = r#"#!/bin/sh
+[ "$CNI_COMMAND" = VERSION ] && echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}'
+[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"'"$CNI_NETNS"'"}],"ips":[{"version":"4","address":"10.9.9.9/24","interface":0}]}'
+exit 0
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_a_network_of_its_own_has_a_name_and_servers() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let cni = world.directory.join("containerd/cni");
+    std::fs::create_dir_all(cni.join("bin")).unwrap();
+    std::fs::create_dir_all(cni.join("conf")).unwrap();
+    for name in ["stub", "loopback"] {
+        let path = cni.join("bin").join(name);
+        std::fs::write(&path, PLUGIN).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let network = json!({ "cniVersion": "0.4.0", "name": "stub", "plugins": [{ "type": "stub" }] });
+    std::fs::write(cni.join("conf/10-stub.conflist"), network.to_string()).unwrap();
+    let script = "hostname; cat /etc/resolv.conf; tail -n 1 /etc/hosts; cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let mut pod = world.script("named", script);
+    let spec = pod["spec"].as_object_mut().unwrap();
+    spec.remove("hostNetwork");
+    spec.insert("hostname".to_owned(), json!("called"));
+    let sysctls =
+        json!({ "sysctls": [{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "80" }] });
+    spec.insert("securityContext".to_owned(), sysctls);
+    let (_, logs) = world.run(&pod).await;
+    assert!(logs.starts_with("called\n"), "{logs}");
+    assert!(
+        logs.contains("search default.svc.cluster.local svc.cluster.local cluster.local\n"),
+        "{logs}"
+    );
+    assert!(logs.contains("options ndots:5\n"), "{logs}");
+    assert!(logs.contains("\tcalled\n80\n"), "{logs}");
+    world.delete("named").await;
+    world.end().await;
+}

@@ -136,3 +136,37 @@ async fn containerd_that_dies_is_started_again_and_no_container_minds() {
     world.delete("lives").await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_died_is_made_anew_for_the_next_start() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let mut pod = world.script(
+        "sandbox",
+        "while [ ! -f /tmp/go ]; do sleep 0.1; done; exit 1",
+    );
+    pod["spec"]["restartPolicy"] = json!("Always");
+    world.create(&pod).await;
+    let before = world.until_running("sandbox").await;
+    let pause = crate::machine::processes_of(&world.directory)
+        .into_iter()
+        .find(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|command| command == b"/pause\0")
+        });
+    let killed = Command::new("kill")
+        .args(["-KILL", &pause.unwrap().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    world.exec("sandbox", &["touch", "/tmp/go"], "").await;
+    let again = |pod: &Pod| container(pod).restart_count == 1 && container(pod).ready;
+    let after = world.until("sandbox", "another start", again).await;
+    assert_ne!(
+        container(&before).container_id,
+        container(&after).container_id
+    );
+    world.delete("sandbox").await;
+    world.end().await;
+}

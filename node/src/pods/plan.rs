@@ -763,7 +763,7 @@ mod tests {
         };
         let spec = json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] });
         let mut pod = pod(&spec);
-        let status = |restarts: u32, state: Value| {
+        let status = |restarts: u32, state: serde_json::Value| {
             let init =
                 json!({ "terminated": { "exitCode": 0, "finishedAt": "2023-11-14T22:13:20Z" } });
             let of = |name: &str, restarts, state| json!({ "name": name, "image": "i", "imageID": "i", "ready": true, "restartCount": restarts, "state": state });

@@ -59,11 +59,16 @@ pub(super) struct StartedContainer {
 impl StartRequest {
     /// Pulls, resolves and starts. Dropping it mid-way leaves nothing running.
     pub(super) async fn start(self) -> Result<StartedContainer, StartError> {
+        let mut wanted = ImageRequest::from(self.container.as_ref());
+        if self.resume {
+            // What runs has its image, whatever its registry says by now.
+            wanted.pull_policy = Some("IfNotPresent".to_owned());
+        }
         let image = self
             .context
             .images
             .resolve(
-                &ImageRequest::from(self.container.as_ref()),
+                &wanted,
                 &PullSecrets::of(&self.pod, self.context.client.clone()),
                 &self.events,
             )

@@ -392,10 +392,11 @@ mod tests {
 
     #[test]
     fn a_file_for_the_c_library_says_the_same() {
-        let cluster = Some("10.96.0.10".parse().unwrap());
+        let server: IpAddr = "10.96.0.10".parse().unwrap();
+        let cluster = Some(server);
         let host = ["9.9.9.9".parse().unwrap()];
         let found = names(json!({})).resolv_conf(cluster, &host).unwrap();
-        assert_eq!(found.servers, [cluster.unwrap()]);
+        assert_eq!(found.servers, [server]);
         assert_eq!(found.options, ["ndots:5"]);
         assert_eq!(found.searches.len(), 3);
         let none = names(json!({ "dnsPolicy": "Default" })).resolv_conf(cluster, &host);

@@ -149,7 +149,6 @@ impl PodWorker {
         };
         let delay = grown(first, facts.start_failures, longest);
         facts.start_failures += 1;
-        facts.resume = false;
         facts.phase = Phase::Waiting {
             reason: error.reason,
             message: error.message,

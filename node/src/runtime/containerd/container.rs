@@ -169,6 +169,26 @@ impl Making<'_> {
         mounts::of_container(self.spec, &places, network.ip(), &mut state.files, is_new).await
     }
 
+    /// The id of the container whose processes this one is to see.
+    async fn target(&self) -> Result<Option<String>, StartError> {
+        let Some(name) = config::target(&self.spec.objects.pod, &self.spec.name) else {
+            return Ok(None);
+        };
+        let all = self.parts.pods.containers(&self.spec.pod).await;
+        let all = all.map_err(|error| failed(&error))?;
+        let found = all.into_iter().find(|container| {
+            let of_name = container.labels.get(CONTAINER_NAME).map(String::as_str);
+            of_name == Some(name) && container.state() == ContainerState::Running
+        });
+        let found = found.ok_or_else(|| {
+            StartError::config(format!(
+                "unable to find target container {name:?} for container {:?}",
+                self.spec.name
+            ))
+        })?;
+        Ok(Some(found.id))
+    }
+
     /// Makes the container and lets it run.
     async fn make(
         &self,
@@ -191,6 +211,7 @@ impl Making<'_> {
             log_path: relative.unwrap_or(log).display().to_string(),
             node_memory: self.parts.node_memory,
             profiles: self.parts.config.data_dir.join("seccomp"),
+            target: self.target().await?,
         };
         let config = config::container(self.spec, facts).map_err(StartError::config)?;
         let request = CreateContainerRequest {

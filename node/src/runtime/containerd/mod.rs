@@ -323,7 +323,7 @@ impl Runtime for ContainerdRuntime {
             reason: ContainerReason::ContainerCreating,
             message,
         })?;
-        let started = container::start(&self.parts, spec, &network, logs).await?;
+        let started = Box::pin(container::start(&self.parts, spec, &network, logs)).await?;
         Ok(Box::new(started))
     }
 

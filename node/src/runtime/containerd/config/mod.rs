@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::cri::messages::{
     ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig,
-    LinuxPodSandboxConfig, Mount, MountPropagation, PodSandboxConfig, PodSandboxMetadata,
+    LinuxPodSandboxConfig, Mount, MountPropagation, NamespaceMode, PodSandboxConfig,
+    PodSandboxMetadata,
 };
 use crate::runtime::{ContainerSpec, MountPropagation as Propagation, PodIdentity};
 
@@ -124,6 +125,19 @@ pub(super) struct ContainerFacts {
     pub(super) node_memory: i64,
     /// Directory of seccomp profiles.
     pub(super) profiles: std::path::PathBuf,
+    /// The container whose processes it is to see, by its id.
+    pub(super) target: Option<String>,
+}
+
+/// The container whose processes an ephemeral container is to see, by name.
+pub(super) fn target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let spec = pod.spec.as_ref()?;
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+    let found = ephemeral.find(|container| container.name == name)?;
+    let target = found.target_container_name.as_deref()?;
+    // A namespace that all share has the target's processes anyway.
+    let shared = spec.share_process_namespace == Some(true) || spec.host_pid == Some(true);
+    (!target.is_empty() && !shared).then_some(target)
 }
 
 /// A container of a pod.
@@ -140,7 +154,11 @@ pub(super) fn container(
     let image_user = spec.image.linux.as_ref().map(|linux| linux.user.as_str());
     let user = security::ImageUser::of(image_user.unwrap_or_default());
     security::verify_non_root(&spec.pod, pod_spec, container, &user)?;
-    let security = security::of_container(pod_spec, container, &user, &facts.profiles);
+    let mut security = security::of_container(pod_spec, container, &user, &facts.profiles);
+    if let (Some(target), Some(namespaces)) = (facts.target, &mut security.namespace_options) {
+        namespaces.set_pid(NamespaceMode::Target);
+        namespaces.target_id = target;
+    }
     let mut labels = pod_labels(&spec.pod, &facts.agent);
     labels.insert(CONTAINER_NAME.to_owned(), spec.name.clone());
     let envs = spec.env.iter().map(|(key, value)| KeyValue {
@@ -222,6 +240,24 @@ mod tests {
                 .extend(spec.as_object().unwrap().clone());
             let spec: PodSpec = serde_json::from_value(whole).unwrap();
             assert_eq!(host_name(&spec, &identity(), "cluster.local"), wanted);
+        }
+    }
+
+    #[test]
+    fn an_ephemeral_container_names_the_one_whose_processes_it_sees() {
+        for (more, wanted) in [
+            (json!({}), Some("a")),
+            (json!({ "shareProcessNamespace": true }), None),
+        ] {
+            let mut spec = json!({ "containers": [], "ephemeralContainers": [
+                { "name": "e", "targetContainerName": "a" }, { "name": "f" },
+            ] });
+            let fields = spec.as_object_mut().unwrap();
+            fields.extend(more.as_object().unwrap().clone());
+            let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+            assert_eq!(target(&pod, "e"), wanted);
+            assert_eq!(target(&pod, "f"), None);
+            assert_eq!(target(&pod, "a"), None);
         }
     }
 

@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    fn of(resources: Value) -> LinuxContainerResources {
+    fn of(resources: &Value) -> LinuxContainerResources {
         let container = json!({ "name": "c", "resources": resources });
         let spec: PodSpec = serde_json::from_value(json!({ "containers": [container] })).unwrap();
         of_container(&spec, &spec.containers[0], 1000 << 20)
@@ -170,7 +170,7 @@ mod tests {
                 -997,
             ),
         ] {
-            let found = of(resources.clone());
+            let found = of(&resources);
             assert_eq!(found.cpu_shares, shares, "{resources}");
             assert_eq!(found.cpu_quota, quota, "{resources}");
             assert_eq!(found.memory_limit_in_bytes, memory, "{resources}");
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn pages_are_named_as_control_groups_name_them() {
-        let found = of(json!({ "limits": { "hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi" } }));
+        let found = of(&json!({ "limits": { "hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi" } }));
         let pages = found
             .hugepage_limits
             .iter()

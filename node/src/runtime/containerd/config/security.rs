@@ -274,9 +274,9 @@ mod tests {
 
     use super::*;
 
-    fn pod(of_pod: Value, own: Value) -> (PodSpec, Container) {
+    fn pod(of_pod: &Value, own: &Value) -> (PodSpec, Container) {
         let container = json!({ "name": "c", "securityContext": own });
-        let mut spec = json!({ "containers": [container.clone()] });
+        let mut spec = json!({ "containers": [container] });
         spec.as_object_mut()
             .unwrap()
             .extend(of_pod.as_object().unwrap().clone());
@@ -286,7 +286,7 @@ mod tests {
         )
     }
 
-    fn of(of_pod: Value, own: Value, image: &str) -> LinuxContainerSecurityContext {
+    fn of(of_pod: &Value, own: &Value, image: &str) -> LinuxContainerSecurityContext {
         let (spec, container) = pod(of_pod, own);
         of_container(
             &spec,
@@ -311,7 +311,7 @@ mod tests {
                 "",
             ),
         ] {
-            let found = of(json!({ "securityContext": of_pod }), own, image);
+            let found = of(&json!({ "securityContext": of_pod }), &own, image);
             assert_eq!(found.run_as_user.map(|user| user.value), user, "{image}");
             assert_eq!(found.run_as_username, name);
         }
@@ -352,7 +352,7 @@ mod tests {
                 "container's runAsUser breaks non-root policy (pod: \"p_ns(u)\", container: c)",
             ),
         ] {
-            let (spec, container) = pod(json!({ "securityContext": of_pod }), own);
+            let (spec, container) = pod(&json!({ "securityContext": of_pod }), &own);
             let found = verify_non_root(&identity, &spec, &container, &ImageUser::of(image));
             assert_eq!(found.err().unwrap_or_default(), wanted);
         }
@@ -372,7 +372,7 @@ mod tests {
             (json!({ "shareProcessNamespace": true }), Pod, Pod, Pod),
             (json!({ "hostPID": true }), Pod, Node, Pod),
         ] {
-            let (spec, _) = pod(spec, json!({}));
+            let (spec, _) = pod(&spec, &json!({}));
             let found = namespaces(&spec);
             assert_eq!(found.network(), network);
             assert_eq!(found.pid(), pid);
@@ -389,7 +389,7 @@ mod tests {
             "capabilities": { "add": ["NET_ADMIN"], "drop": ["ALL"] },
             "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "procMount": "Unmasked",
         });
-        let found = of(of_pod, own, "");
+        let found = of(&of_pod, &own, "");
         assert_eq!(found.supplemental_groups, [7, 8, 9]);
         assert_eq!(
             found.supplemental_groups_policy(),
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(capabilities.drop_capabilities, ["ALL"]);
         assert!(found.readonly_rootfs && found.no_new_privs && !found.privileged);
         assert!(found.masked_paths.is_empty() && found.readonly_paths.is_empty());
-        let plain = of(json!({}), json!({ "privileged": true }), "");
+        let plain = of(&json!({}), &json!({ "privileged": true }), "");
         assert!(plain.privileged && !plain.no_new_privs && !plain.readonly_rootfs);
         assert_eq!(plain.masked_paths, MASKED);
         assert_eq!(plain.readonly_paths, READ_ONLY);
@@ -436,8 +436,8 @@ mod tests {
                 false => json!({ "seccompProfile": profile }),
             };
             let found = of(
-                json!({ "securityContext": context(&of_pod) }),
-                context(&own),
+                &json!({ "securityContext": context(&of_pod) }),
+                &context(&own),
                 "",
             );
             let found = found.seccomp.unwrap();
@@ -449,15 +449,15 @@ mod tests {
     #[test]
     fn the_sandbox_knows_of_privileged_containers_and_needs_a_user_for_a_group() {
         let (spec, _) = pod(
-            json!({ "securityContext": { "runAsGroup": 3 } }),
-            json!({ "privileged": true }),
+            &json!({ "securityContext": { "runAsGroup": 3 } }),
+            &json!({ "privileged": true }),
         );
         let found = of_sandbox(&spec);
         assert!(found.privileged);
         assert_eq!(found.run_as_group, None);
         let (spec, _) = pod(
-            json!({ "securityContext": { "runAsUser": 2, "runAsGroup": 3 } }),
-            json!({}),
+            &json!({ "securityContext": { "runAsUser": 2, "runAsGroup": 3 } }),
+            &json!({}),
         );
         assert_eq!(of_sandbox(&spec).run_as_group.unwrap().value, 3);
         assert!(!of_sandbox(&spec).privileged);
