@@ -8,7 +8,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use jiff::SignedDuration;
 use windlass_node::images::ImageCollection;
-use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
+use windlass_node::network::{
+    KernelConfig, KernelNetwork, Network, NetworkConfig, TunnelIdentity, check_kernel,
+    install_plugin,
+};
 use windlass_node::pressure::Thresholds;
 use windlass_node::runtime::containerd::{ContainerdConfig, ContainerdRuntime};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
@@ -17,6 +20,10 @@ use windlass_node::{HostPaths, NodeAgent};
 use windlass_oci::registry::remote::registries::Registries;
 
 use crate::registries::{RegistryOptions, native_roots};
+
+/// The ranges of addresses of all pods and of Services, as `windlass server` gives them out.
+const PODS: &str = "10.128.0.0/10";
+const SERVICES: &str = "10.96.0.0/12";
 
 /// What differs between nodes.
 pub(crate) struct NodeConfig {
@@ -94,13 +101,26 @@ impl LinuxOptions {
             socket: self.containerd_socket.clone(),
             cluster_domain: NetworkConfig::default().cluster_domain,
         };
-        match ContainerdRuntime::check(&config) {
+        let checked = ContainerdRuntime::check(&config).map_err(|error| error.to_string());
+        // A containerd of somebody else's has a network of its own.
+        let checked = match config.socket {
+            None => checked.and_then(|()| {
+                check_kernel().map_err(|error| format!("the network of pods needs more: {error}"))
+            }),
+            Some(_) => checked,
+        };
+        match checked {
             Ok(()) => Ok(Ok(config)),
-            Err(error) if self.linux_containers == LinuxContainers::Required => {
-                Err(anyhow::Error::new(error).context("--linux-containers required"))
-            }
-            Err(error) => Ok(Err(error.to_string())),
+            Err(why) => self.without(why),
         }
+    }
+
+    /// There are none, which is an error where they are required.
+    fn without<T>(&self, why: String) -> anyhow::Result<Result<T, String>> {
+        if self.linux_containers == LinuxContainers::Required {
+            return Err(anyhow::Error::msg(why).context("--linux-containers required"));
+        }
+        Ok(Err(why))
     }
 }
 
@@ -211,14 +231,11 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
     let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
     let network = Network::new(NetworkConfig {
         node_name: config.name.clone(),
-        cluster_cidr: Some("10.128.0.0/10".parse()?),
+        cluster_cidr: Some(PODS.parse()?),
         api_server: config.api_server,
         ..NetworkConfig::default()
     });
-    let linux = match config.linux.config(&config.data_dir)? {
-        Ok(linux) => Ok(ContainerdRuntime::new(linux).await?),
-        Err(why) => Err(why),
-    };
+    let linux = linux(&config, &network).await?;
     let [plain, tls] = config.ingress;
     let mut builder = NodeAgent::builder()
         .client(config.client)
@@ -235,7 +252,13 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .image_collection(config.image_collection)
         .runtime(Arc::new(runtime));
     builder = match linux {
-        Ok(linux) => builder.runtime(Arc::new(linux)),
+        Ok((linux, kernel)) => {
+            let builder = builder.runtime(Arc::new(linux));
+            match kernel {
+                Some(kernel) => builder.kernel(kernel),
+                None => builder,
+            }
+        }
         Err(why) => builder.without_linux(why),
     };
     if let Some(address) = config.node_ports {
@@ -245,6 +268,34 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         builder = builder.dns(address);
     }
     Ok(builder.build().await?)
+}
+
+/// What containers of Linux need: their runtime and, for a containerd of the node's own, the kernel's side of the pods'
+/// network; or why there are none, in words for the user.
+async fn linux(
+    config: &NodeConfig,
+    network: &Network,
+) -> anyhow::Result<Result<(ContainerdRuntime, Option<KernelNetwork>), String>> {
+    let linux = match config.linux.config(&config.data_dir)? {
+        Ok(linux) => linux,
+        Err(why) => return Ok(Err(why)),
+    };
+    if linux.socket.is_some() {
+        return Ok(Ok((ContainerdRuntime::new(linux).await?, None)));
+    }
+    let kernel = KernelConfig {
+        services: Some(SERVICES.parse()?),
+        directory: std::path::absolute(config.data_dir.join("network"))?,
+    };
+    let socket = kernel.socket();
+    let kernel = match network.open_kernel(kernel).await {
+        Ok(kernel) => kernel,
+        Err(error) => return config.linux.without(error.to_string()),
+    };
+    let program = std::env::current_exe().context("find this program")?;
+    let [bin, conf] = linux.network_plugins();
+    install_plugin(&program, &bin, &conf, &socket).context("install the network plugin")?;
+    Ok(Ok((ContainerdRuntime::new(linux).await?, Some(kernel))))
 }
 
 /// TLS for requests that guests make, trusting what this machine trusts, and the cluster's authority.

@@ -61,8 +61,8 @@ pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use ingress::IngressListeners;
 pub use kernel::{
-    KernelConfig, KernelError, KernelNetwork, ToolError, clean_up as clean_up_kernel,
-    install_plugin, run_plugin,
+    KernelConfig, KernelError, KernelNetwork, ToolError, check as check_kernel,
+    clean_up as clean_up_kernel, install_plugin, run_plugin,
 };
 pub use outside::ListenFailure;
 pub use pod::PodNetwork;

@@ -112,6 +112,22 @@ pub enum KernelError {
     UnknownPod(String),
 }
 
+/// Whether this machine has what it takes to join the pods' network to the kernel's, but for rights.
+///
+/// # Errors
+/// What is missing, in words for the user.
+pub fn check() -> Result<(), String> {
+    let device = "/dev/net/tun";
+    if !Path::new(device).exists() {
+        return Err(format!("there is no {device}"));
+    }
+    tools::missing().map_or(Ok(()), |(program, package)| {
+        Err(format!(
+            "{program} is not installed; it comes with the package {package}"
+        ))
+    })
+}
+
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> KernelError {
     let what = what.into();
     move |source| KernelError::System { what, source }

@@ -80,6 +80,14 @@ pub struct ContainerdConfig {
     pub cluster_domain: String,
 }
 
+impl ContainerdConfig {
+    /// Where a containerd of the agent's own looks for network plugins: for programs, and for configurations.
+    #[must_use]
+    pub fn network_plugins(&self) -> [PathBuf; 2] {
+        ["cni/bin", "cni/conf"].map(|name| self.data_dir.join("containerd").join(name))
+    }
+}
+
 /// Why there can be no containers of Linux.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerdSetupError {
