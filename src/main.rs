@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             .and_then(|linux| serve(linux, cmd::up::run(*args))),
         Command::Server(args) => serve(false, cmd::server::run(*args)),
         Command::Agent(args) => args
-            .runs_linux()
+            .needs_root()
             .and_then(|linux| serve(linux, cmd::agent::run(args))),
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use windlass_node::network::TunnelIdentity;
+use windlass_node::network::{TunnelIdentity, clean_up_kernel};
 use windlass_node::registration::bootstrap::{
     self, JoinRequest, JoinToken, NodeCertificates, RenewableClient,
 };
@@ -22,11 +22,14 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The API server to join, such as https://10.0.0.1:6443.
-    #[arg(long, value_name = "URL")]
-    server: String,
+    #[arg(long, value_name = "URL", required_unless_present = "cleanup")]
+    server: Option<String>,
     /// File with the token that `windlass token create` printed; read until the node has joined.
-    #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "cleanup")]
+    token_file: Option<PathBuf>,
+    /// Removes from the kernel what an agent that was killed left of its pods' network, and ends. None may be running.
+    #[arg(long, exclusive = true)]
+    cleanup: bool,
     /// Address at which the server and other nodes reach this node; its daemon endpoint listens there.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
     address: IpAddr,
@@ -44,11 +47,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Whether the node runs containers of Linux.
+    /// Whether root's rights are needed: to run containers of Linux, and to clean up after them.
     ///
     /// # Errors
     /// They are required, and can't be.
-    pub(crate) fn runs_linux(&self) -> anyhow::Result<bool> {
+    pub(crate) fn needs_root(&self) -> anyhow::Result<bool> {
+        if self.cleanup {
+            return Ok(true);
+        }
         let directory = self.data_dir.path()?;
         Ok(self.node.linux().config(&directory)?.is_ok())
     }
@@ -56,15 +62,21 @@ impl Args {
 
 /// Joins and runs until interrupted.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    if args.cleanup {
+        return Ok(clean_up_kernel().await?);
+    }
+    let (Some(server), Some(token_file)) = (&args.server, &args.token_file) else {
+        anyhow::bail!("--server and --token-file are needed");
+    };
     let name = args.node.name()?;
     let data_dir = args.data_dir.path()?;
     let request = JoinRequest {
-        server: args.server.clone(),
+        server: server.clone(),
         node_name: name.clone(),
         addresses: vec![args.address],
         directory: data_dir.join("pki"),
     };
-    let certificates = join(&request, &args.token_file).await?;
+    let certificates = join(&request, token_file).await?;
     let tls = DaemonTls::new(
         certificates.serving.certificate_pem.as_bytes(),
         certificates.serving.key_pem.as_bytes(),
@@ -91,7 +103,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ingress: args.node.ingress(),
         host_paths: args.node.host_paths()?,
         thresholds: args.node.thresholds(),
-        api_server: api_address(&args.server).await?,
+        api_server: api_address(server).await?,
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
         linux: args.node.linux(),
@@ -108,7 +120,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let renewal = tokio::spawn(renew(request, certificates, users));
     let running = tokio::spawn(agent.run(stop.clone()));
     registered.wait_for(|registered| *registered).await?;
-    output::step(&format!("node {name} has joined {}", args.server));
+    output::step(&format!("node {name} has joined {server}"));
     interrupted().await?;
     output::step("stopping pods");
     stop.cancel();

@@ -14,6 +14,7 @@
 
 mod image;
 mod machine;
+mod network;
 mod pods;
 mod recovery;
 mod suite;
@@ -43,12 +44,23 @@ struct World {
     image: String,
     directory: PathBuf,
     clean_up: CleanUp,
+    /// Whether pods have a network, which the machine must be the test's own for.
+    joins_kernel: bool,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl World {
     /// The cluster, where the machine has what it takes.
     async fn new() -> Option<Self> {
+        Self::with(false).await
+    }
+
+    /// The same with a network for the pods. The machine has to be the test's own.
+    async fn with_network() -> Option<Self> {
+        Self::with(true).await
+    }
+
+    async fn with(joins_kernel: bool) -> Option<Self> {
         if let Some(reason) = machine::missing() {
             println!("SKIPPED: {reason}");
             return None;
@@ -62,6 +74,7 @@ impl World {
             image,
             clean_up: CleanUp(directory.clone()),
             directory,
+            joins_kernel,
             _turn: turn,
         };
         world.start_node().await;
@@ -70,15 +83,25 @@ impl World {
 
     /// Starts the node's agent, for the first time or again.
     async fn start_node(&mut self) {
-        let runtime = ContainerdRuntime::new(ContainerdConfig {
+        let config = ContainerdConfig {
             data_dir: self.directory.clone(),
             socket: None,
             cluster_domain: "cluster.local".to_owned(),
+        };
+        let plugins = config.network_plugins();
+        let runtime = Arc::new(ContainerdRuntime::new(config).await.unwrap());
+        let joined = if self.joins_kernel {
+            Some(network::join(&self.cluster, &self.directory, plugins).await)
+        } else {
+            None
+        };
+        let added = self.cluster.add_node_with(NODE, |builder| {
+            let builder = builder.runtime(runtime);
+            match joined {
+                Some((network, kernel)) => builder.network(network).kernel(kernel),
+                None => builder,
+            }
         });
-        let runtime = Arc::new(runtime.await.unwrap());
-        let added = self
-            .cluster
-            .add_node_with(NODE, |builder| builder.runtime(runtime));
         added.await.unwrap();
     }
 

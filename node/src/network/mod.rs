@@ -132,6 +132,8 @@ pub struct PodNetworkRequest {
     pub labels: BTreeMap<String, String>,
     /// The address to give to it, if that is free.
     pub address: Option<Ipv4Addr>,
+    /// Whether its Linux containers use this machine's network (`hostNetwork`).
+    pub host_network: bool,
     /// The ports of its containers that have a name, by which policies may speak of them.
     pub ports: Vec<NamedPort>,
 }
@@ -238,7 +240,11 @@ impl Network {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(address, pod.clone());
         if let Some(kernel) = self.0.kernel.load_full() {
-            kernel.rejoin(&pod);
+            if request.host_network {
+                kernel.join_machine(&pod);
+            } else {
+                kernel.rejoin(&pod);
+            }
         }
         Ok(PodNetwork::new(self.0.clone(), pod, request))
     }

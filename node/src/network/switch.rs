@@ -127,7 +127,7 @@ impl PodPorts {
                 && mirror.is_none()
             {
                 match joined.mirror(*local, queue.clone()) {
-                    Ok(made) => *mirror = Some(made),
+                    Ok(made) => *mirror = made,
                     Err(error) => {
                         tracing::warn!(%local, %error, "a port of the pod is not to be had by its Linux containers");
                     }
@@ -152,7 +152,8 @@ impl PodPorts {
 
     /// Whether a connection to there is for the pod's network namespace.
     pub(super) fn leads_to_kernel(&self, to: SocketAddr) -> bool {
-        self.is_joined() && self.listener(to).is_none()
+        let joined = self.joined.load();
+        joined.as_ref().is_some_and(|it| it.has_link()) && self.listener(to).is_none()
     }
 
     /// Reserves an address, picking a port if it has none.
@@ -352,7 +353,7 @@ impl TcpBinding for PortLease {
         let mirror = joined.map(|joined| joined.mirror(self.local, sender.clone()));
         self.occupy(Slot::Listening {
             queue: sender,
-            mirror: mirror.transpose()?,
+            mirror: mirror.transpose()?.flatten(),
         })?;
         Ok(Box::new(SwitchListener {
             queue,

@@ -1,9 +1,10 @@
-//! A pod that has a network namespace of its own, and a link to this machine's.
+//! A pod that has a network namespace of its own and a link to this machine's, or that uses this machine's network.
 //!
 //! ```text
 //!   other pods, the node ── switch ──┬─ who listens in the switch: wasm containers
 //!                                    └─ else: a kernel socket, from the caller's address, over the pod's link
 //!   the pod itself, by loopback  ────── a socket within its namespace
+//!   whoever, to a pod of `hostNetwork` ─ a socket to this machine's loopback
 //! ```
 //!
 //! What wasm containers of the pod listen at, they listen at within the namespace too, so that Linux containers beside
@@ -26,7 +27,8 @@ use crate::network::egress::{self, Ends};
 
 /// A pod's side of the kernel.
 pub(in crate::network) struct Joined {
-    namespace: NetworkNamespace,
+    /// Its own; `None` for a pod that uses this machine's network.
+    namespace: Option<NetworkNamespace>,
     uplink: Arc<Uplink>,
     /// The node, as its pods see it.
     gateway: Ipv4Addr,
@@ -39,7 +41,7 @@ pub(in crate::network) type Mirror = AbortOnDropHandle<()>;
 
 impl Joined {
     pub(super) fn new(
-        namespace: NetworkNamespace,
+        namespace: Option<NetworkNamespace>,
         uplink: Arc<Uplink>,
         gateway: Ipv4Addr,
         system: Handle,
@@ -50,6 +52,11 @@ impl Joined {
             gateway,
             system,
         }
+    }
+
+    /// Whether packets to the pod's address arrive.
+    pub(in crate::network) fn has_link(&self) -> bool {
+        self.namespace.is_some()
     }
 
     /// Connects to a program of the pod's Linux containers.
@@ -79,18 +86,13 @@ impl Joined {
     ) -> io::Result<impl Future<Output = io::Result<TcpStream>> + Send + 'static> {
         let _system = self.system.enter();
         let is_own = to.ip().is_loopback() || from == to.ip();
-        let socket = if is_own {
-            self.namespace.socket(to)?
-        } else {
-            let socket = TcpSocket::new_v4()?;
-            let from = match from {
-                IpAddr::V4(from) if !from.is_loopback() && !from.is_unspecified() => from,
-                _ => self.gateway,
-            };
-            // Another pod's address is none of this machine's, to the kernel.
-            SockRef::from(&socket).set_ip_transparent_v4(true)?;
-            socket.bind((from, 0).into())?;
-            socket
+        let (socket, to) = match &self.namespace {
+            Some(namespace) if is_own => (namespace.socket(to)?, to),
+            Some(_) => (self.socket_of(from)?, to),
+            None => {
+                let here = SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()));
+                (TcpSocket::new_v4()?, here)
+            }
         };
         Ok(async move {
             let connection = socket.connect(to).await?;
@@ -99,12 +101,24 @@ impl Joined {
         })
     }
 
+    /// A socket that speaks from the address of a caller, which is none of this machine's.
+    fn socket_of(&self, from: IpAddr) -> io::Result<TcpSocket> {
+        let socket = TcpSocket::new_v4()?;
+        let from = match from {
+            IpAddr::V4(from) if !from.is_loopback() && !from.is_unspecified() => from,
+            _ => self.gateway,
+        };
+        SockRef::from(&socket).set_ip_transparent_v4(true)?;
+        socket.bind((from, 0).into())?;
+        Ok(socket)
+    }
+
     /// Gives a datagram to the pod's link, or loses it.
     pub(in crate::network) fn deliver(&self, to: SocketAddr, datagram: &Datagram) {
         self.uplink.deliver(datagram.from, to, &datagram.data);
     }
 
-    /// Listens within the namespace for a listener of the switch.
+    /// Listens within the namespace for a listener of the switch, if the pod has one.
     ///
     /// # Errors
     /// The port is taken there.
@@ -112,9 +126,12 @@ impl Joined {
         &self,
         local: SocketAddr,
         listener: mpsc::Sender<Stream>,
-    ) -> Result<Mirror, NetError> {
+    ) -> Result<Option<Mirror>, NetError> {
+        let Some(namespace) = &self.namespace else {
+            return Ok(None);
+        };
         let listening = || {
-            let socket = self.namespace.listen(local)?;
+            let socket = namespace.listen(local)?;
             let _system = self.system.enter();
             TcpListener::from_std(socket)
         };
@@ -122,9 +139,8 @@ impl Joined {
             io::ErrorKind::AddrInUse => NetError::AddressInUse,
             _ => NetError::AddressNotBindable,
         })?;
-        Ok(AbortOnDropHandle::new(
-            self.system.spawn(accept(socket, listener)),
-        ))
+        let accepting = self.system.spawn(accept(socket, listener));
+        Ok(Some(AbortOnDropHandle::new(accepting)))
     }
 }
 

@@ -306,11 +306,7 @@ impl Joining {
     async fn make(&self, link: &PodLink, netns: &Path, interface: &str) -> Result<(), KernelError> {
         let script = tables::in_pod(link, interface, self.mtu, rustix::thread::gettid());
         tools::ip_within(netns, &script).await?;
-        let gateway = match self.core.upgrade().map(|core| core.host_address()) {
-            Some(std::net::IpAddr::V4(gateway)) => gateway,
-            _ => Ipv4Addr::UNSPECIFIED,
-        };
-        tools::ip(&tables::of_pod(link, gateway)).await?;
+        tools::ip(&tables::of_pod(link, self.gateway())).await?;
         Ok(())
     }
 
@@ -318,14 +314,27 @@ impl Joining {
     fn attach(&self, pod: &LocalPod, netns: &Path) -> Result<(), KernelError> {
         let namespace = NetworkNamespace::open(netns);
         let namespace = namespace.map_err(system(format!("open {}", netns.display())))?;
-        let gateway = match self.core.upgrade().map(|core| core.host_address()) {
+        self.tell(pod, Some(namespace));
+        Ok(())
+    }
+
+    /// The pod uses this machine's network: what others say to its address is for a program here.
+    pub(super) fn join_machine(&self, pod: &LocalPod) {
+        self.tell(pod, None);
+    }
+
+    fn tell(&self, pod: &LocalPod, namespace: Option<NetworkNamespace>) {
+        let (uplink, system) = (self.uplink.clone(), self.system.clone());
+        let joined = Joined::new(namespace, uplink, self.gateway(), system);
+        pod.ports.join(Arc::new(joined));
+    }
+
+    /// The node, as its pods see it.
+    fn gateway(&self) -> Ipv4Addr {
+        match self.core.upgrade().map(|core| core.host_address()) {
             Some(std::net::IpAddr::V4(gateway)) => gateway,
             _ => Ipv4Addr::UNSPECIFIED,
-        };
-        let (uplink, system) = (self.uplink.clone(), self.system.clone());
-        let joined = Joined::new(namespace, uplink, gateway, system);
-        pod.ports.join(Arc::new(joined));
-        Ok(())
+        }
     }
 
     /// Takes the pod's link away, unless it is in another namespace by now.

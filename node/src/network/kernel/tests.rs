@@ -713,6 +713,34 @@ fn pods_keep_their_addresses_and_connections_over_a_restart_of_the_agent() {
 }
 
 #[test]
+fn a_pod_in_the_machines_network_is_behind_its_address_too() {
+    on_a_machine(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::start(directory.path()).await;
+        let request = PodNetworkRequest {
+            uid: "uid-host".to_owned(),
+            host_network: true,
+            ..PodNetworkRequest::default()
+        };
+        let host = node.network.set_up(&request).unwrap();
+        let listener = TcpListener::bind(any(8080)).await.unwrap();
+        let _host = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                let (stream, client) = listener.accept().await.unwrap();
+                tokio::spawn(serve_stream("host", client, stream));
+            }
+        }));
+        let one = node.linux_pod("one").await;
+        let to = at(host.ip(), 8080);
+        assert!(one.ask(to).await.unwrap().starts_with("host"));
+        let probe = node.network.host().connect(to).await.unwrap();
+        assert!(hear(probe).await.unwrap().starts_with("host"));
+        let error = one.connect(at(host.ip(), 8081)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
 fn everything_made_can_be_removed() {
     on_a_machine(|| async {
         let directory = tempfile::tempdir().unwrap();

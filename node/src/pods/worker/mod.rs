@@ -427,6 +427,10 @@ impl PodWorker {
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             // A sandbox that is still there has its address.
             address: self.facts.is_resuming().then(|| address(pod)).flatten(),
+            host_network: pod
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.host_network == Some(true)),
             ports: named_ports(pod),
         };
         let pod_changes = self.pod.subscribe();
