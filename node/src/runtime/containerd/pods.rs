@@ -157,12 +157,14 @@ impl Pods {
         self.cri.remove_pod_sandbox(sandbox).await
     }
 
-    /// Removes the sandboxes of pods that are not among these.
+    /// Removes the sandboxes of pods that are not among these, and that this process has not begun since.
     pub(super) async fn remove_but(&self, uids: &HashSet<String>) -> Result<(), CallError> {
         let labels = [(AGENT.to_owned(), self.agent.clone())].into();
         for sandbox in self.cri.list_pod_sandbox(labels).await? {
+            // A pod's entry is made before its sandbox: one that was listed and is new has one.
+            let is_known = |uid: &str| uids.contains(uid) || self.lock().contains_key(uid);
             let uid = sandbox.metadata.as_ref().map(|of| of.uid.as_str());
-            if uid.is_none_or(|uid| !uids.contains(uid)) {
+            if !uid.is_some_and(is_known) {
                 tracing::info!(sandbox.id, "remove the sandbox of a pod that is gone");
                 self.remove(&sandbox.id).await?;
             }

@@ -11,6 +11,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::PATIENCE;
 use crate::pods::Pods;
 use crate::process;
 use crate::table::{self, Latencies, millis};
@@ -82,18 +83,19 @@ async fn references(args: &Args) -> anyhow::Result<Latencies> {
     let mut latencies = Vec::new();
     for number in 0..=args.count {
         let id = format!("load-{number}");
-        let started = ctr_run(args, &id).await;
+        let took = ctr_run(args, &id).await?;
         ctr(args, &["task", "kill", "--signal", "SIGKILL", &id]).await?;
-        // The task is gone a moment after it was killed.
-        while ctr(args, &["task", "delete", &id]).await.is_err() {
-            anyhow::ensure!(
-                ctr(args, &["task", "metrics", &id]).await.is_ok(),
-                "{id} stays"
-            );
-        }
+        // The task can be deleted a moment after it was killed.
+        let deleted = async {
+            while ctr(args, &["task", "delete", &id]).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let deleted = tokio::time::timeout(PATIENCE, deleted).await;
+        deleted.with_context(|| format!("{id} does not end"))?;
         ctr(args, &["container", "delete", &id]).await?;
         if number > 0 {
-            latencies.push(started?);
+            latencies.push(took);
         }
     }
     Ok(Latencies::new(latencies))

@@ -24,6 +24,10 @@ pub(super) mod server;
 /// The name under which the plugin is installed, and of the network.
 const NAME: &str = "windlass";
 
+/// The name under which containerd before 2.0 asks for a sandbox's loopback interface besides, whatever is configured. The
+/// agent brings that up with the pod's link, so that nothing is left to do.
+const LOOPBACK: &str = "loopback";
+
 /// The versions of the specification that are spoken.
 const VERSIONS: [&str; 4] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0"];
 
@@ -106,19 +110,21 @@ impl Failure {
 }
 
 /// Lets containerd find the plugin: `program`, which does as a plugin when it is run with `CNI_COMMAND` in its environment,
-/// under its name in `bin_dir`, and its configuration in `conf_dir`.
+/// under its names in `bin_dir`, and its configuration in `conf_dir`.
 ///
 /// # Errors
 /// A directory or file can't be made.
 pub fn install(program: &Path, bin_dir: &Path, conf_dir: &Path, socket: &Path) -> io::Result<()> {
     std::fs::create_dir_all(bin_dir)?;
     std::fs::create_dir_all(conf_dir)?;
-    let link = bin_dir.join(NAME);
-    match std::fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    for name in [NAME, LOOPBACK] {
+        let link = bin_dir.join(name);
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(program, link)?;
     }
-    std::os::unix::fs::symlink(program, link)?;
     let configuration = json!({
         "cniVersion": "1.0.0",
         "name": NAME,
@@ -132,19 +138,36 @@ pub fn install(program: &Path, bin_dir: &Path, conf_dir: &Path, socket: &Path) -
     Ok(())
 }
 
-/// The result of an addition, as that version of the specification has it.
-fn result(version: &str, added: &Added, request: &Request) -> Value {
-    let gateway = super::tables::NEXT_HOP;
-    let mut ip = json!({
-        "address": format!("{}/32", added.address),
-        "gateway": gateway,
-        "interface": 0,
-    });
+/// The result for the loopback interface.
+fn loopback_result(version: &str, netns: &str) -> Value {
+    let ip = in_version(version, json!({"address": "127.0.0.1/8", "interface": 0}));
+    json!({
+        "cniVersion": version,
+        "interfaces": [{"name": "lo", "sandbox": netns}],
+        "ips": [ip],
+        "dns": {},
+    })
+}
+
+/// An address of a result, as that version of the specification has it.
+fn in_version(version: &str, mut ip: Value) -> Value {
     if version.starts_with("0.")
         && let Some(ip) = ip.as_object_mut()
     {
         ip.insert("version".to_owned(), json!("4"));
     }
+    ip
+}
+
+/// The result of an addition, as that version of the specification has it.
+fn result(version: &str, added: &Added, request: &Request) -> Value {
+    let gateway = super::tables::NEXT_HOP;
+    let ip = json!({
+        "address": format!("{}/32", added.address),
+        "gateway": gateway,
+        "interface": 0,
+    });
+    let ip = in_version(version, ip);
     json!({
         "cniVersion": version,
         "interfaces": [{
@@ -171,7 +194,9 @@ mod tests {
         for _ in 0..2 {
             install(&program, &bin, &conf, Path::new("/run/agent.sock")).unwrap();
         }
-        assert_eq!(std::fs::read_link(bin.join(NAME)).unwrap(), program);
+        for name in [NAME, LOOPBACK] {
+            assert_eq!(std::fs::read_link(bin.join(name)).unwrap(), program);
+        }
         let files: Vec<_> = std::fs::read_dir(&conf).unwrap().collect();
         assert_eq!(files.len(), 1, "{files:?}");
         let text = std::fs::read_to_string(conf.join("10-windlass.conflist")).unwrap();

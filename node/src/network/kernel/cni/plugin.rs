@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Command, Failure, Request, VERSIONS, result};
+use super::{Answer, Command, Failure, LOOPBACK, Request, VERSIONS, loopback_result, result};
 
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +23,9 @@ const LONGEST: u64 = 1 << 20;
 struct Configuration {
     #[serde(default)]
     cni_version: String,
+    /// Under which name the plugin is asked.
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     socket: PathBuf,
 }
@@ -87,6 +90,10 @@ fn answer(
         Command::Del => variable("CNI_NETNS").unwrap_or_default(),
         Command::Add | Command::Check => required("CNI_NETNS")?,
     };
+    if configuration.kind == LOOPBACK {
+        let added = (command == Command::Add).then(|| loopback_result(version, &netns));
+        return Ok(added);
+    }
     let request = Request {
         command,
         container_id: required("CNI_CONTAINERID")?,
@@ -186,6 +193,16 @@ mod tests {
             assert!(!success);
             assert_eq!(answer["code"], code, "{answer}");
         }
+    }
+
+    #[test]
+    fn the_loopback_interface_needs_no_agent() {
+        let input = r#"{"cniVersion":"0.3.1","name":"cni-loopback","type":"loopback"}"#;
+        let (success, answer) = run_with(&with("ADD"), input);
+        assert!(success);
+        let ip = json!({"address": "127.0.0.1/8", "interface": 0, "version": "4"});
+        assert_eq!(answer["ips"], json!([ip]));
+        assert_eq!(run_with(&with("DEL"), input), (true, Value::Null));
     }
 
     #[test]
