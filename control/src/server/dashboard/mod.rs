@@ -27,6 +27,7 @@ mod stream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -52,6 +53,17 @@ const INTENT: HeaderName = HeaderName::from_static("x-windlass-request");
 /// A token with its JSON around it has no more.
 const MAX_SIGN_IN: usize = 64 << 10;
 
+/// How a dashboard is served.
+#[derive(Clone, Copy, Debug)]
+pub struct DashboardConfig {
+    /// What it consists of.
+    pub files: Files,
+    /// Whether its connections are TLS, with the API's certificate.
+    pub secure: bool,
+    /// How long a session lasts.
+    pub session_life: Duration,
+}
+
 /// The dashboard of one API server.
 pub struct Dashboard {
     server: Arc<ApiServer>,
@@ -62,13 +74,13 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// A dashboard for `server` that consists of these files and is served at that port.
-    pub(crate) fn new(server: Arc<ApiServer>, files: Files, port: u16, secure: bool) -> Arc<Self> {
+    /// A dashboard for `server` that is served at that port.
+    pub(crate) fn new(server: Arc<ApiServer>, config: DashboardConfig, port: u16) -> Arc<Self> {
         Arc::new(Self {
             server,
-            sessions: Sessions::of_port(port),
-            files,
-            secure,
+            sessions: Sessions::of_port(port, config.session_life),
+            files: config.files,
+            secure: config.secure,
         })
     }
 
@@ -85,7 +97,7 @@ impl Dashboard {
             (&Method::POST, "/session") => self.sign_in(request).await,
             (&Method::GET, "/session") => who(self.caller(&request)?).await,
             (&Method::DELETE, "/session") => Ok(self.sign_out(&request)),
-            (&Method::GET, "/stream") => stream::open(self.caller(&request)?, request),
+            (&Method::GET, "/stream") => stream::open(self.caller(&request), request),
             _ if path.starts_with("/kube/") => self.pass(request, "/kube", "").await,
             _ if path.starts_with("/registry/v2/") => {
                 self.pass(request, "/registry", "/registry").await
@@ -152,7 +164,7 @@ impl Dashboard {
 
     fn set_cookie(&self, headers: &mut HeaderMap, id: &str) {
         let secure = if self.secure { "; Secure" } else { "" };
-        let life = sessions::LIFE.as_secs();
+        let life = self.sessions.life().as_secs();
         let cookie = format!(
             "{}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={life}{secure}",
             self.sessions.cookie()
