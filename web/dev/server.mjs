@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { readKubeconfig } from './kubeconfig.mjs';
 import { Sessions } from './sessions.mjs';
 import { proxyRequest, proxyUpgrade } from './proxy.mjs';
-import { dropStreams, serveStream } from './stream.mjs';
+import { serveStream } from './stream.mjs';
 import { Synthetic } from './synthetic.mjs';
 
 const { values: flags } = parseArgs({
@@ -106,9 +106,7 @@ server.listen(Number(port), host, () => {
   console.log(`dashboard ${base}`);
   console.log(`login ${base}/login?code=${sessions.oneTimeCode()}`);
 });
-// Commands of tests on stdin: `link` asks for one more login link, `drop MS` closes all streams and refuses new ones for a while.
+// `link` on stdin asks for one more login link.
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const [command, milliseconds] = line.split(' ');
-  if (command === 'drop') dropStreams(Number(milliseconds));
-  else console.log(`login http://127.0.0.1:${server.address().port}/login?code=${sessions.oneTimeCode()}`);
+  if (line === 'link') console.log(`login http://127.0.0.1:${server.address().port}/login?code=${sessions.oneTimeCode()}`);
 });

@@ -6,14 +6,6 @@ import { options } from './proxy.mjs';
 const sockets = new WebSocketServer({ noServer: true });
 const SESSION_ENDED = 4401;
 
-let refusedUntil = 0;
-
-/** Closes every stream and refuses new ones for a while, as a server does that restarts. */
-export function dropStreams(milliseconds) {
-  refusedUntil = Date.now() + milliseconds;
-  for (const client of sockets.clients) client.terminate();
-}
-
 function startWatch(upstream, session, send, path) {
   const request = https.request(options(upstream, session, 'GET', path, { accept: 'application/json' }), (answer) => {
     let rest = '';
@@ -34,7 +26,6 @@ function startWatch(upstream, session, send, path) {
 }
 
 export function serveStream(upstream, session, synthetic, request, socket, head) {
-  if (Date.now() < refusedUntil) return socket.destroy();
   return sockets.handleUpgrade(request, socket, head, (client) => {
     if (!session) return client.close(SESSION_ENDED, 'session ended');
     const watches = new Map();
