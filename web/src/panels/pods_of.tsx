@@ -7,13 +7,14 @@ import { podHealth, readyCount, restarts } from '../kinds/pod_status';
 import { isWorkload, selectorQuery } from '../kinds/workloads';
 import { listLink, linkOf } from '../links';
 import { Empty, ErrorNote, HealthBadge, Link, RelativeTime, Section } from '../ui/basics';
+import { withFields } from '../lib/selector';
 
 const MOST = 50;
 
 /** The query that lists an object's pods, or undefined for kinds that have none. */
 export function podsPath(resource: Resource, object: KubeObject): string | undefined {
   const { namespace, name } = object.metadata;
-  if (resource.resource === 'nodes' && !resource.group) return `/api/v1/pods?fieldSelector=${encodeURIComponent(`spec.nodeName=${name}`)}`;
+  if (resource.resource === 'nodes' && !resource.group) return `/api/v1/pods?${withFields({ 'spec.nodeName': name })}`;
   const selects = isWorkload(resource.group, resource.resource) || (resource.resource === 'services' && !resource.group);
   const query = selects && selectorQuery(object);
   return query ? `/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent(query)}` : undefined;

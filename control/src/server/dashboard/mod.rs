@@ -128,7 +128,7 @@ impl Dashboard {
 
     async fn sign_in(&self, request: Request<Body>) -> Result<Response, Refusal> {
         let (parts, body) = request.into_parts();
-        is_own_page(&parts.headers)?;
+        is_own_page(&parts.headers, &parts.uri)?;
         let body = Limited::new(body, MAX_SIGN_IN).collect().await;
         let body = body.map_err(|_| Refusal::Malformed)?.to_bytes();
         let body: Value = serde_json::from_slice(&body).map_err(|_| Refusal::Malformed)?;
@@ -203,7 +203,7 @@ impl Dashboard {
         let caller = self.caller(&request)?;
         let upgrades = websocket::upgrade(request.headers()).is_some();
         if upgrades {
-            is_own_page(request.headers())?;
+            is_own_page(request.headers(), request.uri())?;
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if !reads
@@ -407,7 +407,7 @@ fn json_response(status: StatusCode, body: &Value) -> Response {
 }
 
 /// Whether a page of this very address asks, where the browser says which does.
-fn is_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+fn is_own_page(headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
     let Some(origin) = headers.get(header::ORIGIN) else {
         // No browser: it sends one with everything that is asked of it here.
         return Ok(());
@@ -416,11 +416,39 @@ fn is_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
         .to_str()
         .ok()
         .and_then(|origin| origin.split_once("://"));
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+    // HTTP/2 has it in the address that is asked for.
+    let host = match headers.get(header::HOST) {
+        Some(host) => host.to_str().ok(),
+        None => uri.authority().map(http::uri::Authority::as_str),
+    };
     match (origin, host) {
         (Some((_, origin)), Some(host)) if origin == host => Ok(()),
         _ => Err(Refusal::OtherSite),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_known_by_the_address_it_came_from() {
+        for (origin, host, uri, own) in [
+            (None, Some("a:1"), "/session", true),
+            (Some("http://a:1"), Some("a:1"), "/session", true),
+            (Some("http://b:1"), Some("a:1"), "/session", false),
+            (Some("null"), Some("a:1"), "/session", false),
+            // HTTP/2: no such header.
+            (Some("https://a:1"), None, "https://a:1/session", true),
+            (Some("https://b:1"), None, "https://a:1/session", false),
+            (Some("https://a:1"), None, "/session", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::ORIGIN, origin), (header::HOST, host)] {
+                value.map(|value| headers.insert(name, value.parse().unwrap()));
+            }
+            let found = is_own_page(&headers, &uri.parse().unwrap());
+            assert_eq!(found.is_ok(), own, "{origin:?} {host:?} {uri}");
+        }
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn open(
     caller: Result<Caller, Refusal>,
     mut request: Request<Body>,
 ) -> Result<Response, Refusal> {
-    is_own_page(request.headers())?;
+    is_own_page(request.headers(), request.uri())?;
     let caller = match caller {
         Ok(caller) => caller,
         Err(refusal) => {
