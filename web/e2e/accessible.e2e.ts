@@ -8,18 +8,16 @@ import { until } from './cluster';
 
 let server: Server;
 let browser: Browser;
-const pages: Record<string, Page> = {};
+let page: Page;
 /** Addresses of the pages of a pod and of a node. */
 let pod: string;
 let node: string;
-const WIDTHS = [1280, 390];
 
 beforeAll(async () => {
   server = await startServer();
   browser = await launch();
-  pages['light'] = (await openPage(browser, server)).page;
-  pages['dark'] = (await openPage(browser, server, { dark: true })).page;
-  const nameIn = async (path: string) => (await (await pages['light']!.request.get(`${server.url}/kube${path}`)).json()).items[0].metadata.name;
+  ({ page } = await openPage(browser, server));
+  const nameIn = async (path: string) => (await (await page.request.get(`${server.url}/kube${path}`)).json()).items[0].metadata.name;
   pod = `/object/core/pods/default/${await nameIn('/api/v1/namespaces/default/pods?labelSelector=app.kubernetes.io/name=hello')}`;
   node = `/object/core/nodes/-/${await nameIn('/api/v1/nodes')}`;
 });
@@ -45,7 +43,7 @@ async function violations(page: Page): Promise<string[]> {
 const HELLO = '/object/apps/deployments/default/hello';
 const LISTS = ['core/nodes', 'core/namespaces', 'core/pods', 'core/services', 'core/secrets', 'core/configmaps', 'core/persistentvolumeclaims', 'apps/deployments', 'batch/cronjobs', 'networking.k8s.io/networkpolicies', 'rbac.authorization.k8s.io/clusterroles', 'coordination.k8s.io/leases'];
 const PATHS = [
-  '/', '/workloads', '/events?ns=*', '/kinds', '/access?view=who', '/access?view=can', '/access?view=subject&subject=Group%20system:masters', '/map?ns=*', '/nowhere', '/list/core/unicorns', ...LISTS.map((list) => `/list/${list}?ns=*`),
+  '/', '/workloads', '/events?ns=*', '/kinds', '/access?view=who', '/access', '/access?view=subject&subject=Group%20system:masters', '/map?ns=*', '/nowhere', '/list/core/unicorns', ...LISTS.map((list) => `/list/${list}?ns=*`),
   ...['yaml', 'app', 'wasm', 'expose', 'config'].map((form) => `/create/${form}?ns=default`),
   ...['', '/logs', '/terminal', '/wasm', '/use', '/connect', '/volumes', '/events', '/yaml'].map((tab) => `POD${tab}`),
   ...['', '/logs', '/revisions', '/events', '/yaml'].map((tab) => HELLO + tab),
@@ -54,39 +52,50 @@ const PATHS = [
 /** Dialogs, by the page that has them and the action that opens them. */
 const DIALOGS: [path: string, action: string][] = [[HELLO, 'scale'], [HELLO, 'restart'], [HELLO, 'delete'], [HELLO, 'rollback'], ['POD', 'resize'], ['POD', 'delete'], ['NODE', 'cordon'], ['NODE', 'drain']];
 
-describe.each(['light', 'dark'])('in the %s theme', (theme) => {
-  const show = async (path: string) => {
-    const page = pages[theme]!;
-    await page.goto(server.url + path.replace('POD', pod).replace('NODE', node));
-    await page.waitForFunction(() => document.querySelector('#page h1, #page .empty-title') && !document.querySelector('.loading'));
-    return page;
-  };
-  /** At both widths: what is wrong, and what sticks out. */
-  const check = async (page: Page) => {
-    const found: Record<number, string[]> = {};
-    for (const width of WIDTHS) {
-      await page.setViewportSize({ width, height: 800 });
-      const sticksOut = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      found[width] = [...(await violations(page)), ...(sticksOut > 0 ? [`${sticksOut} pixels stick out`] : [])];
+/** What is wrong at both widths in both themes, and what sticks out. */
+async function check(page: Page) {
+  const found: string[] = [];
+  for (const width of [390, 1280]) {
+    await page.setViewportSize({ width, height: 800 });
+    const sticksOut = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (sticksOut > 0) found.push(`${width}: ${sticksOut} pixels stick out`);
+    for (const colorScheme of ['dark', 'light'] as const) {
+      await page.emulateMedia({ colorScheme });
+      found.push(...(await violations(page)).map((text) => `${width} ${colorScheme}: ${text}`));
     }
-    await page.setViewportSize({ width: WIDTHS[0]!, height: 800 });
-    expect(found).toEqual(Object.fromEntries(WIDTHS.map((width) => [width, []])));
-  };
+  }
+  expect(found).toEqual([]);
+}
 
-  it.each(PATHS)('%s', async (path) => check(await show(path)));
+/** Follows a link within the page, which is quicker than loading it. */
+async function show(path: string) {
+  await page.evaluate((to) => {
+    history.pushState(null, '', to);
+    dispatchEvent(new PopStateEvent('popstate'));
+  }, path.replace('POD', pod).replace('NODE', node));
+  await page.waitForFunction(() => document.querySelector('#page h1, #page .empty-title') && !document.querySelector('.loading'));
+}
 
-  it.each(DIALOGS)('on %s the dialog “%s”', async (path, action) => {
-    const page = await show(path);
-    await page.locator(`[data-action=${action}]:not([aria-disabled])`).click();
-    await page.getByRole('dialog').waitFor();
+describe('accessible', () => {
+  it.each(PATHS)('%s', async (path) => {
+    await show(path);
     await check(page);
   });
 
+  it.each(DIALOGS)('on %s the dialog “%s”', async (path, action) => {
+    await show(path);
+    await page.locator(`[data-action=${action}]:not([aria-disabled])`).click();
+    await page.getByRole('dialog').waitFor();
+    await check(page);
+    await page.keyboard.press('Escape');
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+  });
+
   it('search, keys, and the menu of narrow screens', async () => {
-    const page = await show('/');
+    await show('/');
     await page.keyboard.press('/');
     await page.getByRole('combobox', { name: /Search/ }).fill('hello');
-    await page.getByRole('option').first().waitFor();
+    await page.locator('#palette-hits li').first().waitFor();
     await check(page);
     await page.keyboard.press('Escape');
     await page.keyboard.press('?');
@@ -96,24 +105,40 @@ describe.each(['light', 'dark'])('in the %s theme', (theme) => {
     await page.setViewportSize({ width: 390, height: 800 });
     await page.getByRole('button', { name: 'Menu' }).click();
     await page.getByRole('navigation').getByRole('link', { name: 'Nodes' }).waitFor();
-    expect(await violations(page)).toEqual([]);
+    for (const colorScheme of ['dark', 'light'] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await violations(page)).toEqual([]);
+    }
     await page.getByRole('navigation').getByRole('link', { name: 'Nodes' }).click();
     await page.setViewportSize({ width: 1280, height: 800 });
   });
 
+  it('the theme that was chosen stands, whatever the system says', async () => {
+    const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const seen: Record<string, string> = {};
+    for (const theme of ['light', 'dark'] as const) {
+      await page.getByLabel('Theme').filter({ visible: true }).selectOption(theme);
+      await page.emulateMedia({ colorScheme: theme === 'light' ? 'dark' : 'light' });
+      seen[theme] = await background();
+      expect(await violations(page)).toEqual([]);
+    }
+    expect(seen['light']).not.toBe(seen['dark']);
+    await page.getByLabel('Theme').filter({ visible: true }).selectOption('system');
+    await until('the light of the system', async () => (await background()) === seen['light']);
+  });
+
   it('signing in', async () => {
-    const context = await browser.newContext({ colorScheme: theme as 'light' });
-    const page = await context.newPage();
-    await page.goto(`${server.url}/signin?error=link`);
-    await page.getByRole('heading', { name: 'Sign in to Windlass' }).waitFor();
-    await check(page);
+    const context = await browser.newContext();
+    const anonymous = await context.newPage();
+    await anonymous.goto(`${server.url}/signin?error=link`);
+    await anonymous.getByRole('heading', { name: 'Sign in to Windlass' }).waitFor();
+    await check(anonymous);
     await context.close();
   });
 });
 
 describe('a terminal', () => {
   it('shows what the program writes, sends what is typed and the size, and tells how it ended', async () => {
-    const page = pages['light']!;
     const received: Buffer[] = [];
     let end: (() => void) | undefined;
     await page.routeWebSocket(/\/exec\?/, (socket) => {
