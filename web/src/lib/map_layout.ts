@@ -56,7 +56,7 @@ export interface MapInput {
   flows: readonly KubeObject[];
 }
 
-export const NODE = { width: 200, height: 44, gap: 14, column: 270, top: 48, left: 16 };
+export const NODE = { width: 200, height: 44, gap: 14, column: 262, top: 48, left: 16 };
 const COLUMNS: Column[] = ['outside', 'ingress', 'service', 'policy', 'pod', 'volume'];
 const COLLAPSE = 5;
 const VOLUMES: [field: string, name: string, resource: string][] = [['persistentVolumeClaim', 'claimName', 'persistentvolumeclaims'], ['configMap', 'name', 'configmaps'], ['secret', 'secretName', 'secrets']];
