@@ -95,7 +95,7 @@ describe.skipIf(!PROGRAM)('windlass server', () => {
     await page.goto(`${plane.url}/list/core/configmaps?ns=default`);
     await link(page, 'settings').waitFor();
     await page.locator('.user-name', { hasText: 'ann' }).waitFor();
-    expect(await page.locator('.user-name').getAttribute('title')).toBe('Groups: team, system:authenticated. Known by client certificate.');
+    expect(await page.locator('.user-name').getAttribute('title')).toBe('ann. Groups: team, system:authenticated. Known by client certificate.');
     await asAdmin(plane.kubeconfig, 'POST', MAPS, { metadata: { name: 'live' } });
     await link(page, 'live').waitFor();
     await page.goto(`${plane.url}/object/core/configmaps/default/settings`);

@@ -16,7 +16,7 @@ export function EventList({ resource, object, most = 500 }: { resource: Resource
   if (list.error) return <ErrorNote what="Events could not be read." error={list.error} />;
   if (!events.length) return <Empty title={list.phase === 'loading' ? 'Reading events…' : 'No events. The server keeps events for about an hour.'} />;
   return (
-    <div className="scroll-x"><table className="plain">
+    <div className="scroll-x" tabIndex={0}><table className="plain">
       <thead><tr><th>Type</th><th>Reason</th><th>Message</th><th>Count</th><th>Last seen</th></tr></thead>
       <tbody>{events.map((event) => <tr key={event.metadata.name}><td><Tag tone={event.type === 'Warning' ? 'warn' : undefined}>{event.type}</Tag></td><td>{event.reason}</td><td className="pre">{event.message}</td><td>{eventCount(event)}</td><td><RelativeTime time={eventTime(event)} /></td></tr>)}</tbody>
     </table></div>

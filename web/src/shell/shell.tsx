@@ -95,7 +95,7 @@ export function Shell({ session, children }: { session: Session; children: React
           <Button className="search-open" aria-label="Search" onClick={() => setOverlay('search')}><span>Search <span className="search-words">names, kinds, labels, actions</span></span><kbd>/</kbd></Button>
           <span className="grow" />
           <div className="top-only"><ThemePicker /></div>
-          <span className="user-name faint" title={`Groups: ${session.user.groups.join(', ') || 'none'}. ${session.expires ? `The session ends ${new Date(session.expires).toLocaleString()}.` : 'Known by client certificate.'}`}>{session.user.username}</span>
+          <span className="user-name faint" title={`${session.user.username}. Groups: ${session.user.groups.join(', ') || 'none'}. ${session.expires ? `The session ends ${new Date(session.expires).toLocaleString()}.` : 'Known by client certificate.'}`}>{session.user.username}</span>
           <Button tone="quiet" className="top-only" onClick={() => void signOut()}>Sign out</Button>
         </header>
         <ConnectionBanner />
