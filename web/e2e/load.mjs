@@ -38,7 +38,7 @@ const namespaceOf = (index) => NAMESPACES[index % NAMESPACES.length];
 const podOf = (index) => ({ metadata: { name: nameOf(index), labels: { app: `app-${index % 50}`, tier: index % 2 ? 'web' : 'worker' } }, spec: { schedulerName: 'nobody', containers: [{ name: 'app', image: 'registry.windlass.local/load/app:v1', resources: { requests: { cpu: '10m', memory: '16Mi' } } }] } });
 
 /** What nodes write of pods: that their container started once more, and whether it is ready. */
-const statusOf = (index, restarts) => ({ apiVersion: 'v1', kind: 'Pod', metadata: { name: nameOf(index), namespace: namespaceOf(index) }, status: { phase: 'Running', podIP: '10.0.0.1', startTime: new Date().toISOString(), conditions: [{ type: 'Ready', status: restarts % 7 ? 'True' : 'False', lastTransitionTime: new Date().toISOString() }], containerStatuses: [{ name: 'app', image: 'app', imageID: '', ready: restarts % 7 !== 0, restartCount: restarts, state: { running: { startedAt: new Date().toISOString() } } }] } });
+const statusOf = (index, restarts) => ({ apiVersion: 'v1', kind: 'Pod', metadata: { name: nameOf(index), namespace: namespaceOf(index) }, status: { phase: 'Running', qosClass: 'Burstable', podIP: '10.0.0.1', startTime: new Date().toISOString(), conditions: [{ type: 'Ready', status: restarts % 7 ? 'True' : 'False', lastTransitionTime: new Date().toISOString() }], containerStatuses: [{ name: 'app', image: 'app', imageID: '', ready: restarts % 7 !== 0, restartCount: restarts, state: { running: { startedAt: new Date().toISOString() } } }] } });
 
 /** Changes random pods at a rate, until it is stopped; the result tells how many it were. */
 function change(rate) {
