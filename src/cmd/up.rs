@@ -64,6 +64,17 @@ pub(crate) struct Args {
     wait: SignedDuration,
 }
 
+impl Args {
+    /// Whether the node in this process runs containers of Linux.
+    ///
+    /// # Errors
+    /// They are required, and can't be.
+    pub(crate) fn runs_linux(&self) -> anyhow::Result<bool> {
+        let directory = node::directory_in(&self.data_dir.path()?);
+        Ok(self.node.linux().config(&directory)?.is_ok())
+    }
+}
+
 /// A node running in this process.
 struct Node {
     stop: CancellationToken,
@@ -236,6 +247,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         api_server: Some(plane.address()),
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
+        linux: args.node.linux(),
     });
     let agent = agent.await?;
     plane

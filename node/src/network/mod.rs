@@ -41,6 +41,7 @@ mod follow;
 mod health_check;
 mod host;
 mod ingress;
+mod kernel;
 mod local_pod;
 mod node_table;
 mod outside;
@@ -55,10 +56,14 @@ mod udp_egress;
 mod udp_sessions;
 
 pub use address_pool::{Cidr, CidrError};
-pub use dns::{DnsListener, PodDns, Resolvers};
+pub use dns::{DnsListener, PodDns, PodResolvConf, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use ingress::IngressListeners;
+pub use kernel::{
+    KernelConfig, KernelError, KernelNetwork, ToolError, check as check_kernel,
+    clean_up as clean_up_kernel, install_plugin, run_plugin,
+};
 pub use outside::ListenFailure;
 pub use pod::PodNetwork;
 pub use policy::{NamedPort, PodIdentity};
@@ -70,6 +75,7 @@ use dns::Dns;
 use egress::Egress;
 use endpoints::Place;
 use follow::ObjectKey;
+use kernel::Joining;
 use local_pod::LocalPod;
 use node_table::NodeTable;
 use policy::PolicyTable;
@@ -124,6 +130,8 @@ pub struct PodNetworkRequest {
     pub egress: grants::Egress,
     /// Labels of the pod, by which policies select it.
     pub labels: BTreeMap<String, String>,
+    /// The address to give to it, if that is free.
+    pub address: Option<Ipv4Addr>,
     /// The ports of its containers that have a name, by which policies may speak of them.
     pub ports: Vec<NamedPort>,
 }
@@ -156,6 +164,7 @@ struct Core {
     dns: Dns,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
+    kernel: arc_swap::ArcSwapOption<Joining>,
 }
 
 impl Network {
@@ -182,6 +191,7 @@ impl Network {
             udp_sessions: UdpSessions::default(),
             nodes: Arc::new(NodeTable::new()),
             tunnel: arc_swap::ArcSwapOption::empty(),
+            kernel: arc_swap::ArcSwapOption::empty(),
         }))
     }
 
@@ -214,7 +224,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError`] if there is no address to give.
     pub fn set_up(&self, request: &PodNetworkRequest) -> Result<PodNetwork, NetworkError> {
-        let address = self.0.take_address()?;
+        let address = self.0.take_address(request.address)?;
         let identity = PodIdentity {
             namespace: request.namespace.clone(),
             name: request.name.clone(),
@@ -227,6 +237,9 @@ impl Network {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(address, pod.clone());
+        if let Some(kernel) = self.0.kernel.load_full() {
+            kernel.rejoin(&pod);
+        }
         Ok(PodNetwork::new(self.0.clone(), pod, request))
     }
 
@@ -319,10 +332,13 @@ impl Network {
 }
 
 impl Core {
-    fn take_address(&self) -> Result<Ipv4Addr, NetworkError> {
+    /// An address for a pod: the one that is wanted, if that is free.
+    fn take_address(&self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, NetworkError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let pool = pool.as_mut().ok_or(NetworkError::NoPodCidr)?;
-        pool.take().ok_or(NetworkError::Exhausted(pool.cidr()))
+        let wanted = wanted.filter(|wanted| pool.take_this(*wanted));
+        let address = wanted.or_else(|| pool.take());
+        address.ok_or(NetworkError::Exhausted(pool.cidr()))
     }
 
     /// Takes a pod off the network; its address may be given to another.
@@ -358,6 +374,12 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&address)
             .cloned()
+    }
+
+    /// The pod of this node with that `metadata.uid`.
+    fn pod_with_uid(&self, uid: &str) -> Option<Arc<LocalPod>> {
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        pods.values().find(|pod| pod.uid == uid).cloned()
     }
 
     /// Whether an address of a pod, here or elsewhere, is meant.

@@ -13,9 +13,12 @@ use windlass_wasi_shims::net::{NetError, NetFuture, Stream, TcpBinding, UdpPort,
 use tokio::sync::Semaphore;
 
 use super::connect::Caller;
+use super::dns::PodResolvConf;
 use super::dns::{self, Dns, PodNames, Whose};
+use super::follow::ObjectKey;
 use super::local_pod::LocalPod;
 use super::policy::{Direction, Isolation, KnownNames, Peer, PodIdentity, Traffic};
+use super::service_table::DNS_SERVICE;
 use super::switch::Transport;
 use super::udp::PodUdpPort;
 use super::{Core, PodNetworkRequest};
@@ -51,19 +54,30 @@ impl PodNetwork {
             address: local.ports.address(),
         };
         let names = core.dns.names(&whose, &request.dns);
-        Self(Arc::new(Pod {
+        let pod = Arc::new(Pod {
             core,
             local,
             names,
             lookups: Dns::waiting_of_pod(),
             granted: request.egress,
             known: KnownNames::default(),
-        }))
+        });
+        pod.local.sees(&pod);
+        Self(pod)
     }
 
     /// The pod's address.
     pub fn ip(&self) -> IpAddr {
         self.0.local.ip()
+    }
+
+    /// What the pod's `resolv.conf` says; `None` if that is the host's.
+    pub(crate) fn resolv_conf(&self) -> Option<PodResolvConf> {
+        let (namespace, name) = DNS_SERVICE;
+        let service = ObjectKey::new(namespace, name);
+        let services = self.0.core.services.load();
+        let cluster = services.address(&service).map(|found| found.address);
+        self.0.core.dns.resolv_conf(&self.0.names, cluster)
     }
 
     /// The pod has other labels now: policies go by them from its next connection on.
@@ -111,7 +125,8 @@ impl VirtualNetwork for PodNetwork {
 }
 
 impl Pod {
-    fn bind_udp(self: &Arc<Self>, local: SocketAddr) -> Result<PodUdpPort, NetError> {
+    /// Opens a UDP port of the pod.
+    pub(super) fn bind_udp(self: &Arc<Self>, local: SocketAddr) -> Result<PodUdpPort, NetError> {
         let lease = self.local.ports.bind(Transport::Udp, local)?;
         PodUdpPort::open(self.clone(), lease)
     }

@@ -13,6 +13,7 @@
 //! Invariant: facts change only here, so plan and status always see one consistent state.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use windlass_oci::content_store::Lease;
 
@@ -36,7 +38,7 @@ use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
 use crate::network::{NamedPort, PodDns, PodNetwork, PodNetworkRequest};
 use crate::probes::{Target, Verdict};
-use crate::runtime::{ExitStatus, PodIdentity, StartError};
+use crate::runtime::{ExitStatus, ImageKind, PodIdentity, StartError, Survivor};
 use crate::status::reason::EventReason;
 use crate::status::{Published, StatusPublisher, phase};
 use crate::tasks::OwnedTask;
@@ -139,6 +141,8 @@ pub(super) struct PodWorker {
     setup_task: Option<OwnedTask>,
     storage_task: Option<OwnedTask>,
     delete_task: Option<OwnedTask>,
+    /// Gives back what the containers shared; the pod's directory goes after that.
+    teardown: Option<JoinHandle<()>>,
     sender: mpsc::UnboundedSender<Message>,
     messages: mpsc::UnboundedReceiver<Message>,
 }
@@ -149,6 +153,7 @@ impl PodWorker {
         context: Arc<NodeContext>,
         desired: watch::Receiver<Desired>,
         refused: Option<Refusal>,
+        survivors: &[Survivor],
     ) -> Self {
         let pod = desired.borrow().pod.clone();
         let metadata = &pod.metadata;
@@ -161,7 +166,7 @@ impl PodWorker {
         let publisher = StatusPublisher::new(api, identity.name.clone(), identity.uid.clone());
         let (sender, messages) = mpsc::unbounded_channel();
         let events = context.events.for_pod(&pod);
-        let mut facts = PodFacts::begin(&pod, context.clock.now());
+        let mut facts = PodFacts::begin(&pod, context.clock.now(), survivors);
         if let Some(Refusal { reason, message }) = refused {
             events.record(EventType::Warning, reason, message.clone());
             let message = format!("Pod was rejected: {message}");
@@ -183,6 +188,7 @@ impl PodWorker {
             setup_task: None,
             storage_task: None,
             delete_task: None,
+            teardown: None,
             sender,
             messages,
             context,
@@ -256,7 +262,8 @@ impl PodWorker {
     }
 
     fn report(&mut self) {
-        if self.facts.gone {
+        // What the status says of containers that run on stays true until they are taken over.
+        if self.facts.gone || self.facts.is_resuming() {
             return;
         }
         let pod = self.pod.borrow().clone();
@@ -418,6 +425,8 @@ impl PodWorker {
             dns: pod.spec.as_ref().map(PodDns::of).unwrap_or_default(),
             egress: granted_egress(pod),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
+            // A sandbox that is still there has its address.
+            address: self.facts.is_resuming().then(|| address(pod)).flatten(),
             ports: named_ports(pod),
         };
         let pod_changes = self.pod.subscribe();
@@ -457,9 +466,15 @@ impl PodWorker {
         (self.setup_task, self.storage_task) = (None, None);
         self.instances.clear();
         self.context.room.release(&self.identity.uid);
-        if let Some(surroundings) = self.surroundings.take() {
-            surroundings.network.tear_down();
-        }
+        let surroundings = self.surroundings.take();
+        let (runtimes, pod) = (self.context.runtimes.clone(), self.identity.clone());
+        // Not one that ends with the worker: a sandbox must not stay behind because its pod was quick.
+        self.teardown = Some(tokio::spawn(async move {
+            runtimes.tear_down(&pod).await;
+            if let Some(surroundings) = surroundings {
+                surroundings.network.tear_down();
+            }
+        }));
         self.facts.setup = Setup::TornDown;
     }
 
@@ -502,6 +517,11 @@ impl PodWorker {
     }
 
     async fn clean_up(&mut self) {
+        if let Some(teardown) = self.teardown.take()
+            && let Err(error) = teardown.await
+        {
+            tracing::error!(pod = self.identity.name, %error, "a pod's teardown failed");
+        }
         if !self.facts.gone {
             return;
         }
@@ -537,6 +557,7 @@ async fn set_up(
         directory,
         host_paths: context.host_paths.clone(),
         data_dir: context.data_dir.clone(),
+        for_linux: context.runtimes.for_image(ImageKind::Linux).is_some(),
         images: context.images.clone(),
         events: events.clone(),
     });
@@ -560,6 +581,12 @@ fn granted_egress(pod: &Pod) -> Egress {
         Ok(grants) => grants.egress.unwrap_or_default(),
         Err(_) => Egress::None,
     }
+}
+
+/// The address that the pod had.
+fn address(pod: &Pod) -> Option<Ipv4Addr> {
+    let status = pod.status.as_ref()?;
+    status.pod_ip.as_ref()?.parse().ok()
 }
 
 /// The ports of the pod's containers that have a name; sidecars have ports too.

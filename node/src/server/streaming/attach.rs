@@ -3,7 +3,7 @@
 //! Output comes from the container's log sink, as the guest writes it; input goes to its standard input,
 //! if it was left open. With `stdinOnce` the input ends with the first client that attached to it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use axum::extract::Request;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windlass_api::stream::remote_command::{Outcome, Streams};
 
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
+use super::sizes::Sizes;
 use super::{Place, Refusal, Routes};
 use crate::logs::{LiveOutput, Output};
 use crate::pods::{NodeContext, facts};
@@ -26,6 +27,7 @@ pub(super) const PIECE: usize = 16 << 10;
 
 /// A client's connection to a container that runs.
 struct Attach {
+    running: Weak<dyn RunningContainer>,
     output: LiveOutput,
     stdin: Option<OpenStdin>,
 }
@@ -106,6 +108,7 @@ pub(super) fn attach(
     let once = is_stdin_once(&pod, container);
     let stdin = running.stdin().filter(|_| streams.stdin);
     let attach = Attach {
+        running: Arc::downgrade(&running),
         output,
         stdin: stdin.map(|stdin| OpenStdin { stdin, once }),
     };
@@ -148,7 +151,7 @@ impl RemoteCommand for Attach {
             () = &mut input => if has_output {
                 output.await;
             },
-            () = ignore(streams.resize) => {}
+            () = resize(&self.running, streams.resize) => {}
         }
         Outcome::Success
     }
@@ -174,6 +177,18 @@ async fn pass_in(from: Option<Pipe>, to: Option<OpenStdin>) {
             return;
         }
     }
+}
+
+/// The sizes of the client's terminal to the container's. Never ends. It keeps no container alive.
+async fn resize(container: &Weak<dyn RunningContainer>, sizes: Option<Pipe>) {
+    let mut sizes = Sizes::new(sizes);
+    while let Some(size) = sizes.next().await {
+        let Some(container) = container.upgrade() else {
+            break;
+        };
+        container.resize_terminal(size).await;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Sizes of the client's terminal: a guest has none that could have a size. Never ends.

@@ -14,7 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -47,7 +47,8 @@ pub(crate) struct Args {
 /// Measures and prints; what it created is deleted whatever happens.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = process::client(&args.kubeconfig).await?;
-    let pods = Pods::watch(&args, client.clone()).await?;
+    let spec = json!({"containers": [{"name": "app", "image": args.image}]});
+    let pods = Pods::watch(&args.namespace, spec, client.clone()).await?;
     let outcome = measure(&args, &pods, client.clone()).await;
     let deleted = pods.delete_all().await;
     let (api, parameters) = (
@@ -122,9 +123,9 @@ enum Milestone {
 type Waiting = Arc<Mutex<HashMap<(String, Milestone), oneshot::Sender<Instant>>>>;
 
 /// The pods of the load and the one watch that follows them.
-struct Pods {
+pub(crate) struct Pods {
     api: Api<Pod>,
-    image: String,
+    spec: Value,
     waiting: Waiting,
     watch: JoinHandle<()>,
 }
@@ -136,8 +137,13 @@ impl Drop for Pods {
 }
 
 impl Pods {
-    async fn watch(args: &Args, client: Client) -> anyhow::Result<Self> {
-        let api: Api<Pod> = Api::namespaced(client, &args.namespace);
+    /// Pods of this specification.
+    pub(crate) async fn watch(
+        namespace: &str,
+        spec: Value,
+        client: Client,
+    ) -> anyhow::Result<Self> {
+        let api: Api<Pod> = Api::namespaced(client, namespace);
         let list = api.list(&ListParams::default().labels(LABEL)).await?;
         anyhow::ensure!(
             list.items.is_empty(),
@@ -148,14 +154,19 @@ impl Pods {
         let watch = tokio::spawn(follow(api.clone(), version, Arc::clone(&waiting)));
         Ok(Self {
             api,
-            image: args.image.clone(),
+            spec,
             waiting,
             watch,
         })
     }
 
     /// Creates pods, `at_once` at a time, and returns how long each took to be Ready.
-    async fn lot(&self, lot: &str, count: u16, at_once: usize) -> anyhow::Result<Latencies> {
+    pub(crate) async fn lot(
+        &self,
+        lot: &str,
+        count: u16,
+        at_once: usize,
+    ) -> anyhow::Result<Latencies> {
         let latencies = stream::iter(0..count)
             .map(|n| self.create(format!("load-{lot}-{n}")))
             .buffer_unordered(at_once);
@@ -165,7 +176,7 @@ impl Pods {
     async fn create(&self, name: String) -> anyhow::Result<Duration> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "labels": {"windlass-load": "pods"}},
-            "spec": {"containers": [{"name": "app", "image": self.image}]},
+            "spec": self.spec,
         }))?;
         let ready = self.milestone(&name, Milestone::Ready);
         let started = Instant::now();
@@ -175,7 +186,8 @@ impl Pods {
         Ok(at.duration_since(started))
     }
 
-    async fn delete_all(&self) -> anyhow::Result<()> {
+    /// Deletes them, without grace.
+    pub(crate) async fn delete_all(&self) -> anyhow::Result<()> {
         let list = self
             .api
             .list_metadata(&ListParams::default().labels(LABEL))
