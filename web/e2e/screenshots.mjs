@@ -52,7 +52,7 @@ async function pages(page) {
   const pod = pods.items.find((item) => item.metadata.name.startsWith('guestbook-backend')) ?? pods.items[0];
   const at = `/object/core/pods/default/${pod.metadata.name}`;
   return [
-    ['overview', '/'],
+    ['overview', '/', async (shown) => shown.getByText('CPU used').first().waitFor()],
     ['workloads', '/workloads'],
     ['pods', '/list/core/pods?ns=*'],
     ['deployment', '/object/apps/deployments/default/hello'],
