@@ -105,7 +105,7 @@ const login = given ?? (await server.lines.next()).value.replace('login ', '');
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--enable-precise-memory-info', '--js-flags=--expose-gc'] });
 const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
 const memory = () => page.evaluate(() => { globalThis.gc?.(); return `${Math.round(performance.memory.usedJSHeapSize / 2 ** 20)} MiB`; });
-/** The list of exactly these pods, by a label that only they have. */
+/** Opens the list of all pods, and waits for its first rows. */
 const list = async (query) => {
   await page.goto(new URL(`/list/core/pods?ns=*${query}`, login).href);
   await page.locator('.row a').first().waitFor();
