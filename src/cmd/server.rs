@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
+use jiff::SignedDuration;
 use windlass_control::admission::{AdmissionConfiguration, PodSecurityConfiguration};
 use windlass_control::scheduler::Profiles;
 use windlass_control::store::encryption::Encryption;
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     /// certificate.
     #[arg(long, value_name = "ADDR:PORT")]
     dashboard_listen: Option<SocketAddr>,
+    /// How long a session of the dashboard lasts, such as `30m`; 12 hours if it is not given.
+    #[arg(long, value_name = "DURATION", requires = "dashboard_listen")]
+    dashboard_session: Option<SignedDuration>,
 }
 
 /// How a control plane is run.
@@ -138,7 +143,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     output::step(&format!("the API serves at https://{}", plane.address()));
     print_kubeconfig(&args.data_dir)?;
     if let Some(address) = args.dashboard_listen {
-        let address = dashboard::serve(&mut plane, address).await?;
+        let life = args.dashboard_session.map(Duration::try_from).transpose();
+        let life = life.context("--dashboard-session")?;
+        let address = dashboard::serve(&mut plane, address, life).await?;
         output::step(&format!("the dashboard is at https://{address}"));
     }
     interrupted().await?;

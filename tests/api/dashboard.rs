@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use futures::{SinkExt, StreamExt};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use windlass_control::dashboard::{Dashboard, Files};
+use windlass_control::dashboard::{Dashboard, DashboardConfig, Files};
 use windlass_control::identity::{MASTERS, UserInfo};
 use windlass_tests::{Cluster, PATIENCE};
 
@@ -43,7 +44,12 @@ impl Site {
     async fn open() -> Self {
         let mut cluster = Cluster::control_plane().await.unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let served = cluster.plane_mut().serve_dashboard(any, false, FILES);
+        let config = DashboardConfig {
+            files: FILES,
+            secure: false,
+            session_life: Duration::from_secs(3600),
+        };
+        let served = cluster.plane_mut().serve_dashboard(any, config);
         let (dashboard, address) = served.await.unwrap();
         Self {
             cluster,
@@ -260,6 +266,27 @@ async fn many_watches_share_a_connection_and_each_ends_by_itself() {
         assert_eq!(heard["event"]["type"], "ADDED");
         assert_eq!(heard["event"]["object"]["metadata"]["name"], name);
     }
+    site.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_page_that_comes_back_without_a_session_is_told_to_sign_in() {
+    let site = Site::open().await;
+    let mut request = format!("ws://{}/stream", site.address)
+        .into_client_request()
+        .unwrap();
+    let headers = request.headers_mut();
+    let origin = format!("http://{}", site.address);
+    headers.insert(header::ORIGIN, origin.parse().unwrap());
+    headers.insert(header::COOKIE, "windlass-session-1=gone".parse().unwrap());
+    let connection = TcpStream::connect(site.address).await.unwrap();
+    let opened = tokio_tungstenite::client_async(request, connection).await;
+    let (mut socket, _) = opened.unwrap();
+    let message = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+    let Some(Ok(Message::Close(Some(end)))) = message else {
+        panic!("{message:?}");
+    };
+    assert_eq!(u16::from(end.code), 4401);
     site.shutdown().await;
 }
 

@@ -1,6 +1,6 @@
 // The development server: serves dist and speaks the dashboard's contract in front of any Kubernetes API server.
 //
-//   node dev/server.mjs --kubeconfig FILE [--listen 127.0.0.1:0] [--synthetic-pods N]
+//   node dev/server.mjs --kubeconfig FILE [--listen 127.0.0.1:0]
 //
 // 1. Sessions live in memory: a one-time link signs in with the kubeconfig's certificate, POST /session with a token.
 // 2. /kube/* and /registry/* go to the API server as the session's user, WebSocket upgrades too.
@@ -16,27 +16,22 @@ import { fileURLToPath } from 'node:url';
 import { readKubeconfig } from './kubeconfig.mjs';
 import { Sessions } from './sessions.mjs';
 import { proxyRequest, proxyUpgrade } from './proxy.mjs';
-import { dropStreams, serveStream } from './stream.mjs';
-import { Synthetic } from './synthetic.mjs';
+import { serveStream } from './stream.mjs';
 
 const { values: flags } = parseArgs({
   options: {
     kubeconfig: { type: 'string' },
     listen: { type: 'string', default: '127.0.0.1:0' },
     dist: { type: 'string', default: fileURLToPath(new URL('../dist', import.meta.url)) },
-    'synthetic-pods': { type: 'string', default: '0' },
-    'synthetic-rate': { type: 'string', default: '500' },
-    'session-seconds': { type: 'string', default: '43200' },
   },
 });
 if (!flags.kubeconfig) {
-  console.error('usage: node dev/server.mjs --kubeconfig FILE [--listen 127.0.0.1:PORT] [--synthetic-pods N]');
+  console.error('usage: node dev/server.mjs --kubeconfig FILE [--listen 127.0.0.1:PORT]');
   process.exit(2);
 }
 
 const upstream = readKubeconfig(flags.kubeconfig);
-const sessions = new Sessions(upstream, Number(flags['session-seconds']));
-const synthetic = new Synthetic(Number(flags['synthetic-pods']), Number(flags['synthetic-rate']));
+const sessions = new Sessions(upstream);
 
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2' };
 
@@ -82,7 +77,6 @@ async function route(request, response) {
     if (request.method !== 'GET' && request.method !== 'HEAD' && request.headers['x-windlass-request'] !== '1') {
       return sessions.refuse(response, 403, 'the header X-Windlass-Request is missing');
     }
-    if (synthetic.list(url, response)) return undefined;
     return proxyRequest(upstream, session, request, response);
   }
   if (request.method !== 'GET') return sessions.refuse(response, 405, 'method not allowed');
@@ -95,7 +89,7 @@ const server = http.createServer((request, response) => {
 server.on('upgrade', (request, socket, head) => {
   const url = new URL(request.url, 'http://localhost');
   const session = sessions.of(request);
-  if (url.pathname === '/stream') return serveStream(upstream, session, synthetic, request, socket, head);
+  if (url.pathname === '/stream') return serveStream(upstream, session, request, socket, head);
   if (url.pathname.startsWith('/kube/') && session) return proxyUpgrade(upstream, session, request, socket, head);
   return socket.end('HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n');
 });
@@ -106,9 +100,7 @@ server.listen(Number(port), host, () => {
   console.log(`dashboard ${base}`);
   console.log(`login ${base}/login?code=${sessions.oneTimeCode()}`);
 });
-// Commands of tests on stdin: `link` asks for one more login link, `drop MS` closes all streams and refuses new ones for a while.
+// `link` on stdin asks for one more login link.
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const [command, milliseconds] = line.split(' ');
-  if (command === 'drop') dropStreams(Number(milliseconds));
-  else console.log(`login http://127.0.0.1:${server.address().port}/login?code=${sessions.oneTimeCode()}`);
+  if (line === 'link') console.log(`login http://127.0.0.1:${server.address().port}/login?code=${sessions.oneTimeCode()}`);
 });

@@ -1,16 +1,16 @@
-// Sessions of the development server: one-time login links, sign-in by token, expiry; all in memory.
+// Sessions of the development server: one-time login links, sign-in by token; all in memory.
 import crypto from 'node:crypto';
 import { ask } from './proxy.mjs';
 
 const COOKIE = 'windlass-session';
+const LIFE = 12 * 3600_000;
 
 export class Sessions {
   #codes = new Set();
   #sessions = new Map();
 
-  constructor(upstream, seconds) {
+  constructor(upstream) {
     this.upstream = upstream;
-    this.seconds = seconds;
   }
 
   oneTimeCode() {
@@ -34,7 +34,7 @@ export class Sessions {
 
   #open(credentials) {
     const id = crypto.randomBytes(32).toString('base64url');
-    this.#sessions.set(id, { ...credentials, id, expires: Date.now() + this.seconds * 1000 });
+    this.#sessions.set(id, { ...credentials, id, expires: Date.now() + LIFE });
     return `${COOKIE}=${id}; HttpOnly; SameSite=Strict; Path=/`;
   }
 

@@ -6,14 +6,6 @@ import { options } from './proxy.mjs';
 const sockets = new WebSocketServer({ noServer: true });
 const SESSION_ENDED = 4401;
 
-let refusedUntil = 0;
-
-/** Closes every stream and refuses new ones for a while, as a server does that restarts. */
-export function dropStreams(milliseconds) {
-  refusedUntil = Date.now() + milliseconds;
-  for (const client of sockets.clients) client.terminate();
-}
-
 function startWatch(upstream, session, send, path) {
   const request = https.request(options(upstream, session, 'GET', path, { accept: 'application/json' }), (answer) => {
     let rest = '';
@@ -33,8 +25,7 @@ function startWatch(upstream, session, send, path) {
   return () => request.destroy();
 }
 
-export function serveStream(upstream, session, synthetic, request, socket, head) {
-  if (Date.now() < refusedUntil) return socket.destroy();
+export function serveStream(upstream, session, request, socket, head) {
   return sockets.handleUpgrade(request, socket, head, (client) => {
     if (!session) return client.close(SESSION_ENDED, 'session ended');
     const watches = new Map();
@@ -48,7 +39,7 @@ export function serveStream(upstream, session, synthetic, request, socket, head)
       if (op !== 'start') return;
       const send = (message) => watches.has(id) && client.readyState === client.OPEN && client.send(JSON.stringify({ id, ...message }));
       watches.set(id, () => {});
-      watches.set(id, synthetic.watch(path, send) ?? startWatch(upstream, session, send, path));
+      watches.set(id, startWatch(upstream, session, send, path));
     });
     const expiry = setTimeout(() => client.close(SESSION_ENDED, 'session ended'), Math.min(session.expires - Date.now(), 2 ** 31 - 1));
     client.on('close', () => {

@@ -1,4 +1,5 @@
-// The main pages hold to WCAG 2 A and AA as far as axe can tell, in both themes; and a terminal over a made-up exec.
+// Every page and dialog holds to WCAG 2 A and AA as far as axe can tell, in both themes and at 1280 and 390 pixels, and
+// nothing sticks out of it; and a terminal over a made-up exec.
 import axe from 'axe-core';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -7,16 +8,18 @@ import { until } from './cluster';
 
 let server: Server;
 let browser: Browser;
-const pages: Record<string, Page> = {};
+let page: Page;
+/** Addresses of the pages of a pod and of a node. */
 let pod: string;
+let node: string;
 
 beforeAll(async () => {
   server = await startServer();
   browser = await launch();
-  pages['light'] = (await openPage(browser, server)).page;
-  pages['dark'] = (await openPage(browser, server, { dark: true })).page;
-  const { items } = await (await pages['light'].request.get(`${server.url}/kube/api/v1/namespaces/default/pods`)).json();
-  pod = items[0].metadata.name;
+  ({ page } = await openPage(browser, server));
+  const nameIn = async (path: string) => (await (await page.request.get(`${server.url}/kube${path}`)).json()).items[0].metadata.name;
+  pod = `/object/core/pods/default/${await nameIn('/api/v1/namespaces/default/pods?labelSelector=app.kubernetes.io/name=hello')}`;
+  node = `/object/core/nodes/-/${await nameIn('/api/v1/nodes')}`;
 });
 afterAll(async () => {
   await browser.close();
@@ -29,7 +32,7 @@ interface Violation {
 }
 
 async function violations(page: Page): Promise<string[]> {
-  await page.evaluate(axe.source);
+  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(axe.source);
   const found = await page.evaluate(async () => {
     const run = (window as unknown as { axe: { run(node: Document, options: unknown): Promise<{ violations: Violation[] }> } }).axe;
     return (await run.run(document, { runOnly: ['wcag2a', 'wcag2aa'] })).violations;
@@ -37,32 +40,105 @@ async function violations(page: Page): Promise<string[]> {
   return found.flatMap((violation) => violation.nodes.slice(0, 3).map((node) => `${violation.id}: ${node.html.slice(0, 160)} ${node.failureSummary?.split('\n')[1]?.trim() ?? ''}`));
 }
 
-const PATHS = ['/', '/list/core/pods?ns=*', '/workloads', '/events?ns=*', '/kinds', '/access?view=who', '/map?ns=default', '/create', '/create/app', '/create/wasm', 'POD', 'POD/logs', 'POD/terminal', 'POD/connect', 'POD/yaml', 'POD/use', '/object/apps/deployments/default/hello', '/object/apps/deployments/default/hello/revisions'];
+const HELLO = '/object/apps/deployments/default/hello';
+const LISTS = ['core/nodes', 'core/namespaces', 'core/pods', 'core/services', 'core/secrets', 'core/configmaps', 'core/persistentvolumeclaims', 'apps/deployments', 'batch/cronjobs', 'networking.k8s.io/networkpolicies', 'rbac.authorization.k8s.io/clusterroles', 'coordination.k8s.io/leases'];
+const PATHS = [
+  '/', '/workloads', '/events?ns=*', '/kinds', '/access?view=who', '/access', '/access?view=subject&subject=Group%20system:masters', '/map?ns=*', '/nowhere', '/list/core/unicorns', ...LISTS.map((list) => `/list/${list}?ns=*`),
+  ...['yaml', 'app', 'wasm', 'expose', 'config'].map((form) => `/create/${form}?ns=default`),
+  ...['', '/logs', '/terminal', '/wasm', '/use', '/connect', '/volumes', '/events', '/yaml'].map((tab) => `POD${tab}`),
+  ...['', '/logs', '/revisions', '/events', '/yaml'].map((tab) => HELLO + tab),
+  ...['', '/use'].map((tab) => `NODE${tab}`), '/object/core/services/default/hello', '/object/core/services/default/hello/connect', '/object/rbac.authorization.k8s.io/clusterroles/-/view', '/object/core/configmaps/default/kube-root-ca.crt', '/object/core/pods/default/nobody',
+];
+/** Dialogs, by the page that has them and the action that opens them. */
+const DIALOGS: [path: string, action: string][] = [[HELLO, 'scale'], [HELLO, 'restart'], [HELLO, 'delete'], [HELLO, 'rollback'], ['POD', 'resize'], ['POD', 'delete'], ['NODE', 'cordon'], ['NODE', 'drain']];
 
-describe.each(['light', 'dark'])('in the %s theme', (theme) => {
+/** What is wrong at both widths in both themes, and what sticks out. */
+async function check(page: Page) {
+  const found: string[] = [];
+  for (const width of [390, 1280]) {
+    await page.setViewportSize({ width, height: 800 });
+    const sticksOut = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (sticksOut > 0) found.push(`${width}: ${sticksOut} pixels stick out`);
+    for (const colorScheme of ['dark', 'light'] as const) {
+      await page.emulateMedia({ colorScheme });
+      found.push(...(await violations(page)).map((text) => `${width} ${colorScheme}: ${text}`));
+    }
+  }
+  expect(found).toEqual([]);
+}
+
+/** Follows a link within the page, which is quicker than loading it. */
+async function show(path: string) {
+  await page.evaluate((to) => {
+    history.pushState(null, '', to);
+    dispatchEvent(new PopStateEvent('popstate'));
+  }, path.replace('POD', pod).replace('NODE', node));
+  await page.waitForFunction(() => document.querySelector('#page h1, #page .empty-title') && !document.querySelector('.loading'));
+}
+
+describe('accessible', () => {
   it.each(PATHS)('%s', async (path) => {
-    const page = pages[theme]!;
-    await page.goto(server.url + path.replace('POD', `/object/core/pods/default/${pod}`));
-    await page.waitForFunction(() => document.querySelector('#page h1') && !document.querySelector('.loading'));
-    expect(await violations(page)).toEqual([]);
+    await show(path);
+    await check(page);
   });
 
-  it('dialogs', async () => {
-    const page = pages[theme]!;
-    await page.goto(`${server.url}/object/apps/deployments/default/hello`);
-    for (const action of ['scale', 'delete', 'rollback']) {
-      await page.locator(`[data-action=${action}]:not([aria-disabled])`).click();
-      await page.getByRole('dialog').waitFor();
+  it.each(DIALOGS)('on %s the dialog “%s”', async (path, action) => {
+    await show(path);
+    await page.locator(`[data-action=${action}]:not([aria-disabled])`).click();
+    await page.getByRole('dialog').waitFor();
+    await check(page);
+    await page.keyboard.press('Escape');
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+  });
+
+  it('search, keys, and the menu of narrow screens', async () => {
+    await show('/');
+    await page.keyboard.press('/');
+    await page.getByRole('combobox', { name: /Search/ }).fill('hello');
+    await page.locator('#palette-hits li').first().waitFor();
+    await check(page);
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('?');
+    await page.getByRole('dialog', { name: 'Keys' }).waitFor();
+    await check(page);
+    await page.keyboard.press('Escape');
+    await page.setViewportSize({ width: 390, height: 800 });
+    await page.getByRole('button', { name: 'Menu' }).click();
+    await page.getByRole('navigation').getByRole('link', { name: 'Nodes' }).waitFor();
+    for (const colorScheme of ['dark', 'light'] as const) {
+      await page.emulateMedia({ colorScheme });
       expect(await violations(page)).toEqual([]);
-      await page.keyboard.press('Escape');
-      await page.getByRole('dialog').waitFor({ state: 'detached' });
     }
+    await page.getByRole('navigation').getByRole('link', { name: 'Nodes' }).click();
+    await page.setViewportSize({ width: 1280, height: 800 });
+  });
+
+  it('the theme that was chosen stands, whatever the system says', async () => {
+    const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const seen: Record<string, string> = {};
+    for (const theme of ['light', 'dark'] as const) {
+      await page.getByLabel('Theme').filter({ visible: true }).selectOption(theme);
+      await page.emulateMedia({ colorScheme: theme === 'light' ? 'dark' : 'light' });
+      seen[theme] = await background();
+      expect(await violations(page)).toEqual([]);
+    }
+    expect(seen['light']).not.toBe(seen['dark']);
+    await page.getByLabel('Theme').filter({ visible: true }).selectOption('system');
+    await until('the light of the system', async () => (await background()) === seen['light']);
+  });
+
+  it('signing in', async () => {
+    const context = await browser.newContext();
+    const anonymous = await context.newPage();
+    await anonymous.goto(`${server.url}/signin?error=link`);
+    await anonymous.getByRole('heading', { name: 'Sign in to Windlass' }).waitFor();
+    await check(anonymous);
+    await context.close();
   });
 });
 
 describe('a terminal', () => {
   it('shows what the program writes, sends what is typed and the size, and tells how it ended', async () => {
-    const page = pages['light']!;
     const received: Buffer[] = [];
     let end: (() => void) | undefined;
     await page.routeWebSocket(/\/exec\?/, (socket) => {
@@ -74,7 +150,7 @@ describe('a terminal', () => {
         void socket.close({ code: 1000 });
       };
     });
-    await page.goto(`${server.url}/object/core/pods/default/${pod}/terminal`);
+    await page.goto(`${server.url}${pod}/terminal`);
     await page.locator('button:not([aria-disabled])', { hasText: 'Open' }).click();
     await page.locator('.xterm-rows').getByText('hello from the program').waitFor();
     await page.locator('.xterm-helper-textarea').focus();

@@ -1,12 +1,9 @@
 // Every action does what it says to a real cluster; edits show their difference, conflicts are merged or marked.
-import fs from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { api, launch, openPage, startServer, type Server } from './browser';
 import { configMap, deployment, helloImage, makeNamespace, removeNamespace, until } from './cluster';
 
-const WASM = process.env['WINDLASS_E2E_WASM'] ?? fileURLToPath(new URL('../../examples/hello/hello.wasm', import.meta.url));
 const MERGE = 'application/merge-patch+json';
 
 let server: Server;
@@ -79,6 +76,44 @@ describe('a Deployment', () => {
     await go(`/object/apps/deployments/${namespace}/web/revisions`);
     await page.getByText('newest').waitFor();
     await page.locator('.diff').waitFor();
+  });
+});
+
+describe.each([
+  ['StatefulSet', 'statefulsets', { serviceName: 'none' }],
+  ['DaemonSet', 'daemonsets', {}],
+] as const)('a %s', (kind, resource, more) => {
+  const path = () => `/apis/apps/v1/namespaces/${namespace}/${resource}/kept`;
+  const templateNow = async () => (await read(path())).spec.template;
+
+  it('rolls back to a revision that was picked by its difference', async () => {
+    const { selector, template } = deployment(`kept-${resource}`, image).spec;
+    const made = await api(page, 'POST', `/apis/apps/v1/namespaces/${namespace}/${resource}`, { metadata: { name: 'kept' }, spec: { ...more, selector, template } });
+    expect(made.code, JSON.stringify(made.body)).toBe(201);
+    const revisions = async () => (await read(`/apis/apps/v1/namespaces/${namespace}/controllerrevisions?labelSelector=app=kept-${resource}`)).items.length;
+    await until('the first revision', async () => (await revisions()) === 1);
+    for (const [index, colour] of ['red', 'blue'].entries()) {
+      await api(page, 'PATCH', path(), { spec: { template: { metadata: { annotations: { colour } } } } }, MERGE);
+      await until(`revision ${index + 2}`, async () => (await revisions()) === index + 2);
+    }
+    await go(`/object/apps/${resource}/${namespace}/kept`);
+    await action('rollback').click();
+    const dialog = page.getByRole('dialog');
+    await dialog.locator('.diff-added').filter({ hasText: 'colour: red' }).waitFor();
+    await dialog.getByRole('radio', { name: /Revision 1/ }).check();
+    await dialog.locator('.diff-removed').filter({ hasText: 'colour: blue' }).waitFor();
+    await inDialog(/Roll back to revision 1/).click();
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await until('the first template', async () => !(await templateNow()).metadata.annotations?.colour);
+    expect(JSON.stringify(await templateNow())).not.toContain('$patch');
+  });
+
+  it('shows what each revision changed', async () => {
+    await go(`/object/apps/${resource}/${namespace}/kept/revisions`);
+    await page.getByText('newest').waitFor();
+    await page.getByRole('radio', { name: '2', exact: true }).check();
+    await page.getByRole('heading', { name: 'What revision 2 changed since 1' }).or(page.getByRole('heading', { name: /^Revision 2, the oldest kept/ })).waitFor();
+    expect(await page.getByRole('heading', { level: 1 }).textContent(), kind).toBe('kept');
   });
 });
 
@@ -180,6 +215,18 @@ describe('other actions', () => {
     expect((await sets())[0].metadata.ownerReferences ?? []).toEqual([]);
   });
 
+  it('deleting in the foreground waits for dependents, which go first', async () => {
+    await api(page, 'POST', `/apis/apps/v1/namespaces/${namespace}/deployments`, deployment('whole', image));
+    const pods = async () => (await read(`/api/v1/namespaces/${namespace}/pods?labelSelector=app=whole`)).items;
+    await until('its pod', async () => (await pods()).length === 1);
+    await go(`/object/apps/deployments/${namespace}/whole`);
+    await action('delete').click();
+    await page.getByRole('radio', { name: /foreground/ }).check();
+    await inDialog('Delete Deployment').click();
+    await page.getByText('was deleted on the server', { exact: false }).waitFor();
+    expect(await pods()).toEqual([]);
+  });
+
   it('a node is cordoned, drained, and uncordoned', async () => {
     const node = (await read('/api/v1/nodes')).items[0].metadata.name as string;
     await go(`/object/core/nodes/-/${node}`);
@@ -194,40 +241,7 @@ describe('other actions', () => {
   });
 });
 
-describe('create', () => {
-  const setEditor = async (text: string) => {
-    await page.locator('.cm-content').click();
-    await page.keyboard.press('Control+a');
-    await page.keyboard.insertText(text);
-  };
-
-  it('applies pasted YAML after a check, and shows what is wrong with it', async () => {
-    await go(`/create/yaml?ns=${namespace}`);
-    await setEditor('apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: pasted\ndata:\n  a: b\n---\napiVersion: v1\nkind: Nonsense\nmetadata:\n  name: x\n');
-    await page.getByRole('button', { name: 'Check' }).click();
-    await page.getByText('The server has no kind Nonsense in v1.').waitFor();
-    await page.getByText('would be created').waitFor();
-    await setEditor('apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: pasted\ndata:\n  a: b\n');
-    await page.getByRole('button', { name: 'Check' }).click();
-    await page.locator('button:not([aria-disabled])', { hasText: 'Apply' }).click();
-    await page.getByRole('link', { name: 'pasted' }).click();
-    await page.getByRole('heading', { name: 'pasted' }).waitFor();
-  });
-
-  it.skipIf(!fs.existsSync(WASM))('pushes a .wasm file and runs it', async () => {
-    await go(`/create/wasm?ns=${namespace}`);
-    await page.getByLabel('WebAssembly file').setInputFiles(WASM);
-    await page.locator('button:not([aria-disabled])', { hasText: 'Push and run' }).click();
-    await page.getByRole('textbox', { name: 'Image' }).waitFor();
-    expect(await page.getByRole('textbox', { name: 'Image' }).inputValue()).toMatch(new RegExp(`^registry\\.windlass\\.local/${namespace}/hello@sha256:`));
-    await page.getByRole('button', { name: 'Review YAML' }).click();
-    await page.getByRole('button', { name: 'Check' }).click();
-    await page.locator('button:not([aria-disabled])', { hasText: 'Apply' }).click();
-    await until('the app from the pushed file', async () => (await read(`/apis/apps/v1/namespaces/${namespace}/deployments/hello`)).status?.readyReplicas === 1);
-  });
-});
-
-describe('logs and terminal', () => {
+describe('of a workload', () => {
   it('logs of all pods of a workload are read', async () => {
     await go(`/object/apps/deployments/${namespace}/web/logs`);
     await page.getByText('All 2 containers').waitFor({ state: 'attached' });

@@ -1,11 +1,10 @@
-// Bad days: used links, wrong tokens, ended sessions, lost connections, restarted servers, users with few rights.
-import fs from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
+// Bad days: wrong tokens, sessions that were ended, lost connections, users with few rights. What needs a server that is
+// killed or configured otherwise is in real_server.e2e.ts.
 import type { Browser } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { api, launch, openPage, startServer, type Opened, type Server } from './browser';
-import { configMap, makeNamespace, removeNamespace, startCluster, tokenFor, until } from './cluster';
+import { configMap, makeNamespace, removeNamespace, tokenFor } from './cluster';
+import { layLine } from './line';
 
 let server: Server;
 let browser: Browser;
@@ -47,17 +46,6 @@ const anonymous = async () => {
 };
 
 describe('signing in', () => {
-  it('a login link works once', async () => {
-    const link = await server.link();
-    const page = await anonymous();
-    await page.goto(link);
-    await page.getByText('Needs attention').waitFor();
-    expect(page.url()).toBe(`${server.url}/`);
-    const other = await anonymous();
-    await other.goto(link);
-    await other.getByText('This login link was used before', { exact: false }).waitFor();
-  });
-
   it('a wrong token is refused with the reason, and is not in the address', async () => {
     const page = await anonymous();
     await page.goto(server.url);
@@ -114,68 +102,23 @@ describe('a user who may only read', () => {
   });
 });
 
-describe.skipIf(!process.env['WINDLASS_BIN'])('an API server that is killed and started again', () => {
-  it('is waited for; the list is true again without a reload', async () => {
-    const data = fs.mkdtempSync(path.join(os.tmpdir(), 'windlass-e2e-'));
-    const own = await startCluster(data);
-    const front = await startServer([], own.kubeconfig);
-    const page = await open({}, front);
-    await page.goto(`${front.url}/list/core/configmaps?ns=default`);
-    await page.getByRole('link', { name: 'kube-root-ca.crt' }).waitFor();
-    await api(page, 'POST', '/api/v1/namespaces/default/configmaps', configMap('before'));
-    await page.getByRole('link', { name: 'before' }).waitFor();
-    await own.kill();
-    await page.getByText('not live', { exact: false }).first().waitFor();
-    await page.getByRole('link', { name: 'before' }).waitFor();
-    const again = await startCluster(data, own.port);
-    await until('the API again', async () => (await api(page, 'POST', '/api/v1/namespaces/default/configmaps', configMap('after'))).code === 201);
-    await page.getByRole('link', { name: 'after' }).waitFor();
-    await page.getByText('not live', { exact: false }).waitFor({ state: 'detached' });
-    await front.stop();
-    await again.kill();
-    fs.rmSync(data, { recursive: true, force: true });
-  });
-});
-
 describe('a lost connection', () => {
   it('is said, and what happened meanwhile is there after it', async () => {
-    const page = await open();
-    await page.goto(`${server.url}/list/core/configmaps?ns=${namespace}`);
+    const line = await layLine(server);
+    const page = await open({ token: viewer }, line.server);
+    await page.goto(`${line.server.url}/list/core/configmaps?ns=${namespace}`);
     await page.getByRole('link', { name: 'settings' }).waitFor();
-    server.drop(3000);
+    line.cut();
     await page.getByText('Reconnecting.', { exact: false }).waitFor();
-    await api(page, 'POST', `/api/v1/namespaces/${namespace}/configmaps`, configMap('while-away'));
-    await api(page, 'DELETE', `/api/v1/namespaces/${namespace}/configmaps/settings`);
+    await api(admin.page, 'POST', `/api/v1/namespaces/${namespace}/configmaps`, configMap('while-away'));
+    await api(admin.page, 'DELETE', `/api/v1/namespaces/${namespace}/configmaps/settings`);
+    line.mend();
     await page.getByRole('link', { name: 'while-away' }).waitFor();
     await page.getByRole('link', { name: 'settings' }).waitFor({ state: 'detached' });
     await page.getByText('Reconnecting.', { exact: false }).waitFor({ state: 'detached' });
-    await api(page, 'POST', `/api/v1/namespaces/${namespace}/configmaps`, configMap('settings', { a: 'b' }));
+    await api(admin.page, 'POST', `/api/v1/namespaces/${namespace}/configmaps`, configMap('settings', { a: 'b' }));
     await page.getByRole('link', { name: 'settings' }).waitFor();
-  });
-
-  it('of a restarted server asks to sign in again, and goes on at the same page', async () => {
-    const first = await startServer();
-    const port = new URL(first.url).port;
-    const page = await open({ token: viewer }, first);
-    await page.goto(`${first.url}/list/core/configmaps?ns=${namespace}`);
-    await page.getByRole('link', { name: 'settings' }).waitFor();
-    await first.stop();
-    await page.getByText('Reconnecting.', { exact: false }).waitFor();
-    await page.getByRole('link', { name: 'settings' }).waitFor();
-    const second = await startServer(['--listen', `127.0.0.1:${port}`]);
-    await page.getByText('Your session ended.', { exact: false }).waitFor();
-    await page.getByLabel('Bearer token').fill(viewer);
-    await page.getByRole('button', { name: 'Sign in' }).click();
-    await page.getByRole('link', { name: 'settings' }).waitFor();
-    expect(page.url()).toContain('/list/core/configmaps');
-    await second.stop();
-  });
-
-  it('a session that expires leads to signing in', async () => {
-    const short = await startServer(['--session-seconds', '6']);
-    const page = await open({ token: viewer }, short);
-    await page.getByText('Your session ended.', { exact: false }).waitFor();
-    await short.stop();
+    await line.stop();
   });
 
   it('a server that is not there yet is waited for', async () => {

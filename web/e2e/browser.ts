@@ -14,22 +14,21 @@ export interface Server {
   url: string;
   /** A login link that works once. */
   link(): Promise<string>;
-  /** Closes all live streams and refuses new ones for a while. */
-  drop(milliseconds: number): void;
   stop(): Promise<void>;
 }
 
-export async function startServer(extra: string[] = [], kubeconfig = process.env['WINDLASS_KUBECONFIG']): Promise<Server> {
+export async function startServer(): Promise<Server> {
   const running = process.env['WINDLASS_DASHBOARD_URL'];
   if (running) {
     const none = () => {
       throw new Error('a dashboard that runs already is left as it is');
     };
-    return { url: running, link: none, drop: none, stop: () => Promise.resolve() };
+    return { url: running, link: none, stop: () => Promise.resolve() };
   }
+  const kubeconfig = process.env['WINDLASS_KUBECONFIG'];
   if (!kubeconfig) throw new Error('set WINDLASS_KUBECONFIG to the kubeconfig of a cluster that may be changed');
   const script = fileURLToPath(new URL('../dev/server.mjs', import.meta.url));
-  const child = spawn(process.execPath, [script, '--kubeconfig', kubeconfig, ...extra], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [script, '--kubeconfig', kubeconfig], { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   const next = async (word: string) => {
     const { value, done } = await lines.next();
@@ -45,7 +44,7 @@ export async function startServer(extra: string[] = [], kubeconfig = process.env
     child.stdin!.write('link\n');
     return next('login');
   };
-  return { url, link, drop: (milliseconds) => void child.stdin!.write(`drop ${milliseconds}\n`), stop: () => stopped(child) };
+  return { url, link, stop: () => stopped(child) };
 }
 
 function stopped(child: ChildProcess): Promise<void> {

@@ -1,7 +1,4 @@
 // Objects that tests make: a namespace of their own, an app in it, tokens of users with few rights.
-import { spawn } from 'node:child_process';
-import path from 'node:path';
-import { createInterface } from 'node:readline';
 import type { Page } from 'playwright-core';
 import { api, WAIT } from './browser';
 
@@ -50,20 +47,4 @@ export async function tokenFor(page: Page, namespace: string, name: string, clus
   else await api(page, 'POST', `${base}/namespaces/${namespace}/rolebindings`, { metadata: { name }, roleRef, subjects });
   const { body } = await api(page, 'POST', `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`, { spec: { expirationSeconds: 3600 } });
   return (body as unknown as { status: { token: string } }).status.token;
-}
-
-/** A cluster of the test's own, by the program that WINDLASS_BIN names. */
-export async function startCluster(data: string, port = '0'): Promise<{ port: string; kubeconfig: string; kill(): Promise<void> }> {
-  const child = spawn(process.env['WINDLASS_BIN']!, ['up', '--data-dir', data, '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const address = await new Promise<string>((resolve, reject) => {
-    const look = (line: string) => /https:\/\/127\.0\.0\.1:(\d+)/.exec(line)?.[1];
-    for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', (line) => look(line) && resolve(look(line)!));
-    void exited.then(() => reject(new Error('the cluster did not start')));
-  });
-  const kill = () => {
-    child.kill('SIGKILL');
-    return exited;
-  };
-  return { port: address, kubeconfig: path.join(data, 'kubeconfig'), kill };
 }

@@ -88,13 +88,14 @@ describe('the map', () => {
     ingresses: [{ metadata: meta('in'), spec: { rules: [{ http: { paths: [{ backend: { service: { name: 's' } } }] } }] } }],
     services: [{ metadata: meta('s'), spec: { selector: { app: 'x' }, ports: [{ port: 80 }] } }],
     policies: [{ metadata: meta('deny'), spec: { podSelector: {}, policyTypes: ['Ingress'] } }],
+    namespaces: [],
     pods: [...pods, single],
     flows: [{ metadata: meta('single'), flows: [{ direction: 'Egress', peer: { kind: 'Pod', namespace: 'a', name: 'p1' }, connections: 3, denied: 2 }, { direction: 'Egress', peer: { kind: 'Pod', namespace: 'a', name: 'p2' }, connections: 4 }] }],
   });
   it('makes many pods of one owner one node', () => expect(map.nodes.filter((node) => node.column === 'pod').map((node) => node.detail)).toEqual(['8 pods', '']));
   it('links, and adds up what flows between the same two', () => {
-    const text = map.edges.map((edge) => `${edge.kind} ${edge.from}>${edge.to} ${edge.label ?? ''}`.trim()).sort();
-    expect(text).toEqual(['denied pods/a/single>owner/rs 2 denied', 'flow pods/a/single>owner/rs 7', 'mount pods/a/single>configmaps/a/conf', 'policy networkpolicies/a/deny>owner/rs', 'policy networkpolicies/a/deny>pods/a/single', 'route ingresses/a/in>services/a/s', 'select services/a/s>owner/rs']);
+    const text = map.edges.map((edge) => `${edge.kind} ${edge.from}>${edge.to} ${edge.count ?? ''}`.trim()).sort();
+    expect(text).toEqual(['denied pods/a/single>owner/rs 2', 'flow pods/a/single>owner/rs 7', 'forbidden owner/rs>pods/a/single', 'forbidden pods/a/single>owner/rs', 'mount pods/a/single>configmaps/a/conf', 'policy networkpolicies/a/deny>owner/rs', 'policy networkpolicies/a/deny>pods/a/single', 'route ingresses/a/in>services/a/s', 'select services/a/s>owner/rs']);
   });
 });
 

@@ -24,7 +24,7 @@ use crate::registry::{NotInSchema, Registry};
 use crate::server::audit::{AuditOptions, AuditOptionsError};
 use crate::server::authn::{AuthenticationError, Authenticator, Incomplete};
 use crate::server::connect::NodeConnector;
-use crate::server::dashboard::{Dashboard, Files};
+use crate::server::dashboard::{Dashboard, DashboardConfig};
 use crate::server::listener::{self, ListenError};
 use crate::server::tls::Tls;
 use crate::server::{ApiServer, Parts, in_process};
@@ -341,21 +341,20 @@ impl ControlPlane {
         self.endpoint.admin_kubeconfig()
     }
 
-    /// Serves the dashboard at `address`, with the API's certificate if `secure`; answers it, and where it is.
+    /// Serves the dashboard at `address`; answers it, and where it is.
     ///
     /// # Errors
     /// [`ListenError`]: the address cannot be listened on.
     pub async fn serve_dashboard(
         &mut self,
         address: SocketAddr,
-        secure: bool,
-        files: Files,
+        config: DashboardConfig,
     ) -> Result<(Arc<Dashboard>, SocketAddr), ListenError> {
         let listener = listener::bind(address).await?;
         let bind_error = |source| ListenError::Bind { address, source };
         let local = listener.local_addr().map_err(bind_error)?;
-        let dashboard = Dashboard::new(Arc::clone(&self.server), files, local.port(), secure);
-        let tls = secure.then(|| Arc::clone(&self.endpoint.tls));
+        let dashboard = Dashboard::new(Arc::clone(&self.server), config, local.port());
+        let tls = config.secure.then(|| Arc::clone(&self.endpoint.tls));
         let serve = listener::serve(listener, tls, Arc::clone(&dashboard), self.stop.clone());
         self.parts.spawn(serve);
         Ok((dashboard, local))

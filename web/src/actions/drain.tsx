@@ -7,6 +7,7 @@ import { Button, Note, Tag } from '../ui/basics';
 import { Dialog } from '../ui/dialog';
 import type { DialogProps } from './table';
 import { mergePatch } from './writes';
+import { withFields } from '../lib/selector';
 
 const RETRY = 5000;
 const PATIENCE = 60;
@@ -42,7 +43,7 @@ async function evict(pod: KubeObject, say: (text: string) => void, stopped: () =
 }
 
 export default function DrainDialog({ resource, object, onClose }: DialogProps) {
-  const list = useList(`/api/v1/pods?fieldSelector=spec.nodeName=${encodeURIComponent(object.metadata.name)}`);
+  const list = useList(`/api/v1/pods?${withFields({ 'spec.nodeName': object.metadata.name })}`);
   const [progress, setProgress] = useState<Progress>({});
   const [phase, setPhase] = useState<'ready' | 'running' | 'done'>('ready');
   const stop = useRef(false);

@@ -21,8 +21,8 @@ export interface Revision {
 
 const ANNOTATION = 'deployment.kubernetes.io/revision';
 
-/** A template without what the controller adds to each revision, so that only real changes differ. */
-function clean(template: KubeObject): KubeObject {
+/** A template without what controllers add to each revision: a label of ReplicaSets, an instruction in ControllerRevisions. */
+function clean({ $patch: _, ...template }: KubeObject): KubeObject {
   const labels = Object.fromEntries(Object.entries(template.metadata?.labels ?? {}).filter(([key]) => key !== 'pod-template-hash'));
   return { ...template, metadata: { ...template.metadata, labels, creationTimestamp: undefined } };
 }

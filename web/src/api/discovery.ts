@@ -1,4 +1,4 @@
-// Which kinds the API server has: aggregated discovery, read once per session and again on demand.
+// Which kinds the API server has: aggregated discovery, read when a session begins and again when kinds may have changed.
 import { useSyncExternalStore } from 'react';
 import { getJson } from './client';
 
@@ -73,9 +73,12 @@ async function read(): Promise<void> {
   try {
     const get = (path: string) => getJson<{ items: GroupDiscovery[] }>(path, { headers: { Accept: ACCEPT } });
     const [core, named] = await Promise.all([get('/api'), get('/apis')]);
-    set({ phase: 'ready', all: flatten([...core.items, ...named.items]) });
+    const all = flatten([...core.items, ...named.items]);
+    // The same again is no news: whoever shows the catalogue need not be drawn anew.
+    if (catalogue.phase !== 'ready' || catalogue.error || JSON.stringify(all) !== JSON.stringify(catalogue.all)) set({ phase: 'ready', all });
   } catch (error) {
-    set({ phase: 'failed', all: catalogue.all, error: (error as Error).message });
+    // What was read before stands: kinds seldom change, and it is tried again.
+    set({ phase: catalogue.phase === 'ready' ? 'ready' : 'failed', all: catalogue.all, error: (error as Error).message });
   } finally {
     loading = undefined;
   }

@@ -1,4 +1,7 @@
 // Reads the log of one container as a stream of lines; follows until stopped, and comes back after a lost connection.
+//
+// A followed log ends when its container does, and just so when the node's agent is started anew. So after an end it is
+// read once more from where it was: what brings nothing new has ended.
 import { ApiError, send } from './client';
 import { LineSplitter } from '../lib/logs';
 
@@ -28,13 +31,15 @@ function pathOf(query: LogQuery, since: string | undefined): string {
   return `/kube/api/v1/namespaces/${encodeURIComponent(query.namespace)}/pods/${encodeURIComponent(query.pod)}/log?${parameters}`;
 }
 
-async function readOnce(query: LogQuery, sink: LogSink, signal: AbortSignal, last: { line?: string; time?: string }): Promise<void> {
+/** Reads until the end; answers whether there was anything new. */
+async function readOnce(query: LogQuery, sink: LogSink, signal: AbortSignal, last: { line?: string; time?: string }): Promise<boolean> {
   const response = await send(pathOf(query, last.time), { signal });
   sink.state(undefined);
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   const splitter = new LineSplitter();
   // After a reconnect the server repeats the lines of the last second: skip to behind the one we had.
   let skipping = last.line;
+  let news = false;
   const pass = (lines: string[]) => {
     let fresh = lines;
     if (skipping !== undefined) {
@@ -47,7 +52,9 @@ async function readOnce(query: LogQuery, sink: LogSink, signal: AbortSignal, las
       last.line = newest;
       last.time = STAMP.exec(newest)?.[1] ?? last.time;
     }
-    if (fresh.length) sink.lines(fresh);
+    if (!fresh.length) return;
+    news = true;
+    sink.lines(fresh);
   };
   for (;;) {
     const { done, value } = await reader.read();
@@ -55,6 +62,7 @@ async function readOnce(query: LogQuery, sink: LogSink, signal: AbortSignal, las
     pass(splitter.push(value));
   }
   pass(splitter.flush());
+  return news;
 }
 
 /** Starts reading; the result stops it. */
@@ -62,14 +70,16 @@ export function streamLog(query: LogQuery, sink: LogSink): () => void {
   const abort = new AbortController();
   const last: { line?: string; time?: string } = {};
   const run = async () => {
+    let ended = false;
     while (!abort.signal.aborted) {
       try {
-        await readOnce(query, sink, abort.signal, last);
-        return sink.state('The log ended.');
+        const news = await readOnce(query, sink, abort.signal, last);
+        if (!query.follow || (ended && !news)) return sink.state('The log ended.');
+        ended = true;
       } catch (error) {
         if (abort.signal.aborted) return undefined;
         const lost = !(error instanceof ApiError) || error.code === 0 || error.code >= 502;
-        sink.state(lost && query.follow ? 'Connection lost; reading again.' : (error as Error).message);
+        sink.state(lost && query.follow ? 'Connection lost; reading again.' : ended ? 'The log ended.' : (error as Error).message);
         if (!lost || !query.follow) return undefined;
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY));

@@ -1,8 +1,9 @@
-// Use of CPU and memory: metrics have no watch, so this is the one thing that is asked for again and again, every 15 s,
+// Use of CPU and memory, and traffic: these have no watch, so they are the one thing that is asked for again and again,
 // and only while something on the page shows it. Each hook keeps the short history that its chart draws.
-import { useEffect, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import { getJson } from './client';
 import type { KubeObject } from './objects';
+import type { Flow } from '../lib/map_layout';
 import { parseQuantity } from '../lib/quantity';
 
 export interface Usage {
@@ -14,7 +15,9 @@ export interface Sample extends Usage {
   time: number;
 }
 
+/** Nodes measure no more often. */
 const EVERY = 15_000;
+const FLOWS_EVERY = 5_000;
 const KEPT = 240;
 const histories = new Map<string, Sample[]>();
 
@@ -24,8 +27,8 @@ function remember(key: string, usage: Usage): Sample[] {
   return history;
 }
 
-/** Calls at once and every 15 s while mounted and the page is in view. */
-function usePolled<T>(path: string | undefined, read: (body: KubeObject & { items?: KubeObject[] }) => T): { value?: T; error?: Error } {
+/** Calls at once and then every so often while mounted and the page is in view. */
+function usePolled<T>(path: string | undefined, read: (body: KubeObject & { items?: KubeObject[] }) => T, every = EVERY): { value?: T; error?: Error } {
   const [state, setState] = useState<{ path?: string; value?: T; error?: Error }>({});
   useEffect(() => {
     if (!path) return undefined;
@@ -38,14 +41,14 @@ function usePolled<T>(path: string | undefined, read: (body: KubeObject & { item
       );
     };
     ask();
-    const timer = setInterval(ask, EVERY);
+    const timer = setInterval(ask, every);
     return () => {
       clearInterval(timer);
       abort.abort();
     };
     // `read` belongs to the path.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [path]);
+  }, [path, every]);
   return state.path === path ? state : {};
 }
 
@@ -86,8 +89,31 @@ export function usePodUsage(namespace?: string) {
   return usePolled(`/apis/metrics.k8s.io/v1beta1${scope}/pods`, (body) => new Map((body.items ?? []).map((item) => [`${item.metadata.namespace}/${item.metadata.name}`, usageOf((item.containers ?? []) as ContainerUsage[])])));
 }
 
-/** The flows that nodes have counted, by pod; computed like metrics, and asked for as often. */
+const keyOf = (pod: KubeObject, { direction, peer, protocol, port }: Flow) => [pod.metadata.namespace, pod.metadata.name, direction, peer.kind, peer.namespace, peer.name, peer.address, protocol, port].join(' ');
+
+/** Flows with how many connections there are of each now: what came since the last look, by the time that passed. */
+export function withRates(pods: KubeObject[], before: Map<string, Flow> | undefined, seconds: number): { pods: KubeObject[]; seen: Map<string, Flow> } {
+  const seen = new Map<string, Flow>();
+  const rate = (now = 0, then = 0) => (before && seconds > 0 ? Math.max(0, now - then) / seconds : 0);
+  const rated = pods.map((pod) => ({ ...pod, flows: ((pod.flows ?? []) as Flow[]).map((flow) => {
+    const key = keyOf(pod, flow);
+    const old = before?.get(key);
+    seen.set(key, flow);
+    return { ...flow, rate: rate(flow.connections, old?.connections), deniedRate: rate(flow.denied, old?.denied) };
+  }) }));
+  return { pods: rated, seen };
+}
+
+/** The flows that nodes have counted, by pod; computed like metrics. */
 export function useFlows(served: boolean, namespace: string) {
   const scope = namespace ? `/namespaces/${encodeURIComponent(namespace)}` : '';
-  return usePolled(served ? `/apis/node.windlass.dev/v1${scope}/podflows` : undefined, (body) => body.items ?? []);
+  const path = served ? `/apis/node.windlass.dev/v1${scope}/podflows` : undefined;
+  const last = useRef<{ path?: string; at: number; seen?: Map<string, Flow> }>({ at: 0 });
+  return usePolled(path, (body) => {
+    const now = Date.now();
+    const before = last.current.path === path ? last.current.seen : undefined;
+    const { pods, seen } = withRates(body.items ?? [], before, (now - last.current.at) / 1000);
+    last.current = { path, at: now, seen };
+    return pods;
+  }, FLOWS_EVERY);
 }

@@ -22,13 +22,21 @@ export interface FieldHelp {
   description: string;
 }
 
+/** By address, which the server changes with the content. */
 const documents = new Map<string, Promise<Document>>();
 
 async function document(groupVersion: string): Promise<Document> {
   const index = await getJson<{ paths: Record<string, { serverRelativeURL: string }> }>('/openapi/v3');
   const entry = index.paths[groupVersion];
   if (!entry) throw new Error(`the server has no schema of ${groupVersion}`);
-  return getJson<Document>(entry.serverRelativeURL);
+  const { serverRelativeURL: address } = entry;
+  let loading = documents.get(address);
+  if (!loading) {
+    loading = getJson<Document>(address);
+    documents.set(address, loading);
+    loading.catch(() => documents.delete(address));
+  }
+  return loading;
 }
 
 /** Help for one kind. */
@@ -83,13 +91,7 @@ export class KindSchema {
 export async function kindSchema(apiVersion: string, kind: string): Promise<KindSchema> {
   const [group, version] = apiVersion.includes('/') ? apiVersion.split('/') : ['', apiVersion];
   const groupVersion = group ? `apis/${group}/${version}` : `api/${version}`;
-  let loading = documents.get(groupVersion);
-  if (!loading) {
-    loading = document(groupVersion);
-    documents.set(groupVersion, loading);
-    loading.catch(() => documents.delete(groupVersion));
-  }
-  const schemas = (await loading).components?.schemas ?? {};
+  const schemas = (await document(groupVersion)).components?.schemas ?? {};
   const root = Object.values(schemas).find((schema) => schema['x-kubernetes-group-version-kind']?.some((entry) => entry.group === group && entry.version === version && entry.kind === kind));
   if (!root) throw new Error(`the server has no schema of ${kind}`);
   return new KindSchema(schemas, root);

@@ -5,7 +5,8 @@ import { ApiError, onSessionEnd, send } from './client';
 
 export interface Session {
   user: { username: string; groups: string[] };
-  expires: string;
+  /** None where a client certificate is shown with each connection. */
+  expires: string | null;
   version: string;
 }
 
@@ -15,6 +16,7 @@ export type SessionState =
   | { phase: 'signedIn'; session: Session };
 
 let state: SessionState = { phase: 'unknown' };
+let lastUser: string | undefined;
 const listeners = new Set<() => void>();
 
 function set(next: SessionState) {
@@ -31,7 +33,11 @@ export async function loadSession(): Promise<void> {
   for (let delay = 500; ; delay = Math.min(delay * 2, 8000)) {
     try {
       const response = await send('/session');
-      set({ phase: 'signedIn', session: (await response.json()) as Session });
+      const session = (await response.json()) as Session;
+      // Somebody else goes on where the last one left: nothing that they read may stay in memory.
+      if (lastUser !== undefined && lastUser !== session.user.username) return location.reload();
+      lastUser = session.user.username;
+      set({ phase: 'signedIn', session });
       return;
     } catch (error) {
       if (error instanceof ApiError && error.code === 401) {

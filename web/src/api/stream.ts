@@ -3,8 +3,9 @@
 // 1. `open` sends {"op":"start"} with a fresh id; events come back under that id.
 // 2. When the socket closes, every watch is told `lost`; the socket is opened anew with growing pauses, and then every
 //    watch is told `restored`, upon which it starts again from its own last resourceVersion.
-// 3. Close code 4401 means that the session ended: no further tries.
-import { sessionEnded } from './client';
+// 3. Close code 4401 means that the session ended: no further tries. However the session ends, the socket goes with it:
+//    it was opened as that user, and the next one who signs in may be another.
+import { onSessionEnd, sessionEnded } from './client';
 import type { KubeObject, Status } from './objects';
 
 export interface WatchEvent {
@@ -110,15 +111,27 @@ export class Stream {
       this.#waiting.add(handler);
       handler.lost();
     }
-    if (code === SESSION_ENDED) {
-      this.#set('ended');
-      return sessionEnded();
-    }
+    if (code === SESSION_ENDED) return sessionEnded();
     this.#set('reconnecting');
     // Jitter: many tabs must not come back at the same instant.
     this.#timer = setTimeout(() => this.#dial(), this.#pause * (0.7 + Math.random() * 0.6));
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
   }
+
+  /** Drops the socket and all watches; the next watch dials anew, as who is signed in then. */
+  end = () => {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#handlers.clear();
+    this.#waiting.clear();
+    const socket = this.#socket;
+    this.#socket = undefined;
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    this.#set('ended');
+  };
 
   /** Drops a handler that waits for the socket. */
   forget(handler: WatchHandler) {
@@ -130,4 +143,5 @@ const streamUrl = () => `${location.protocol === 'https:' ? 'wss' : 'ws'}://${lo
 
 export const stream = new Stream(() => new WebSocket(streamUrl()));
 
+onSessionEnd(stream.end);
 if (typeof window !== 'undefined') window.addEventListener('online', () => stream.retryNow());

@@ -4,6 +4,7 @@ import { stream } from './stream';
 import { WatchStore, type Snapshot } from './watch_store';
 import { onSessionEnd } from './client';
 import type { KubeObject } from './objects';
+import { withFields } from '../lib/selector';
 
 const LINGER = 20_000;
 const stores = new Map<string, WatchStore>();
@@ -62,7 +63,7 @@ const lastSeen = new Map<string, KubeObject>();
 
 /** One object, live: a watch with a field selector on its name. */
 export function useObject(collection: string | undefined, name: string): ObjectState {
-  const path = collection && `${collection}?fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}`;
+  const path = collection && `${collection}?${withFields({ 'metadata.name': name })}`;
   const list = useList(path);
   return useMemo(() => {
     const found = list.items[0];

@@ -5,7 +5,7 @@
 //     └────────┘                  └─ restored: watch again from the last resourceVersion
 //
 // Invariant: `objects` is what the server had at `resourceVersion`; a list that replaces it removes what vanished.
-import { ApiError, errorOf, getList } from './client';
+import { ApiError, errorOf, getList, sessionEnded } from './client';
 import { objectKey, type KubeList, type KubeObject, type Status } from './objects';
 import type { Stream, WatchEvent, WatchHandler } from './stream';
 
@@ -125,6 +125,8 @@ export class WatchStore implements WatchHandler {
     if (this.#stopped) return;
     const error = status && errorOf(status.code ?? 0, status, 'the watch ended');
     if (error?.gone) return void this.#list();
+    // A token that was revoked or ran out while the page was open.
+    if (error?.code === 401) return sessionEnded();
     if (error && (error.code === 403 || error.code === 404)) return this.#failed(error);
     // Servers end watches after a while by design. One that ends with an error, or as soon as it began, waits: its
     // server may be down, and asking at once would be a storm.

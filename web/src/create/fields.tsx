@@ -3,7 +3,8 @@ import type { ReactNode } from 'react';
 import { Button } from '../ui/basics';
 
 export function Field({ label, hint, problem, children }: { label: string; hint?: string; problem?: string; children: ReactNode }) {
-  return <label className="field"><span>{label}</span>{children}{problem ? <small role="alert">{problem}</small> : hint ? <small>{hint}</small> : null}</label>;
+  // Beside the label, not in it: a field keeps its name when something is wrong with it.
+  return <div className="field"><label className="field"><span>{label}</span>{children}</label>{problem ? <small role="alert">{problem}</small> : hint ? <small>{hint}</small> : null}</div>;
 }
 
 export type Pair = [name: string, value: string];

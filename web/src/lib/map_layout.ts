@@ -1,15 +1,18 @@
 // The map as a graph in columns: ingresses, services, policies, pods, volumes. Pure: lists in, placed nodes and edges out.
 // Pods of one owner become one node when they are many, so that a namespace of thousands stays readable.
 import { objectKey, type KubeObject } from '../api/objects';
-import { fromObject, mapSelects, matchesAll, type LabelSelector } from './selector';
+import { drawPolicies } from './map_policies';
+import { describePolicy, Policies } from './network_policy';
+import { mapSelects } from './selector';
 
-export type Column = 'ingress' | 'service' | 'policy' | 'pod' | 'volume';
+export type Column = 'outside' | 'ingress' | 'service' | 'policy' | 'pod' | 'volume';
 export interface MapNode {
   id: string;
   column: Column;
   title: string;
   detail: string;
   group: string;
+  /** Of the object whose page it leads to; empty for what is no object. */
   resource: string;
   namespace: string;
   name: string;
@@ -21,8 +24,15 @@ export interface MapNode {
 export interface MapEdge {
   from: string;
   to: string;
-  kind: 'route' | 'select' | 'policy' | 'mount' | 'flow' | 'denied';
-  label?: string;
+  /** `allowed` and `forbidden` are what policies say; `flow` and `denied` what was counted. */
+  kind: 'route' | 'select' | 'policy' | 'mount' | 'flow' | 'denied' | 'allowed' | 'forbidden';
+  /** Connections, made or refused. */
+  count?: number;
+  /** How many of them now, each second. */
+  rate?: number;
+  /** Ports that policies leave, and which policies decided. */
+  ports?: string;
+  by?: string;
 }
 export interface Flow {
   direction: string;
@@ -31,6 +41,9 @@ export interface Flow {
   port?: number;
   connections?: number;
   denied?: number;
+  /** Connections and refusals each second since the last look. */
+  rate?: number;
+  deniedRate?: number;
   bytesSent?: number;
   bytesReceived?: number;
 }
@@ -38,16 +51,17 @@ export interface MapInput {
   ingresses: readonly KubeObject[];
   services: readonly KubeObject[];
   policies: readonly KubeObject[];
+  namespaces: readonly KubeObject[];
   pods: readonly KubeObject[];
   flows: readonly KubeObject[];
 }
 
-export const NODE = { width: 200, height: 44, gap: 14, column: 270, top: 48, left: 16 };
-const COLUMNS: Column[] = ['ingress', 'service', 'policy', 'pod', 'volume'];
+export const NODE = { width: 200, height: 44, gap: 14, column: 262, top: 48, left: 16 };
+const COLUMNS: Column[] = ['outside', 'ingress', 'service', 'policy', 'pod', 'volume'];
 const COLLAPSE = 5;
 const VOLUMES: [field: string, name: string, resource: string][] = [['persistentVolumeClaim', 'claimName', 'persistentvolumeclaims'], ['configMap', 'name', 'configmaps'], ['secret', 'secretName', 'secrets']];
 
-type Draft = Omit<MapNode, 'x' | 'y'>;
+export type Draft = Omit<MapNode, 'x' | 'y'>;
 
 const node = (column: Column, group: string, resource: string, object: KubeObject, detail: string): Draft => ({ id: `${resource}/${objectKey(object)}`, column, title: object.metadata.name, detail, group, resource, namespace: object.metadata.namespace ?? '', name: object.metadata.name, objects: [object] });
 
@@ -107,8 +121,8 @@ function flowEdges(flows: readonly KubeObject[], idOf: Map<string, string>): Map
       const peer = kind === 'Pod' ? idOf.get(`${namespace}/${name}`) : kind === 'Service' ? `services/${namespace}/${name}` : undefined;
       if (!self || !peer) continue;
       const [from, to] = flow.direction === 'Egress' ? [self, peer] : [peer, self];
-      if (flow.connections) edges.push({ from, to, kind: 'flow', label: `${flow.connections}` });
-      if (flow.denied) edges.push({ from, to, kind: 'denied', label: `${flow.denied} denied` });
+      if (flow.connections) edges.push({ from, to, kind: 'flow', count: flow.connections, rate: flow.rate ?? 0 });
+      if (flow.denied) edges.push({ from, to, kind: 'denied', count: flow.denied, rate: flow.deniedRate ?? 0 });
     }
   }
   return edges;
@@ -121,18 +135,29 @@ function merge(edges: MapEdge[]): MapEdge[] {
     const key = `${edge.from} ${edge.to} ${edge.kind}`;
     const known = merged.get(key);
     if (!known) merged.set(key, { ...edge });
-    else if (edge.label) known.label = `${parseInt(known.label ?? '0', 10) + parseInt(edge.label, 10)}${edge.kind === 'denied' ? ' denied' : ''}`;
+    else if (edge.count !== undefined) Object.assign(known, { count: (known.count ?? 0) + edge.count, rate: (known.rate ?? 0) + (edge.rate ?? 0) });
   }
   return [...merged.values()];
 }
 
-export function layoutMap(input: MapInput): { nodes: MapNode[]; edges: MapEdge[]; width: number; height: number } {
+export interface MapLayout {
+  nodes: MapNode[];
+  edges: MapEdge[];
+  width: number;
+  height: number;
+  /** Pods were too many to tell who may reach whom. */
+  policiesLeftOut: boolean;
+}
+
+export function layoutMap(input: MapInput): MapLayout {
   const { nodes: pods, idOf } = podNodes(input.pods);
   const mounted = volumes(input.pods, idOf);
+  const policies = drawPolicies(new Policies(input.policies, input.namespaces), input.policies, pods, idOf);
   const drafts = [
+    ...policies.nodes,
     ...input.ingresses.map((object) => node('ingress', 'networking.k8s.io', 'ingresses', object, ((object.spec?.rules ?? []) as { host?: string }[]).map((rule) => rule.host ?? '*').join(', '))),
     ...input.services.map((object) => node('service', '', 'services', object, `${object.spec?.type ?? 'ClusterIP'} ${((object.spec?.ports ?? []) as { port: number }[]).map((port) => port.port).join(', ')}`)),
-    ...input.policies.map((object) => node('policy', 'networking.k8s.io', 'networkpolicies', object, ((object.spec?.policyTypes ?? []) as string[]).join(', '))),
+    ...input.policies.map((object) => node('policy', 'networking.k8s.io', 'networkpolicies', object, describePolicy(object))),
     ...pods,
     ...mounted.nodes,
   ];
@@ -142,11 +167,11 @@ export function layoutMap(input: MapInput): { nodes: MapNode[]; edges: MapEdge[]
   const edges = [
     ...input.ingresses.flatMap((ingress) => backends(ingress).map((name): MapEdge => ({ from: `ingresses/${objectKey(ingress)}`, to: `services/${ingress.metadata.namespace}/${name}`, kind: 'route' }))),
     ...input.services.flatMap((service) => selected(`services/${objectKey(service)}`, service, 'select', (pod) => mapSelects(service.spec?.selector, pod.metadata.labels))),
-    ...input.policies.flatMap((policy) => selected(`networkpolicies/${objectKey(policy)}`, policy, 'policy', (pod) => matchesAll(pod.metadata.labels, fromObject(policy.spec?.podSelector as LabelSelector) ?? []))),
+    ...policies.edges,
     ...mounted.edges,
     ...flowEdges(input.flows, idOf),
   ];
-  return place(drafts, merge(edges));
+  return { ...place(drafts, merge(edges)), policiesLeftOut: policies.leftOut };
 }
 
 function place(drafts: Draft[], edges: MapEdge[]) {

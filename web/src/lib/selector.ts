@@ -52,6 +52,12 @@ function satisfies(labels: Record<string, string>, { key, operator, values }: Re
 export const matchesAll = (labels: Record<string, string> | undefined, requirements: Requirement[]): boolean =>
   requirements.every((requirement) => satisfies(labels ?? {}, requirement));
 
+/** The query for objects whose fields have these values. What selectors are made of is escaped: names of roles may have it. */
+export function withFields(fields: Record<string, string>): string {
+  const terms = Object.entries(fields).map(([field, value]) => `${field}=${value.replace(/[\\,=]/g, '\\$&')}`);
+  return `fieldSelector=${encodeURIComponent(terms.join(','))}`;
+}
+
 /** Whether a Service-like map selects the labels; an empty map selects nothing. */
 export function mapSelects(map: Record<string, string> | undefined, labels: Record<string, string> | undefined): boolean {
   const entries = Object.entries(map ?? {});

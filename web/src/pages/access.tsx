@@ -59,7 +59,7 @@ function WhoCan({ data }: { data: RbacData }) {
       <select aria-label="Resource" value={what} onChange={(event) => setQuery({ what: event.target.value })}>{targets.map((target) => <option key={target.value} value={target.value}>{target.title}</option>)}</select>
       <span>{namespace ? `in namespace ${namespace}` : 'in all namespaces'}</span></>}>
       {grants.length ? (
-        <div className="scroll-x"><table className="plain"><thead><tr><th>Who</th><th>By</th><th>Role</th><th>Only</th></tr></thead>
+        <div className="scroll-x" tabIndex={0}><table className="plain"><thead><tr><th>Who</th><th>By</th><th>Role</th><th>Only</th></tr></thead>
           <tbody>{grants.map((grant, index) => <tr key={index}><td><SubjectName subject={grant.subject} /></td><td><Link to={kindLink(RBAC, grant.bindingKind, grant.binding.metadata.namespace, grant.binding.metadata.name) ?? '#'}>{grant.bindingKind} {grant.binding.metadata.name}</Link></td><td>{grant.role}</td><td>{grant.names.join(', ')}</td></tr>)}</tbody></table></div>
       ) : <Empty title="Nobody by a role." />}
       <p className="faint">Worked out from roles and bindings. Members of system:masters may do everything; other authorizers are not seen here.</p>

@@ -20,7 +20,7 @@ const COLUMNS: Column[] = [
     const to = kindLink(about.apiVersion ?? 'v1', about.kind, about.namespace, about.name);
     return to ? <Link to={to}>{about.kind} {about.name}</Link> : `${about.kind} ${about.name}`;
   } },
-  { id: 'namespace', title: 'Namespace', width: 'minmax(4rem, 0.5fr)', value: (event) => event.metadata.namespace, wide: true },
+  { id: 'namespace', title: 'Namespace', width: 'minmax(6.5rem, 0.5fr)', value: (event) => event.metadata.namespace, wide: true },
   { id: 'message', title: 'Message', width: 'minmax(10rem, 3fr)', value: (event) => event.message ?? event.note, wide: true },
   { id: 'count', title: 'Count', width: '4.5rem', numeric: true, wide: true, value: eventCount },
 ];

@@ -28,7 +28,7 @@ export default function KindsPage() {
   return (
     <div className="page page-full">
       <div className="page-head"><h1>All kinds</h1><Tag>{rows.length}</Tag><span className="grow" /><input type="search" aria-label="Filter kinds" placeholder="Filter" value={text} onChange={(event) => setText(event.target.value)} /><Button onClick={() => void loadDiscovery()}>Read again</Button></div>
-      {phase === 'failed' && <ErrorNote what="Discovery failed." error={new Error(error)} />}
+      {error && <ErrorNote what="Discovery failed." error={new Error(error)} />}
       {phase === 'loading' ? <Spinner /> : <Table label="Kinds" rows={rows} columns={columns(listable)} keyOf={(row) => `${row.group}/${row.resource}`} onOpen={open} sort={sort} onSort={setSort} />}
     </div>
   );

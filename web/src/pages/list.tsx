@@ -1,6 +1,7 @@
 // The list of any kind: live, searchable, sortable, by namespace and label; its state is in the address.
 import { useDeferredValue, useMemo } from 'react';
 import { collectionPath, findResource, useCatalogue, type Resource } from '../api/discovery';
+import { useLookAgain } from '../api/fresh_discovery';
 import { useAccess } from '../api/rights';
 import { objectKey, type KubeObject } from '../api/objects';
 import { useList } from '../api/use_list';
@@ -98,6 +99,7 @@ export default function ListPage({ params }: PageProps) {
   const { all, phase, error } = useCatalogue();
   const group = params['group'] === 'core' ? '' : params['group']!;
   const resource = findResource(all, group, params['resource']!);
+  useLookAgain(!resource && phase === 'ready', `${group}/${params['resource']}`);
   if (resource) return <ListTable key={`${group}/${resource.resource}`} resource={resource} />;
   if (phase === 'loading') return <Spinner />;
   return <div className="page">{phase === 'failed' ? <ErrorNote what="Discovery failed." error={new Error(error)} /> : <Empty title={`The API server does not serve ${params['resource']} of ${params['group']}.`} />}</div>;

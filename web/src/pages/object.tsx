@@ -1,6 +1,7 @@
 // The page of any object: what it is, how it is, what can be done to it, and tabs for what its kind has to show.
 import { Suspense } from 'react';
 import { collectionPath, findResource, useCatalogue, type Resource } from '../api/discovery';
+import { useLookAgain } from '../api/fresh_discovery';
 import { useObject } from '../api/use_list';
 import { ActionBar } from '../actions/bar';
 import { healthOf } from '../kinds/health';
@@ -42,6 +43,7 @@ export default function ObjectPage({ params }: PageProps) {
   const { all, phase, error } = useCatalogue();
   const group = params['group'] === 'core' ? '' : params['group']!;
   const resource = findResource(all, group, params['resource']!);
+  useLookAgain(!resource && phase === 'ready', `${group}/${params['resource']}`);
   const namespace = params['namespace'] === '-' ? undefined : params['namespace'];
   if (resource) return <ObjectView key={`${namespace}/${params['name']}/${resource.resource}`} resource={resource} namespace={namespace} name={params['name']!} tab={params['tab'] ?? ''} />;
   if (phase === 'loading') return <Spinner />;

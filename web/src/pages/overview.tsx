@@ -131,7 +131,7 @@ export default function Overview() {
       {failed?.error && <ErrorNote what="Not everything could be read, so this may not be all." error={failed.error} />}
       <Section title={issues.length ? `Needs attention (${issues.length})` : 'Needs attention'}><Issues issues={issues} loading={loading} /></Section>
       <div className="cards cards-small">
-        {counts.map(([label, count, to]) => <Link key={label} to={to} className="card"><div className="big">{count}</div>{label}</Link>)}
+        {counts.map(([label, count, to]) => <Link key={label} to={to} className="card"><div className="big">{loading ? '…' : count}</div>{label}</Link>)}
       </div>
       <div className="cards">
         <Section title="Capacity and use"><Capacity nodes={nodes.items} pods={pods.items} /></Section>

@@ -14,7 +14,7 @@ interface Port {
 }
 
 function Command({ text }: { text: string }) {
-  return <div className="inline"><code className="code-block grow">{text}</code><Button onClick={() => void navigator.clipboard?.writeText(text)}>Copy</Button></div>;
+  return <div className="inline"><code className="code-block grow" tabIndex={0}>{text}</code><Button onClick={() => void navigator.clipboard?.writeText(text)}>Copy</Button></div>;
 }
 
 /** A name that a shell reads as one plain word; Kubernetes names need no quotes, but they come from the cluster. */

@@ -17,8 +17,10 @@ function Value({ name, text, hidden }: { name: string; text(): string; hidden: b
   const [shown, setShown] = useState(!hidden);
   const value = shown ? text() : '';
   return (
-    <tr><td><code>{name}</code></td><td>{shown ? <div className="code-block pre">{value.slice(0, 20_000)}{value.length > 20_000 && '…'}</div> : <span className="faint">hidden</span>}</td>
-      <td className="inline">{hidden && <Button aria-pressed={shown} onClick={() => setShown(!shown)}>{shown ? 'Hide' : 'Show'}</Button>}{shown && <Button onClick={() => void navigator.clipboard?.writeText(value)}>Copy</Button>}</td></tr>
+    <li className="stack">
+      <div className="inline"><code className="grow wrap">{name}</code>{hidden && <Button aria-pressed={shown} onClick={() => setShown(!shown)}>{shown ? 'Hide' : 'Show'}</Button>}{shown && <Button onClick={() => void navigator.clipboard?.writeText(value)}>Copy</Button>}</div>
+      {shown ? <div className="code-block" tabIndex={0}>{value.slice(0, 20_000)}{value.length > 20_000 && '…'}</div> : <span className="faint">hidden</span>}
+    </li>
   );
 }
 
@@ -29,10 +31,10 @@ export function DataPanel({ resource, object }: { resource: Resource; object: Ku
   if (!data.length && !binary.length) return <Section title="Data"><Empty title="It holds no keys." /></Section>;
   return (
     <Section title="Data">
-      <table className="plain"><tbody>
+      <ul className="stack">
         {data.map(([name, value]) => <Value key={name} name={name} hidden={secret} text={() => (secret ? decode(value) : value)} />)}
         {binary.map(([name, value]) => <Value key={name} name={name} hidden={false} text={() => decode(value)} />)}
-      </tbody></table>
+      </ul>
     </Section>
   );
 }

@@ -93,7 +93,7 @@ export function Files({ namespace, pod, places }: { namespace: string; pod: stri
         {listing && (
           <>
             <div className="inline"><code>/{listing.directory}</code>{listing.directory !== top && <Button onClick={() => { setListing({ ...listing, directory: listing.directory.slice(0, listing.directory.lastIndexOf('/')) }); setShown(undefined); }}>Up</Button>}</div>
-            <div className="scroll-x"><table className="plain"><thead><tr><th>Name</th><th>Size</th><th>Actions</th></tr></thead>
+            <div className="scroll-x" tabIndex={0}><table className="plain"><thead><tr><th>Name</th><th>Size</th><th>Actions</th></tr></thead>
               <tbody>{childrenOf(listing.entries, listing.directory).map(({ name, entry }) => <tr key={name}><td><Button tone="quiet" onClick={() => open(entry)}>{entry.directory ? `${name}/` : name}</Button></td><td>{entry.directory ? '' : formatBytes(entry.size)}</td><td>{!entry.directory && <Button aria-label={`Download ${name}`} onClick={() => download(name, new Blob([bytesOf(entry)]))}>Download</Button>}</td></tr>)}</tbody></table></div>
           </>
         )}

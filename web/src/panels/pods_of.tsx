@@ -7,13 +7,14 @@ import { podHealth, readyCount, restarts } from '../kinds/pod_status';
 import { isWorkload, selectorQuery } from '../kinds/workloads';
 import { listLink, linkOf } from '../links';
 import { Empty, ErrorNote, HealthBadge, Link, RelativeTime, Section } from '../ui/basics';
+import { withFields } from '../lib/selector';
 
 const MOST = 50;
 
 /** The query that lists an object's pods, or undefined for kinds that have none. */
 export function podsPath(resource: Resource, object: KubeObject): string | undefined {
   const { namespace, name } = object.metadata;
-  if (resource.resource === 'nodes' && !resource.group) return `/api/v1/pods?fieldSelector=${encodeURIComponent(`spec.nodeName=${name}`)}`;
+  if (resource.resource === 'nodes' && !resource.group) return `/api/v1/pods?${withFields({ 'spec.nodeName': name })}`;
   const selects = isWorkload(resource.group, resource.resource) || (resource.resource === 'services' && !resource.group);
   const query = selects && selectorQuery(object);
   return query ? `/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent(query)}` : undefined;
@@ -30,7 +31,7 @@ export function PodsOf({ resource, object }: { resource: Resource; object: KubeO
     <Section title={`Pods (${pods.length})`} actions={<Link to={all}>As a list</Link>}>
       {list.error && <ErrorNote error={list.error} />}
       {!pods.length ? <Empty title={list.phase === 'loading' ? 'Reading pods…' : 'No pods.'} /> : (
-        <div className="scroll-x"><table className="plain">
+        <div className="scroll-x" tabIndex={0}><table className="plain">
           <thead><tr><th>Name</th><th>Status</th><th>Ready</th><th>Restarts</th><th>Node</th><th>Age</th></tr></thead>
           <tbody>{pods.slice(0, MOST).map((pod) => <tr key={pod.metadata.uid}><td><Link to={linkOf('', 'pods', pod)}>{pod.metadata.name}</Link></td><td><HealthBadge health={podHealth(pod)} /></td><td>{readyCount(pod).join('/')}</td><td>{restarts(pod)}</td><td>{pod.spec?.nodeName}</td><td><RelativeTime time={pod.metadata.creationTimestamp} /></td></tr>)}</tbody>
         </table></div>

@@ -19,10 +19,10 @@ export default function RevisionsPanel({ resource, object }: PanelProps) {
   return (
     <div className="stack">
       <Section title="Revisions">
-        <table className="plain">
+        <div className="scroll-x" tabIndex={0}><table className="plain">
           <thead><tr><th>Revision</th><th>Images</th><th>Made</th><th>Cause</th></tr></thead>
           <tbody>{revisions.map((revision, at) => <tr key={revision.number}><td><label><input type="radio" name="revision" checked={at === index} onChange={() => setPicked(revision.number)} />{revision.number}</label> {at === 0 && <Tag>newest</Tag>}</td><td>{((revision.template.spec?.containers ?? []) as { image: string }[]).map((container) => shortImage(container.image)).join(', ')}</td><td><RelativeTime time={revision.created} suffix=" ago" /></td><td>{revision.cause}</td></tr>)}</tbody>
-        </table>
+        </table></div>
       </Section>
       <Section title={before ? `What revision ${shown.number} changed since ${before.number}` : `Revision ${shown.number}, the oldest kept`}>
         {before ? <DiffView before={yamlOf(before.template)} after={yamlOf(shown.template)} /> : <pre className="code-block" tabIndex={0}>{yamlOf(shown.template)}</pre>}

@@ -8,7 +8,7 @@ const list = (values: string[] | undefined, empty: string) => (values?.length ? 
 
 export function RuleTable({ rules }: { rules: Rule[] }) {
   return (
-    <div className="scroll-x"><table className="plain">
+    <div className="scroll-x" tabIndex={0}><table className="plain">
       <thead><tr><th>Verbs</th><th>Groups</th><th>Resources</th><th>Names</th></tr></thead>
       <tbody>{rules.map((rule, index) => <tr key={index}><td>{list(rule.verbs, '')}</td><td>{rule.nonResourceURLs ? '' : list(rule.apiGroups, '')}</td><td>{rule.nonResourceURLs ? rule.nonResourceURLs.join(', ') : list(rule.resources, '')}</td><td>{list(rule.resourceNames, 'any')}</td></tr>)}</tbody>
     </table></div>

@@ -25,7 +25,7 @@ function toneOf(condition: Condition): 'ok' | 'bad' | undefined {
 function Conditions({ conditions }: { conditions: Condition[] }) {
   return (
     <Section title="Conditions">
-      <div className="scroll-x"><table className="plain">
+      <div className="scroll-x" tabIndex={0}><table className="plain">
         <thead><tr><th>Type</th><th>Status</th><th>Reason</th><th>Message</th><th>Since</th></tr></thead>
         <tbody>{conditions.map((condition) => <tr key={condition.type}><td>{condition.type}</td><td><Tag tone={toneOf(condition)}>{condition.status}</Tag></td><td>{condition.reason}</td><td>{condition.message}</td><td><RelativeTime time={condition.lastTransitionTime} /></td></tr>)}</tbody>
       </table></div>

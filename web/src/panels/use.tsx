@@ -35,8 +35,8 @@ function PodUse({ pod }: { pod: KubeObject }) {
         <Section title="Memory"><UseChart label="Bytes" history={value.history} pick="memory" format={formatBytes} lines={lines('memory')} /></Section>
       </div>
       <Section title="By container">
-        <table className="plain"><thead><tr><th>Container</th><th>CPU</th><th>CPU request, limit</th><th>Memory</th><th>Memory request, limit</th></tr></thead>
-          <tbody>{((pod.spec?.containers ?? []) as Container[]).map(({ name, resources }) => <tr key={name}><td>{name}</td><td>{formatCpu(value.containers[name]?.cpu ?? NaN)}</td><td>{resources?.requests?.['cpu'] ?? '–'}, {resources?.limits?.['cpu'] ?? '–'}</td><td>{formatBytes(value.containers[name]?.memory ?? NaN)}</td><td>{resources?.requests?.['memory'] ?? '–'}, {resources?.limits?.['memory'] ?? '–'}</td></tr>)}</tbody></table>
+        <div className="scroll-x" tabIndex={0}><table className="plain"><thead><tr><th>Container</th><th>CPU</th><th>CPU request, limit</th><th>Memory</th><th>Memory request, limit</th></tr></thead>
+          <tbody>{((pod.spec?.containers ?? []) as Container[]).map(({ name, resources }) => <tr key={name}><td>{name}</td><td>{formatCpu(value.containers[name]?.cpu ?? NaN)}</td><td>{resources?.requests?.['cpu'] ?? '–'}, {resources?.limits?.['cpu'] ?? '–'}</td><td>{formatBytes(value.containers[name]?.memory ?? NaN)}</td><td>{resources?.requests?.['memory'] ?? '–'}, {resources?.limits?.['memory'] ?? '–'}</td></tr>)}</tbody></table></div>
       </Section>
       <p className="faint">Asked every 15 s while this is in view. The history is kept by this page only.</p>
     </div>

@@ -31,7 +31,7 @@ export default function VolumesPanel({ object }: PanelProps) {
   return (
     <>
     <Section title="Volumes">
-      <div className="scroll-x"><table className="plain"><thead><tr><th>Volume</th><th>From</th><th>Mounted</th></tr></thead>
+      <div className="scroll-x" tabIndex={0}><table className="plain"><thead><tr><th>Volume</th><th>From</th><th>Mounted</th></tr></thead>
         <tbody>{volumes.map((volume) => <tr key={volume.name}><td>{volume.name}</td><td><Origin volume={volume} namespace={object.metadata.namespace!} /></td><td><ul>{containers.flatMap((container) => (container.volumeMounts ?? []).filter((mount) => mount.name === volume.name).map((mount) => <li key={`${container.name}${mount.mountPath}`}>{container.name}: <code>{mount.mountPath}</code> {mount.subPath && <>from <code>{mount.subPath}</code> </>}{mount.readOnly && <Tag>read only</Tag>}</li>))}</ul></td></tr>)}</tbody></table></div>
     </Section>
     {running.size > 0 && <Files namespace={object.metadata.namespace!} pod={object.metadata.name} places={places} />}

@@ -32,7 +32,7 @@ function Trap({ trap }: { trap: NonNullable<ComponentContainer['lastTrap']> }) {
 function Imports({ imports }: { imports: NonNullable<ComponentContainer['imports']> }) {
   if (!imports.length) return <Empty title="It imports nothing." />;
   return (
-    <div className="scroll-x"><table className="plain">
+    <div className="scroll-x" tabIndex={0}><table className="plain">
       <thead><tr><th>Import</th><th>Granted</th><th>By</th></tr></thead>
       <tbody>{imports.map((entry) => <tr key={entry.interface}><td><code>{entry.interface}</code></td><td><Tag tone={entry.granted ? 'ok' : 'bad'}>{entry.granted ? 'yes' : 'no'}</Tag></td><td>{entry.by ?? <span className="faint">{entry.granted ? '' : 'nothing in the pod grants it'}</span>}</td></tr>)}</tbody>
     </table></div>

@@ -1,6 +1,7 @@
 // The frame around every page: navigation, namespace, search, theme, user, connection state, keys.
 import { Suspense, useEffect, useState, type ReactNode } from 'react';
 import { loadDiscovery, findResource, useCatalogue } from '../api/discovery';
+import { useFreshDiscovery } from '../api/fresh_discovery';
 import { useListable } from '../api/rights';
 import { signOut, type Session } from '../api/session';
 import { useList } from '../api/use_list';
@@ -79,6 +80,7 @@ export function Shell({ session, children }: { session: Session; children: React
   const [menu, setMenu] = useState(false);
   const { path } = useLocation();
   useEffect(() => void loadDiscovery(), []);
+  useFreshDiscovery();
   useShortcuts({ search: () => setOverlay('search'), help: () => setOverlay('help') });
   return (
     <div className="shell">
@@ -93,7 +95,7 @@ export function Shell({ session, children }: { session: Session; children: React
           <Button className="search-open" aria-label="Search" onClick={() => setOverlay('search')}><span>Search <span className="search-words">names, kinds, labels, actions</span></span><kbd>/</kbd></Button>
           <span className="grow" />
           <div className="top-only"><ThemePicker /></div>
-          <span className="user-name faint" title={`Groups: ${session.user.groups.join(', ') || 'none'}. The session ends ${new Date(session.expires).toLocaleString()}.`}>{session.user.username}</span>
+          <span className="user-name faint" title={`${session.user.username}. Groups: ${session.user.groups.join(', ') || 'none'}. ${session.expires ? `The session ends ${new Date(session.expires).toLocaleString()}.` : 'Known by client certificate.'}`}>{session.user.username}</span>
           <Button tone="quiet" className="top-only" onClick={() => void signOut()}>Sign out</Button>
         </header>
         <ConnectionBanner />

@@ -1,6 +1,7 @@
 // A small line chart over time. The drawing library comes only when the first chart is shown.
 import { useEffect, useRef } from 'react';
 import type uPlot from 'uplot';
+import { useTheme } from './theme';
 
 export interface Series {
   label: string;
@@ -19,12 +20,20 @@ const SHORTEST = 180;
 /** Series that are one value throughout: drawn as dashes over the whole width. */
 const FLAT = /limit|request/;
 const COLOURS = ['--chart-1', '--chart-2', '--chart-3', '--chart-4'];
-const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim() || '#888';
 
-function optionsFor(width: number, { series, format, height = 150 }: Props): uPlot.Options {
+/** A colour of the design as it is drawn now: a canvas knows no variables, and a variable's own text names both themes. */
+function colourIn(element: HTMLElement, name: string): string {
+  element.style.color = `var(${name})`;
+  const { color } = getComputedStyle(element);
+  element.style.color = '';
+  return color;
+}
+
+function optionsFor(element: HTMLElement, { series, format, height = 150 }: Props): uPlot.Options {
+  const colour = (name: string) => colourIn(element, name);
   const axis = { stroke: colour('--text-faint'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
   return {
-    width, height,
+    width: element.clientWidth || 300, height,
     cursor: { y: false },
     legend: { live: true },
     scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] } },
@@ -44,6 +53,7 @@ export function Chart(props: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const latest = useRef(props);
+  const theme = useTheme();
   const shape = props.series.map((entry) => entry.label).join('\n');
   useEffect(() => {
     latest.current = props;
@@ -55,7 +65,7 @@ export function Chart(props: Props) {
     void Promise.all([import('uplot'), import('uplot/dist/uPlot.min.css')]).then(([{ default: UPlot }]) => {
       const element = box.current;
       if (!alive || !element) return;
-      plot.current = new UPlot(optionsFor(element.clientWidth || 300, latest.current), aligned(latest.current), element);
+      plot.current = new UPlot(optionsFor(element, latest.current), aligned(latest.current), element);
       observer = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: latest.current.height ?? 150 }));
       observer.observe(element);
     });
@@ -65,7 +75,7 @@ export function Chart(props: Props) {
       plot.current?.destroy();
       plot.current = undefined;
     };
-  }, [shape]);
+  }, [shape, theme]);
   const last = props.series.map((entry) => `${entry.label} ${props.format(entry.values.at(-1) ?? NaN)}`).join(', ');
   return <figure className="chart" aria-label={`${props.label}: ${last}`}><figcaption>{props.label}</figcaption><div ref={box} /></figure>;
 }

@@ -23,7 +23,7 @@ export function Dialog({ title, children, onClose, footer, size = 'normal' }: Pr
     <dialog ref={ref} className={`dialog dialog-${size}`} aria-labelledby={id} onCancel={(event) => { event.preventDefault(); onClose(); }} onMouseDown={(event) => event.target === ref.current && onClose()}>
       <div className="dialog-box">
         <header className="dialog-head"><h2 id={id}>{title}</h2><Button tone="quiet" aria-label="Close" onClick={onClose}>×</Button></header>
-        <div className="dialog-body">{children}</div>
+        <div className="dialog-body" tabIndex={0}>{children}</div>
         {footer && <footer className="dialog-foot">{footer}</footer>}
       </div>
     </dialog>

@@ -27,6 +27,7 @@ mod stream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -52,6 +53,17 @@ const INTENT: HeaderName = HeaderName::from_static("x-windlass-request");
 /// A token with its JSON around it has no more.
 const MAX_SIGN_IN: usize = 64 << 10;
 
+/// How a dashboard is served.
+#[derive(Clone, Copy, Debug)]
+pub struct DashboardConfig {
+    /// What it consists of.
+    pub files: Files,
+    /// Whether its connections are TLS, with the API's certificate.
+    pub secure: bool,
+    /// How long a session lasts.
+    pub session_life: Duration,
+}
+
 /// The dashboard of one API server.
 pub struct Dashboard {
     server: Arc<ApiServer>,
@@ -62,13 +74,13 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// A dashboard for `server` that consists of these files and is served at that port.
-    pub(crate) fn new(server: Arc<ApiServer>, files: Files, port: u16, secure: bool) -> Arc<Self> {
+    /// A dashboard for `server` that is served at that port.
+    pub(crate) fn new(server: Arc<ApiServer>, config: DashboardConfig, port: u16) -> Arc<Self> {
         Arc::new(Self {
             server,
-            sessions: Sessions::of_port(port),
-            files,
-            secure,
+            sessions: Sessions::of_port(port, config.session_life),
+            files: config.files,
+            secure: config.secure,
         })
     }
 
@@ -85,7 +97,7 @@ impl Dashboard {
             (&Method::POST, "/session") => self.sign_in(request).await,
             (&Method::GET, "/session") => who(self.caller(&request)?).await,
             (&Method::DELETE, "/session") => Ok(self.sign_out(&request)),
-            (&Method::GET, "/stream") => stream::open(self.caller(&request)?, request),
+            (&Method::GET, "/stream") => stream::open(self.caller(&request), request),
             _ if path.starts_with("/kube/") => self.pass(request, "/kube", "").await,
             _ if path.starts_with("/registry/v2/") => {
                 self.pass(request, "/registry", "/registry").await
@@ -116,7 +128,7 @@ impl Dashboard {
 
     async fn sign_in(&self, request: Request<Body>) -> Result<Response, Refusal> {
         let (parts, body) = request.into_parts();
-        is_own_page(&parts.headers)?;
+        is_own_page(&parts.headers, &parts.uri)?;
         let body = Limited::new(body, MAX_SIGN_IN).collect().await;
         let body = body.map_err(|_| Refusal::Malformed)?.to_bytes();
         let body: Value = serde_json::from_slice(&body).map_err(|_| Refusal::Malformed)?;
@@ -152,7 +164,7 @@ impl Dashboard {
 
     fn set_cookie(&self, headers: &mut HeaderMap, id: &str) {
         let secure = if self.secure { "; Secure" } else { "" };
-        let life = sessions::LIFE.as_secs();
+        let life = self.sessions.life().as_secs();
         let cookie = format!(
             "{}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={life}{secure}",
             self.sessions.cookie()
@@ -191,7 +203,7 @@ impl Dashboard {
         let caller = self.caller(&request)?;
         let upgrades = websocket::upgrade(request.headers()).is_some();
         if upgrades {
-            is_own_page(request.headers())?;
+            is_own_page(request.headers(), request.uri())?;
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if !reads
@@ -395,7 +407,7 @@ fn json_response(status: StatusCode, body: &Value) -> Response {
 }
 
 /// Whether a page of this very address asks, where the browser says which does.
-fn is_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+fn is_own_page(headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
     let Some(origin) = headers.get(header::ORIGIN) else {
         // No browser: it sends one with everything that is asked of it here.
         return Ok(());
@@ -404,11 +416,39 @@ fn is_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
         .to_str()
         .ok()
         .and_then(|origin| origin.split_once("://"));
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+    // HTTP/2 has it in the address that is asked for.
+    let host = match headers.get(header::HOST) {
+        Some(host) => host.to_str().ok(),
+        None => uri.authority().map(http::uri::Authority::as_str),
+    };
     match (origin, host) {
         (Some((_, origin)), Some(host)) if origin == host => Ok(()),
         _ => Err(Refusal::OtherSite),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_known_by_the_address_it_came_from() {
+        for (origin, host, uri, own) in [
+            (None, Some("a:1"), "/session", true),
+            (Some("http://a:1"), Some("a:1"), "/session", true),
+            (Some("http://b:1"), Some("a:1"), "/session", false),
+            (Some("null"), Some("a:1"), "/session", false),
+            // HTTP/2: no such header.
+            (Some("https://a:1"), None, "https://a:1/session", true),
+            (Some("https://b:1"), None, "https://a:1/session", false),
+            (Some("https://a:1"), None, "/session", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::ORIGIN, origin), (header::HOST, host)] {
+                value.map(|value| headers.insert(name, value.parse().unwrap()));
+            }
+            let found = is_own_page(&headers, &uri.parse().unwrap());
+            assert_eq!(found.is_ok(), own, "{origin:?} {host:?} {uri}");
+        }
     }
 }

@@ -11,8 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::identity::UserInfo;
 
-/// How long a session lasts.
-pub(super) const LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How long a link may wait.
 const LINK_LIFE: Duration = Duration::from_secs(3600);
 /// Sessions at a time; beyond it the one that ends first goes.
@@ -39,6 +37,7 @@ pub(super) struct Sessions {
     /// Name of the cookie. Browsers send cookies to every port of a host: another dashboard beside this one must
     /// not take this one's for its own.
     cookie: String,
+    life: Duration,
     open: Mutex<HashMap<String, Session>>,
     links: Mutex<HashMap<String, (Instant, Arc<UserInfo>)>>,
 }
@@ -49,10 +48,11 @@ fn secret() -> String {
 }
 
 impl Sessions {
-    /// Sessions of the dashboard at that port.
-    pub(super) fn of_port(port: u16) -> Self {
+    /// Sessions of the dashboard at that port, which last so long.
+    pub(super) fn of_port(port: u16, life: Duration) -> Self {
         Self {
             cookie: format!("windlass-session-{port}"),
+            life,
             open: Mutex::default(),
             links: Mutex::default(),
         }
@@ -61,6 +61,11 @@ impl Sessions {
     /// Name of the cookie.
     pub(super) fn cookie(&self) -> &str {
         &self.cookie
+    }
+
+    /// How long a session lasts.
+    pub(super) const fn life(&self) -> Duration {
+        self.life
     }
 
     /// The code of a link that opens a session of `user`.
@@ -83,7 +88,7 @@ impl Sessions {
     /// Opens a session; answers its name.
     pub(super) fn open(&self, credentials: Credentials) -> String {
         let now = Timestamp::now();
-        let life = SignedDuration::try_from(LIFE).unwrap_or(SignedDuration::MAX);
+        let life = SignedDuration::try_from(self.life).unwrap_or(SignedDuration::MAX);
         let session = Session {
             credentials,
             expires: now.saturating_add(life).unwrap_or(now),
@@ -148,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_link_opens_one_session_which_ends_when_it_is_closed() {
-        let sessions = Sessions::of_port(80);
+        let sessions = Sessions::of_port(80, Duration::from_secs(60));
         let code = sessions.code(UserInfo::authenticated("ann", &[]));
         assert!(sessions.redeem("guessed").is_none());
         let id = sessions.redeem(&code).unwrap();
@@ -163,6 +168,15 @@ mod tests {
         }
         let own = cookie(&format!("windlass-session-80={id}"));
         sessions.close(&own);
+        assert!(sessions.of(&own).is_none());
+    }
+
+    #[test]
+    fn a_session_ends_when_its_life_is_over() {
+        let sessions = Sessions::of_port(80, Duration::ZERO);
+        let code = sessions.code(UserInfo::authenticated("ann", &[]));
+        let id = sessions.redeem(&code).unwrap();
+        let own = cookie(&format!("windlass-session-80={id}"));
         assert!(sessions.of(&own).is_none());
     }
 }

@@ -55,9 +55,20 @@ enum Command {
     Stop { id: u64 },
 }
 
-/// Answers the request that opens the WebSocket.
-pub(super) fn open(caller: Caller, mut request: Request<Body>) -> Result<Response, Refusal> {
-    is_own_page(request.headers())?;
+/// Answers the request that opens the WebSocket. Who has no session is told so by a close: a page that comes back after
+/// a restart of the server has to learn that it must sign in again.
+pub(super) fn open(
+    caller: Result<Caller, Refusal>,
+    mut request: Request<Body>,
+) -> Result<Response, Refusal> {
+    is_own_page(request.headers(), request.uri())?;
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            let refused = Refused::of(&request).ok_or(refusal)?;
+            return Ok(refused.close(SESSION_ENDED, "session ended".to_owned()));
+        }
+    };
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or(Refusal::Malformed)?;
     let agreed = websocket::response_headers(request.headers(), None);
@@ -94,22 +105,23 @@ impl Refused {
         let message = body.as_ref().and_then(|body| body.get("message")?.as_str());
         let mut reason = message.map_or_else(|| status.to_string(), str::to_owned);
         reason.truncate(reason.floor_char_boundary(MAX_REASON));
-        Ok(switch(
-            self.upgrade,
-            self.headers,
-            async move |connection| {
-                let mut socket = websocket::server(connection).await;
-                let end = CloseFrame {
-                    code: REFUSED.into(),
-                    reason: reason.into(),
-                };
-                if let Err(error) = socket.close(Some(end)).await {
-                    tracing::debug!(%error, "a browser went away before it was told of a refusal");
-                }
-                // Until the browser has closed too: bytes left unread would cut the reason off.
-                while let Some(Ok(_)) = socket.next().await {}
-            },
-        ))
+        Ok(self.close(REFUSED, reason))
+    }
+
+    /// Accepts the WebSocket and closes it.
+    fn close(self, code: u16, reason: String) -> Response {
+        switch(self.upgrade, self.headers, async move |connection| {
+            let mut socket = websocket::server(connection).await;
+            let end = CloseFrame {
+                code: code.into(),
+                reason: reason.into(),
+            };
+            if let Err(error) = socket.close(Some(end)).await {
+                tracing::debug!(%error, "a browser went away before it was told of a refusal");
+            }
+            // Until the browser has closed too: bytes left unread would cut the reason off.
+            while let Some(Ok(_)) = socket.next().await {}
+        })
     }
 }
 
