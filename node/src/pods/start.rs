@@ -163,6 +163,7 @@ impl StartRequest {
             ports: ports(container),
             termination_message: Some(termination_message),
             annotations: Arc::new(self.pod.metadata.annotations.clone().unwrap_or_default()),
+            working_dir: container.working_dir.clone(),
             stdin: container.stdin.unwrap_or(false),
             tty: container.tty.unwrap_or(false),
         })

@@ -206,6 +206,8 @@ pub struct ContainerSpec {
     pub termination_message: Option<TerminationMessage>,
     /// Annotations of the pod, for settings of a runtime's own.
     pub annotations: Arc<BTreeMap<String, String>>,
+    /// The directory the program starts in (`workingDir`); the runtime's default without.
+    pub working_dir: Option<String>,
     /// Whether standard input stays open (`stdin: true`).
     pub stdin: bool,
     /// Whether the program is told that its streams are a terminal's (`tty: true`).
