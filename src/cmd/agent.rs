@@ -83,6 +83,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         api_server: api_address(&args.server).await?,
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
+        static_pods: args.node.static_pods(),
     });
     let agent = agent.await?;
     let stop = CancellationToken::new();

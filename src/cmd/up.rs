@@ -236,6 +236,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         api_server: Some(plane.address()),
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
+        static_pods: args.node.static_pods(),
     });
     let agent = agent.await?;
     plane

@@ -37,6 +37,7 @@ use crate::logs::LogSink;
 use crate::network::{NamedPort, PodDns, PodNetwork, PodNetworkRequest};
 use crate::probes::{Target, Verdict};
 use crate::runtime::{ExitStatus, PodIdentity, StartError};
+use crate::static_pods::is_static;
 use crate::status::reason::EventReason;
 use crate::status::{Published, StatusPublisher, phase};
 use crate::tasks::OwnedTask;
@@ -59,6 +60,8 @@ const DELETE_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Desired {
     pub(super) pod: Arc<Pod>,
+    /// Uid of what stands for the pod in the API, if it is a static one.
+    pub(super) mirror: Option<String>,
     /// The object is gone from the API.
     pub(super) gone: bool,
     /// The agent is stopping.
@@ -150,7 +153,7 @@ impl PodWorker {
         desired: watch::Receiver<Desired>,
         refused: Option<Refusal>,
     ) -> Self {
-        let pod = desired.borrow().pod.clone();
+        let Desired { pod, mirror, .. } = desired.borrow().clone();
         let metadata = &pod.metadata;
         let identity = PodIdentity {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -158,7 +161,11 @@ impl PodWorker {
             uid: metadata.uid.clone().unwrap_or_default(),
         };
         let api = Api::namespaced(context.client.clone(), &identity.namespace);
-        let publisher = StatusPublisher::new(api, identity.name.clone(), identity.uid.clone());
+        let reports_to = match is_static(&pod) {
+            true => mirror,
+            false => Some(identity.uid.clone()),
+        };
+        let publisher = StatusPublisher::new(api, identity.name.clone(), reports_to);
         let (sender, messages) = mpsc::unbounded_channel();
         let events = context.events.for_pod(&pod);
         let mut facts = PodFacts::begin(&pod, context.clock.now());
@@ -296,7 +303,7 @@ impl PodWorker {
                 // The dispatcher is gone, and with it the agent.
                 Err(_) => self.facts.gone = true,
             },
-            published = self.publisher.progress() => if published == Published::Gone {
+            published = self.publisher.progress() => if published == Published::Gone && !self.is_static() {
                 self.facts.gone = true;
                 self.force_stops();
             },
@@ -307,6 +314,10 @@ impl PodWorker {
                 self.resize();
             }
         }
+    }
+
+    fn is_static(&self) -> bool {
+        is_static(&self.pod.borrow())
     }
 
     fn desire(&mut self) {
@@ -322,6 +333,9 @@ impl PodWorker {
         self.facts.follow(&desired.pod, now);
         if let Some(message) = desired.evicted {
             self.evict(message);
+        }
+        if self.is_static() {
+            self.publisher.report_to(desired.mirror);
         }
         self.pod.send_replace(desired.pod);
         self.follow_labels();
@@ -384,7 +398,8 @@ impl PodWorker {
     }
 
     fn evict(&mut self, message: String) {
-        if self.facts.failed.is_some() {
+        // Static pods are critical, as upstream has it.
+        if self.facts.failed.is_some() || self.is_static() {
             return;
         }
         let reason = EventReason::Evicted;
@@ -464,6 +479,11 @@ impl PodWorker {
     }
 
     fn finish_deletion(&mut self) {
+        if self.is_static() {
+            // The API has only its mirror.
+            self.facts.gone = true;
+            return;
+        }
         if self.delete_task.is_some() || !self.publisher.is_settled() {
             return;
         }
