@@ -1,19 +1,22 @@
 //! `/attach/{namespace}/{pod}/{container}?input=1&output=1&error=1`: what `kubectl attach` ends at.
 //!
 //! Output comes from the container's log sink, as the guest writes it; input goes to its standard input,
-//! if it was left open. With `stdinOnce` the input ends with the first client that attached to it.
+//! if it was left open. With `stdinOnce` the input ends with the first client that attached to it. A client's terminal
+//! has the same line discipline as with exec; what ends a command there (Ctrl-C) ends the container here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::BytesMut;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use windlass_api::stream::remote_command::{Outcome, Streams};
 
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
+use super::screen::{End, Screen, send};
 use super::{Place, Refusal, Routes};
 use crate::logs::{LiveOutput, Output};
 use crate::pods::{NodeContext, facts};
@@ -28,6 +31,9 @@ pub(super) const PIECE: usize = 16 << 10;
 struct Attach {
     output: LiveOutput,
     stdin: Option<OpenStdin>,
+    /// Keeps nothing running: that is its worker's alone.
+    container: Weak<dyn RunningContainer>,
+    terminal: bool,
 }
 
 /// The container's input; with `once`, it is closed when the client is done.
@@ -108,6 +114,8 @@ pub(super) fn attach(
     let attach = Attach {
         output,
         stdin: stdin.map(|stdin| OpenStdin { stdin, once }),
+        container: Arc::downgrade(&running),
+        terminal: streams.tty,
     };
     open(&routes.carrier, request, streams, Box::new(attach))
 }
@@ -138,6 +146,9 @@ fn is_stdin_once(pod: &Pod, name: &str) -> bool {
 #[async_trait]
 impl RemoteCommand for Attach {
     async fn run(mut self: Box<Self>, streams: RemoteStreams) -> Outcome {
+        if self.terminal {
+            return self.on_screen(streams).await;
+        }
         let has_output = streams.stdout.is_some() || streams.stderr.is_some();
         let input = pass_in(streams.stdin, self.stdin.take());
         let output = pass_out(&mut self.output, streams.stdout, streams.stderr);
@@ -151,6 +162,26 @@ impl RemoteCommand for Attach {
             () = ignore(streams.resize) => {}
         }
         Outcome::Success
+    }
+}
+
+impl Attach {
+    async fn on_screen(mut self, streams: RemoteStreams) -> Outcome {
+        let input = self.stdin.as_ref().map(|open| open.stdin.clone());
+        let screen = Screen::new(streams.stdin, streams.stdout, input, false);
+        let end = tokio::select! {
+            end = screen.carry(&mut self.output) => end,
+            () = ignore(streams.resize) => return Outcome::Success,
+        };
+        match end {
+            End::Output => Outcome::Success,
+            End::Signal(code) => {
+                if let Some(container) = self.container.upgrade() {
+                    container.stop(Duration::ZERO).await;
+                }
+                Outcome::Exited(code)
+            }
+        }
     }
 }
 
@@ -194,11 +225,7 @@ async fn pass_out(output: &mut LiveOutput, stdout: Option<Pipe>, stderr: Option<
             Output::Stderr => &mut stderr,
         };
         let Some(pipe) = pipe else { continue };
-        let written = async {
-            pipe.write_all(&data).await?;
-            pipe.flush().await
-        };
-        if written.await.is_err() {
+        if send(pipe, &data).await.is_err() {
             return;
         }
     }
