@@ -70,7 +70,8 @@ const FILE_GUESTS: [&str; 2] = ["probe", "files3"];
 /// A guest, compiled once for all tests.
 fn compiled(name: &str) -> Option<(Engine, World)> {
     type Compiled = Option<(Engine, World, Ticker)>;
-    static COMPILED: [OnceLock<Compiled>; FILE_GUESTS.len()] = [const { OnceLock::new() }; 2];
+    static COMPILED: [OnceLock<Compiled>; FILE_GUESTS.len()] =
+        [const { OnceLock::new() }; FILE_GUESTS.len()];
     let compile = || {
         let engine = engine();
         let wasm = std::fs::read(built::guest(name)?).unwrap();
@@ -79,7 +80,8 @@ fn compiled(name: &str) -> Option<(Engine, World)> {
         Some((engine, world, ticker))
     };
     let index = FILE_GUESTS.iter().position(|known| *known == name);
-    let (engine, world, _) = COMPILED[index.unwrap()].get_or_init(compile).as_ref()?;
+    let compiled = COMPILED.get(index.unwrap()).unwrap();
+    let (engine, world, _) = compiled.get_or_init(compile).as_ref()?;
     Some((engine.clone(), world.clone()))
 }
 

@@ -39,7 +39,7 @@ impl FromFiles {
     /// Waits until files ask for something else; never if nobody reads files.
     pub(super) async fn changed(&mut self) {
         if self.wanted.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -60,19 +60,19 @@ impl Dispatcher {
         for (name, running) in running {
             let uid = running.pod.metadata.uid.clone().unwrap_or_default();
             if !running.ending && !wanted.contains_key(&uid) {
-                self.end(name, &uid, &running.pod);
+                self.end(&name, &uid, &running.pod);
             }
         }
         for (uid, pod) in wanted.iter() {
             let name = name_of(pod);
             let is_free = !self.from_files.view.borrow().running.contains_key(&name);
             if is_free {
-                self.begin_static(name, uid, pod);
+                self.begin_static(&name, uid, pod);
             }
         }
     }
 
-    fn begin_static(&mut self, name: PodName, uid: &str, pod: &Arc<Pod>) {
+    fn begin_static(&mut self, name: &PodName, uid: &str, pod: &Arc<Pod>) {
         let running = Running {
             pod: pod.clone(),
             ending: false,
@@ -80,14 +80,14 @@ impl Dispatcher {
         let mut mirror = None;
         self.from_files.view.send_modify(|view| {
             view.running.insert(name.clone(), running);
-            mirror = view.mirror_of(&name).map(str::to_owned);
+            mirror = view.mirror_of(name).map(str::to_owned);
         });
         self.known.insert(uid, pod.clone());
         self.begin(uid.to_owned(), pod.clone(), mirror);
     }
 
     /// Ends a static pod with its grace, as if somebody had deleted it.
-    fn end(&mut self, name: PodName, uid: &str, pod: &Arc<Pod>) {
+    fn end(&mut self, name: &PodName, uid: &str, pod: &Arc<Pod>) {
         let mut ending = Pod::clone(pod);
         let grace = ending.spec.as_ref();
         let grace = grace.and_then(|spec| spec.termination_grace_period_seconds);
@@ -101,13 +101,13 @@ impl Dispatcher {
         let ending = Arc::new(ending);
         let Some(worker) = self.workers.get(uid) else {
             // It died; there is nothing to wait for.
-            self.forget(&name, uid);
+            self.forget(name, uid);
             return;
         };
         worker.send_modify(|desired| desired.pod = ending.clone());
         self.known.insert(uid, ending);
         self.from_files.view.send_modify(|view| {
-            if let Some(running) = view.running.get_mut(&name) {
+            if let Some(running) = view.running.get_mut(name) {
                 running.ending = true;
             }
         });

@@ -219,7 +219,7 @@ mod tests {
             ("all is well", view(&runs, Some(&[mirror("1")])), vec![]),
             (
                 "it was deleted",
-                view(&runs, Some(&[deleted.clone()])),
+                view(&runs, Some(std::slice::from_ref(&deleted))),
                 vec![delete(&deleted)],
             ),
             (

@@ -112,7 +112,7 @@ impl StatusPublisher {
             }
             self.not_before = None;
             self.dirty = false;
-            self.in_flight = self.wanted.as_ref().map(|status| self.patch(uid, status));
+            self.in_flight = self.wanted.as_ref().map(|status| self.patch(&uid, status));
         }
         let Some(in_flight) = &mut self.in_flight else {
             return std::future::pending().await;
@@ -144,13 +144,9 @@ impl StatusPublisher {
         }
     }
 
-    fn patch(
-        &self,
-        uid: String,
-        status: &PodStatus,
-    ) -> BoxFuture<'static, Result<(), kube::Error>> {
+    fn patch(&self, uid: &str, status: &PodStatus) -> BoxFuture<'static, Result<(), kube::Error>> {
         let (api, name) = (self.api.clone(), self.name.clone());
-        let body = patch_body(&uid, status);
+        let body = patch_body(uid, status);
         Box::pin(async move {
             let params = PatchParams {
                 field_manager: Some("kubelet".to_owned()),

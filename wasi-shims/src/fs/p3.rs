@@ -20,6 +20,9 @@ use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 use super::node::{Denied, Found, How, Kind, Node, Stat};
 use super::view::{FilesystemView, Handle, HasFiles, HasFilesystem};
 
+/// How what a stream carries ended.
+type Outcome = FutureReader<Result<(), ErrorCode>>;
+
 pub(super) fn add_to_linker<T: HasFiles>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     preopens::add_to_linker::<T, HasFilesystem>(linker, T::files)?;
     types::add_to_linker::<T, HasFilesystem>(linker, T::files)
@@ -125,7 +128,7 @@ async fn with_host_file<T: HasFiles, R>(
 fn ended<T: HasFiles, R>(
     store: &mut Access<'_, T, HasFilesystem>,
     outcome: Result<(), ErrorCode>,
-) -> wasmtime::Result<(StreamReader<R>, FutureReader<Result<(), ErrorCode>>)>
+) -> wasmtime::Result<(StreamReader<R>, Outcome)>
 where
     R: wasmtime::component::Lower + wasmtime::component::Lift + Send + Sync + 'static,
 {
@@ -137,7 +140,7 @@ where
 fn known<T: HasFiles>(
     store: &mut Access<'_, T, HasFilesystem>,
     outcome: Result<(), ErrorCode>,
-) -> wasmtime::Result<FutureReader<Result<(), ErrorCode>>> {
+) -> wasmtime::Result<Outcome> {
     FutureReader::new(store, async move { wasmtime::error::Ok(outcome) })
 }
 
@@ -145,7 +148,7 @@ fn known<T: HasFiles>(
 fn refuse_writes<T: HasFiles>(
     store: &mut Access<'_, T, HasFilesystem>,
     mut data: StreamReader<u8>,
-) -> wasmtime::Result<FutureReader<Result<(), ErrorCode>>> {
+) -> wasmtime::Result<Outcome> {
     data.close(&mut *store)?;
     known(store, Err(ErrorCode::ReadOnly))
 }
@@ -173,7 +176,7 @@ impl<T: HasFiles> HostDescriptorWithStore<T> for HasFilesystem {
         mut store: Access<'_, T, Self>,
         fd: Handle,
         offset: u64,
-    ) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), ErrorCode>>)> {
+    ) -> wasmtime::Result<(StreamReader<u8>, Outcome)> {
         let Some(node) = store.get().node(&fd) else {
             let host = host_access(&mut store);
             return WasiFilesystem::read_via_stream(host, fd, offset);
@@ -192,7 +195,7 @@ impl<T: HasFiles> HostDescriptorWithStore<T> for HasFilesystem {
         fd: Handle,
         data: StreamReader<u8>,
         offset: u64,
-    ) -> wasmtime::Result<FutureReader<Result<(), ErrorCode>>> {
+    ) -> wasmtime::Result<Outcome> {
         if store.get().node(&fd).is_some() {
             return refuse_writes(&mut store, data);
         }
@@ -204,7 +207,7 @@ impl<T: HasFiles> HostDescriptorWithStore<T> for HasFilesystem {
         mut store: Access<'_, T, Self>,
         fd: Handle,
         data: StreamReader<u8>,
-    ) -> wasmtime::Result<FutureReader<Result<(), ErrorCode>>> {
+    ) -> wasmtime::Result<Outcome> {
         if store.get().node(&fd).is_some() {
             return refuse_writes(&mut store, data);
         }
@@ -268,10 +271,7 @@ impl<T: HasFiles> HostDescriptorWithStore<T> for HasFilesystem {
     fn read_directory(
         mut store: Access<'_, T, Self>,
         fd: Handle,
-    ) -> wasmtime::Result<(
-        StreamReader<DirectoryEntry>,
-        FutureReader<Result<(), ErrorCode>>,
-    )> {
+    ) -> wasmtime::Result<(StreamReader<DirectoryEntry>, Outcome)> {
         let Some(node) = store.get().node(&fd) else {
             let host = host_access(&mut store);
             return WasiFilesystem::read_directory(host, fd);
