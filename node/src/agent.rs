@@ -26,7 +26,7 @@ use crate::runtime::{Runtime, Runtimes};
 use crate::server::stats::Looks;
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
-use crate::static_pods::{Source, StaticPods, mirrors};
+use crate::static_pods::{Source, StaticPods, address_range, mirrors};
 use crate::status::phase::HostFacts;
 use crate::volumes::HostPaths;
 use crate::{lease, tasks::OwnedTask};
@@ -241,6 +241,10 @@ impl NodeAgent {
                 .map_or_else(|| watch::channel(StaticPods::default()).1, Source::pods),
             view,
         };
+        let _address_range = static_pods.as_ref().map(|_| {
+            let (data_dir, network) = (context.data_dir.clone(), network.clone());
+            OwnedTask::spawn(address_range::remember(data_dir, network))
+        });
         let _static_pods = static_pods.map(|source| OwnedTask::spawn(source.follow()));
         let _registration = OwnedTask::spawn(registration::run(
             client.clone(),
@@ -544,9 +548,12 @@ impl NodeAgentBuilder {
 async fn open_static_pods(folder: PathBuf, context: &NodeContext) -> Result<Source, AgentError> {
     let node = context.node_name.clone();
     let events = context.events.for_node(&node);
-    let opened = Source::open(folder.clone(), node, events).await;
-    opened.map_err(|source| AgentError::StaticPods {
+    let failed = |source| AgentError::StaticPods {
         folder: folder.display().to_string(),
         source,
-    })
+    };
+    let recalled = address_range::recall(&context.data_dir, &context.network).await;
+    recalled.map_err(failed)?;
+    let opened = Source::open(folder.clone(), node, events).await;
+    opened.map_err(failed)
 }

@@ -1,11 +1,15 @@
 //! Static pods: a node runs what its folder says, and the API shows it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, LogParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use tokio_util::sync::CancellationToken;
+use windlass_node::NodeAgent;
+use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
 use windlass_tests::{Cluster, PATIENCE, eventually};
 
 use crate::{HELLO, is_ready, push};
@@ -115,6 +119,56 @@ async fn until_event(events: &Api<Event>, reason: &str) -> String {
     };
     let found = tokio::time::timeout(PATIENCE, found).await;
     found.unwrap_or_else(|_| panic!("no event {reason}"))
+}
+
+/// The agent of a machine that starts before its API server runs what it ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn static_pods_run_without_an_api_server() {
+    let (mut cluster, folder) = cluster(|_| {}).await;
+    let image = push(&cluster, "hello", HELLO).await;
+    std::fs::write(folder.join("hello.yaml"), hello(&image, "one")).unwrap();
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    let name = "hello-node-1";
+    eventually(pods, name, "readiness", is_ready).await;
+    cluster.kill_node("node-1");
+
+    let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is there"))
+    });
+    let data_dir = cluster.directory().join("node-1");
+    let wasm = WasmConfig {
+        cache: data_dir.join("compiled"),
+        engine: EngineConfig {
+            instances: 64,
+            ..EngineConfig::default()
+        },
+        ..WasmConfig::default()
+    };
+    let agent = NodeAgent::builder()
+        .client(kube::Client::new(service, "default"))
+        .name("node-1")
+        .data_dir(data_dir)
+        .runtime(Arc::new(WasmRuntime::new(wasm).unwrap()))
+        .static_pods(folder)
+        .build()
+        .await
+        .unwrap();
+    let handle = agent.handle();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(agent.run(stop.clone()));
+    let runs = async {
+        while !handle
+            .usage("default", name)
+            .is_ok_and(|usage| usage.contains_key("hello"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let runs = tokio::time::timeout(PATIENCE, runs).await;
+    assert!(runs.is_ok(), "{:?}", handle.pods());
+    stop.cancel();
+    running.await.unwrap();
+    cluster.shutdown().await;
 }
 
 /// A mirror that a file no longer explains goes when the agent starts, and so does one that somebody made up.

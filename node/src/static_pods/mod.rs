@@ -11,13 +11,15 @@
 //! 2. Its mirror in the API carries that uid as annotation and belongs to the Node. The pod's status is written to it.
 //! 3. Deleting the mirror ends nothing: it is made anew. It goes for good after the pod of the file has ended.
 //!
-//! Invariant: a static pod refers to no object of the API, so nothing there can keep it from running.
+//! Invariant: a static pod refers to no object of the API, so nothing there can keep it from running. What it needs of the
+//! cluster once, a range of addresses, is remembered (`address_range.rs`); Services are told to it as far as they are known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub(crate) mod address_range;
 mod manifest;
 pub(crate) mod mirrors;
 mod source;

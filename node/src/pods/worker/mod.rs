@@ -544,7 +544,10 @@ async fn set_up(
 ) -> Result<Surroundings, (EventReason, String)> {
     // The first pods may come before the node has its range of addresses.
     context.network.pod_cidr().await;
-    context.network.services_listed().await;
+    let is_static = is_static(&pod.borrow());
+    if !is_static {
+        context.network.services_listed().await;
+    }
     let network = context.network.set_up(request).map_err(|error| {
         let text = format!("Failed to create pod sandbox: {error}");
         (EventReason::FailedCreatePodSandBox, text)
