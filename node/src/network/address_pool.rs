@@ -104,6 +104,15 @@ impl AddressPool {
         }
     }
 
+    /// Takes that very address; `false` if it is in use, or none of the range's for pods.
+    pub(super) fn take_this(&mut self, address: Ipv4Addr) -> bool {
+        let offset = u64::from(u32::from(address).wrapping_sub(self.cidr.network()));
+        let is_for_pods = self.cidr.contains(address.into())
+            && offset >= u64::from(FIRST)
+            && offset < self.cidr.size() - 1;
+        is_for_pods && self.used.insert(address)
+    }
+
     pub(super) fn cidr(&self) -> Cidr {
         self.cidr
     }

@@ -66,6 +66,14 @@ impl Caller<'_> {
     }
 }
 
+/// Who carries a connection that a pod's kernel opens.
+pub(super) enum Carried {
+    /// The kernel, from end to end.
+    ByKernel,
+    /// The agent, by this connection of its own.
+    ByAgent(Stream),
+}
+
 /// A connection to be made.
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
@@ -168,6 +176,54 @@ impl Core {
             }
         }
         Err(failure)
+    }
+
+    /// Decides about a connection that a Linux container opens, or a program of this machine: as [`Self::connect`], but
+    /// what two kernels can do among themselves is left to them.
+    pub(super) async fn connect_for_kernel(
+        self: &Arc<Self>,
+        from: SocketAddr,
+        to: SocketAddr,
+        caller: Caller<'_>,
+    ) -> Result<Carried, NetError> {
+        if caller.egress() == Egress::None {
+            return Err(NetError::AccessDenied);
+        }
+        self.policies.known().await?;
+        let attempt = Attempt {
+            from,
+            to,
+            seen_as: to,
+            service: None,
+        };
+        let is_pod = matches!(caller, Caller::Pod(_));
+        if is_pod && !self.services.load().is_service_address(to.ip()) {
+            let passage = if let Some(pod) = self.pod(to.ip()) {
+                let by_kernel = pod.ports.leads_to_kernel(to);
+                by_kernel.then(|| self.passage_here(&attempt, caller, &pod))
+            } else if self.is_pod_address(to.ip()) {
+                None
+            } else {
+                Some(self.passage_out(&attempt, caller))
+            };
+            if let Some(passage) = passage {
+                passage?.opened();
+                return Ok(Carried::ByKernel);
+            }
+        }
+        self.connect(from, to, caller).await.map(Carried::ByAgent)
+    }
+
+    /// Whether a pod may connect to the world outside.
+    fn passage_out(&self, attempt: &Attempt<'_>, caller: Caller<'_>) -> Result<Passage, NetError> {
+        if caller.egress() != Egress::All {
+            return Err(NetError::AccessDenied);
+        }
+        self.egress.check(attempt.to.ip())?;
+        Ok(Passage {
+            egress: self.check_egress(attempt, caller, None)?,
+            ingress: None,
+        })
     }
 
     /// Connects to this node's own DNS, whatever policies say: those are asked about names outside.

@@ -95,7 +95,7 @@ impl Egress {
         }
     }
 
-    /// Awaits a kernel connection on the system runtime and joins it to a new stream.
+    /// As [`open`], on this network's system runtime.
     async fn open<C>(
         &self,
         ends: Ends,
@@ -104,20 +104,7 @@ impl Egress {
     where
         C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (inside, outside) =
-            Stream::metered_pair(ends.from, ends.seen_as, ends.seen_as, ends.meters);
-        let connect = async move {
-            let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-                .await
-                .map_err(|_| NetError::Timeout)?
-                .map_err(|error| net_error(&error))?;
-            tokio::spawn(join(connection, outside));
-            Ok(())
-        };
-        // Aborted when the guest gives the attempt up.
-        let task = tokio_util::task::AbortOnDropHandle::new(self.system.spawn(connect));
-        task.await.map_err(|_| NetError::ConnectionReset)??;
-        Ok(inside)
+        open(&self.system, ends, connecting).await
     }
 
     /// Whether pods may reach the address.
@@ -135,6 +122,31 @@ impl Egress {
             Ok(())
         }
     }
+}
+
+/// Awaits a kernel connection on the system runtime and joins it to a new stream.
+pub(super) async fn open<C>(
+    system: &Handle,
+    ends: Ends,
+    connecting: impl Future<Output = io::Result<C>> + Send + 'static,
+) -> Result<Stream, NetError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (inside, outside) =
+        Stream::metered_pair(ends.from, ends.seen_as, ends.seen_as, ends.meters);
+    let connect = async move {
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| NetError::Timeout)?
+            .map_err(|error| net_error(&error))?;
+        tokio::spawn(join(connection, outside));
+        Ok(())
+    };
+    // Aborted when the guest gives the attempt up.
+    let task = tokio_util::task::AbortOnDropHandle::new(system.spawn(connect));
+    task.await.map_err(|_| NetError::ConnectionReset)??;
+    Ok(inside)
 }
 
 /// Copies both ways until both ends finished. A failure breaks the stream instead of ending it, so

@@ -41,6 +41,7 @@ mod follow;
 mod health_check;
 mod host;
 mod ingress;
+mod kernel;
 mod local_pod;
 mod node_table;
 mod outside;
@@ -59,6 +60,10 @@ pub use dns::{DnsListener, PodDns, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use ingress::IngressListeners;
+pub use kernel::{
+    KernelConfig, KernelError, KernelNetwork, ToolError, clean_up as clean_up_kernel,
+    install_plugin, run_plugin,
+};
 pub use outside::ListenFailure;
 pub use pod::PodNetwork;
 pub use policy::{NamedPort, PodIdentity};
@@ -70,6 +75,7 @@ use dns::Dns;
 use egress::Egress;
 use endpoints::Place;
 use follow::ObjectKey;
+use kernel::Joining;
 use local_pod::LocalPod;
 use node_table::NodeTable;
 use policy::PolicyTable;
@@ -156,6 +162,7 @@ struct Core {
     dns: Dns,
     egress: Egress,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
+    kernel: arc_swap::ArcSwapOption<Joining>,
 }
 
 impl Network {
@@ -182,6 +189,7 @@ impl Network {
             udp_sessions: UdpSessions::default(),
             nodes: Arc::new(NodeTable::new()),
             tunnel: arc_swap::ArcSwapOption::empty(),
+            kernel: arc_swap::ArcSwapOption::empty(),
         }))
     }
 
@@ -219,7 +227,9 @@ impl Network {
     /// # Errors
     /// [`NetworkError`] if there is no address to give.
     pub fn set_up(&self, request: &PodNetworkRequest) -> Result<PodNetwork, NetworkError> {
-        let address = self.0.take_address()?;
+        let kernel = self.0.kernel.load_full();
+        let before = kernel.as_ref().and_then(|it| it.recall(&request.uid));
+        let address = self.0.take_address(before)?;
         let identity = PodIdentity {
             namespace: request.namespace.clone(),
             name: request.name.clone(),
@@ -232,6 +242,9 @@ impl Network {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(address, pod.clone());
+        if let Some(kernel) = kernel.filter(|_| before == Some(address)) {
+            kernel.rejoin(&pod);
+        }
         Ok(PodNetwork::new(self.0.clone(), pod, request))
     }
 
@@ -324,9 +337,13 @@ impl Network {
 }
 
 impl Core {
-    fn take_address(&self) -> Result<Ipv4Addr, NetworkError> {
+    /// An address for a pod: the one it had before, if that is free.
+    fn take_address(&self, before: Option<Ipv4Addr>) -> Result<Ipv4Addr, NetworkError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let pool = pool.as_mut().ok_or(NetworkError::NoPodCidr)?;
+        if let Some(before) = before.filter(|before| pool.take_this(*before)) {
+            return Ok(before);
+        }
         pool.take().ok_or(NetworkError::Exhausted(pool.cidr()))
     }
 
@@ -363,6 +380,12 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&address)
             .cloned()
+    }
+
+    /// The pod of this node with that `metadata.uid`.
+    fn pod_with_uid(&self, uid: &str) -> Option<Arc<LocalPod>> {
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        pods.values().find(|pod| pod.uid == uid).cloned()
     }
 
     /// Whether an address of a pod, here or elsewhere, is meant.

@@ -51,14 +51,16 @@ impl PodNetwork {
             address: local.ports.address(),
         };
         let names = core.dns.names(&whose, &request.dns);
-        Self(Arc::new(Pod {
+        let pod = Arc::new(Pod {
             core,
             local,
             names,
             lookups: Dns::waiting_of_pod(),
             granted: request.egress,
             known: KnownNames::default(),
-        }))
+        });
+        pod.local.sees(&pod);
+        Self(pod)
     }
 
     /// The pod's address.
@@ -111,7 +113,8 @@ impl VirtualNetwork for PodNetwork {
 }
 
 impl Pod {
-    fn bind_udp(self: &Arc<Self>, local: SocketAddr) -> Result<PodUdpPort, NetError> {
+    /// Opens a UDP port of the pod.
+    pub(super) fn bind_udp(self: &Arc<Self>, local: SocketAddr) -> Result<PodUdpPort, NetError> {
         let lease = self.local.ports.bind(Transport::Udp, local)?;
         PodUdpPort::open(self.clone(), lease)
     }

@@ -5,6 +5,8 @@
 //! it is open for the client as soon as it is queued, as with TCP. A full queue makes the client
 //! wait, and time out in the end.
 //!
+//! A pod with Linux containers has a network namespace besides (`kernel/`); what nobody here listens for is meant for it.
+//!
 //! Invariant: a key is in a table exactly as long as its [`PortLease`] lives, or until the pod is
 //! closed.
 
@@ -15,8 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 use windlass_wasi_shims::net::{Datagram, Meters, NetError, Stream, TcpBinding, TcpListener};
+
+use super::kernel::{Joined, Mirror};
 
 /// How long a connection attempt may wait for room at the listener or for an answer from outside.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,7 +65,11 @@ impl Transport {
 enum Slot {
     /// Reserved, nobody listens yet.
     Bound,
-    Listening(mpsc::Sender<Stream>),
+    Listening {
+        queue: mpsc::Sender<Stream>,
+        /// The same port within the pod's network namespace, if it has one.
+        mirror: Option<Mirror>,
+    },
     Datagrams(mpsc::Sender<Datagram>),
 }
 
@@ -74,6 +83,8 @@ struct Table {
 pub(super) struct PodPorts {
     address: Ipv4Addr,
     table: Mutex<Table>,
+    /// The pod's network namespace, if it has one: where nobody listens here, somebody may there.
+    joined: ArcSwapOption<Joined>,
 }
 
 impl PodPorts {
@@ -86,6 +97,7 @@ impl PodPorts {
         Self {
             address,
             table: Mutex::new(table),
+            joined: ArcSwapOption::empty(),
         }
     }
 
@@ -104,6 +116,43 @@ impl PodPorts {
         let slots = std::mem::take(&mut table.slots);
         drop(table);
         drop(slots);
+        self.leave();
+    }
+
+    /// The pod has a network namespace: what listens here listens there, too.
+    pub(super) fn join(&self, joined: Arc<Joined>) {
+        self.joined.store(Some(joined.clone()));
+        for ((transport, local), slot) in &mut self.lock().slots {
+            if let (Transport::Tcp, Slot::Listening { queue, mirror }) = (transport, slot)
+                && mirror.is_none()
+            {
+                match joined.mirror(*local, queue.clone()) {
+                    Ok(made) => *mirror = Some(made),
+                    Err(error) => {
+                        tracing::warn!(%local, %error, "a port of the pod is not to be had by its Linux containers");
+                    }
+                }
+            }
+        }
+    }
+
+    /// It has none any more.
+    pub(super) fn leave(&self) {
+        self.joined.store(None);
+        for slot in self.lock().slots.values_mut() {
+            if let Slot::Listening { mirror, .. } = slot {
+                *mirror = None;
+            }
+        }
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        self.joined.load().is_some()
+    }
+
+    /// Whether a connection to there is for the pod's network namespace.
+    pub(super) fn leads_to_kernel(&self, to: SocketAddr) -> bool {
+        self.is_joined() && self.listener(to).is_none()
     }
 
     /// Reserves an address, picking a port if it has none.
@@ -169,7 +218,11 @@ impl PodPorts {
         seen_as: SocketAddr,
         meters: [Meters; 2],
     ) -> Result<Stream, NetError> {
-        let listener = self.listener(to).ok_or(NetError::ConnectionRefused)?;
+        let Some(listener) = self.listener(to) else {
+            let joined = self.joined.load_full();
+            let joined = joined.ok_or(NetError::ConnectionRefused)?;
+            return joined.connect(from, to, seen_as, meters).await;
+        };
         let permit = match listener.try_reserve() {
             Ok(permit) => permit,
             Err(mpsc::error::TrySendError::Closed(())) => return Err(NetError::ConnectionRefused),
@@ -187,7 +240,7 @@ impl PodPorts {
 
     fn listener(&self, to: SocketAddr) -> Option<mpsc::Sender<Stream>> {
         match self.lock().find(Transport::Tcp, to)? {
-            Slot::Listening(sender) => Some(sender.clone()),
+            Slot::Listening { queue, .. } => Some(queue.clone()),
             Slot::Bound | Slot::Datagrams(_) => None,
         }
     }
@@ -197,6 +250,8 @@ impl PodPorts {
         if let Some(Slot::Datagrams(sender)) = self.lock().find(Transport::Udp, to) {
             // A full queue loses the datagram, which is what UDP promises.
             let _lost = sender.try_send(datagram);
+        } else if let Some(joined) = self.joined.load_full() {
+            joined.deliver(to, &datagram);
         }
     }
 }
@@ -293,7 +348,12 @@ impl TcpBinding for PortLease {
 
     fn listen(self: Box<Self>, backlog: usize) -> Result<Box<dyn TcpListener>, NetError> {
         let (sender, queue) = mpsc::channel(backlog.clamp(1, MAX_BACKLOG));
-        self.occupy(Slot::Listening(sender))?;
+        let joined = self.ports.joined.load_full();
+        let mirror = joined.map(|joined| joined.mirror(self.local, sender.clone()));
+        self.occupy(Slot::Listening {
+            queue: sender,
+            mirror: mirror.transpose()?,
+        })?;
         Ok(Box::new(SwitchListener {
             queue,
             lease: *self,
