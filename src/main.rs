@@ -1,6 +1,7 @@
 //! The `windlass` binary: one file per subcommand in `cmd/`.
 //!
 //! `up` is `server` and `agent` in one process with the manifests applied; the three share their code.
+//! The binary is also the network plugin that containerd runs for its agent's pods.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's).
 
 mod apply;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use windlass_node::network::run_plugin;
 
 /// A WebAssembly-first orchestrator that speaks the Kubernetes API.
 #[derive(Debug, Parser)]
@@ -64,12 +66,19 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = as_network_plugin() {
+        return code;
+    }
     let cli = Cli::parse();
     logging::start(cli.log.as_deref());
     let outcome = match cli.command {
-        Command::Up(args) => serve(cmd::up::run(*args)),
-        Command::Server(args) => serve(cmd::server::run(*args)),
-        Command::Agent(args) => serve(cmd::agent::run(args)),
+        Command::Up(args) => args
+            .runs_linux()
+            .and_then(|linux| serve(linux, cmd::up::run(*args))),
+        Command::Server(args) => serve(false, cmd::server::run(*args)),
+        Command::Agent(args) => args
+            .runs_linux()
+            .and_then(|linux| serve(linux, cmd::agent::run(args))),
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),
         Command::Token(args) => run(cmd::token::run(args)),
@@ -88,9 +97,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command that others connect to, with no more rights than it needs.
-fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    privileges::drop_unneeded().context("give up the rights that are not needed")?;
+/// Does as a CNI plugin, if that is what this was run as: without a command, by whoever sets that variable.
+fn as_network_plugin() -> Option<ExitCode> {
+    if std::env::args_os().len() > 1 || std::env::var_os("CNI_COMMAND").is_none() {
+        return None;
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let done = run_plugin(variable, std::io::stdin(), &mut std::io::stdout());
+    Some(match done {
+        Ok(true) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// Runs a command that others connect to, with no more rights than it needs: containers of Linux take all of root's.
+fn serve(
+    runs_linux: bool,
+    command: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    if !runs_linux {
+        privileges::drop_unneeded().context("give up the rights that are not needed")?;
+    }
     run(command)
 }
 

@@ -1,4 +1,5 @@
-//! The node agent as this binary runs it: with the wasm runtime, and the same for `up` and `agent`.
+//! The node agent as this binary runs it: with the wasm runtime, and that of Linux where the machine has what it takes;
+//! the same for `up` and `agent`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,14 +8,22 @@ use std::sync::Arc;
 use anyhow::Context;
 use jiff::SignedDuration;
 use windlass_node::images::ImageCollection;
-use windlass_node::network::{Network, NetworkConfig, TunnelIdentity};
+use windlass_node::network::{
+    KernelConfig, KernelNetwork, Network, NetworkConfig, TunnelIdentity, check_kernel,
+    install_plugin,
+};
 use windlass_node::pressure::Thresholds;
+use windlass_node::runtime::containerd::{ContainerdConfig, ContainerdRuntime};
 use windlass_node::runtime::wasm::{EngineConfig, GuestTls, WasmConfig, WasmRuntime};
 use windlass_node::server::tls::DaemonTls;
 use windlass_node::{HostPaths, NodeAgent};
 use windlass_oci::registry::remote::registries::Registries;
 
 use crate::registries::{RegistryOptions, native_roots};
+
+/// The ranges of addresses of all pods and of Services, as `windlass server` gives them out.
+const PODS: &str = "10.128.0.0/10";
+const SERVICES: &str = "10.96.0.0/12";
 
 /// What differs between nodes.
 pub(crate) struct NodeConfig {
@@ -50,6 +59,71 @@ pub(crate) struct NodeConfig {
     pub(crate) image_collection: ImageCollection,
     /// Folder of pods that run whatever the API server says.
     pub(crate) static_pods: Option<PathBuf>,
+    /// Whether it runs containers of Linux.
+    pub(crate) linux: LinuxOptions,
+}
+
+/// Whether a node runs containers of Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LinuxContainers {
+    /// If this machine can.
+    Auto,
+    /// No: WebAssembly only, with no more rights than that needs.
+    Off,
+    /// Yes, or the node does not start.
+    Required,
+}
+
+/// Options of containers of Linux.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LinuxOptions {
+    /// Whether to run containers of Linux too; that needs root, containerd and runc, and the rights of root stay with the
+    /// process.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    linux_containers: LinuxContainers,
+    /// The socket of a containerd that runs already, with CRI and a network of its own; without it the node runs one.
+    #[arg(long, value_name = "PATH")]
+    containerd_socket: Option<PathBuf>,
+}
+
+impl LinuxOptions {
+    /// How containers of Linux are run below this directory; or why they are not, in words for the user.
+    ///
+    /// # Errors
+    /// They are required, and can't be.
+    pub(crate) fn config(
+        &self,
+        data_dir: &Path,
+    ) -> anyhow::Result<Result<ContainerdConfig, String>> {
+        if self.linux_containers == LinuxContainers::Off {
+            return Ok(Err("it was started with --linux-containers off".to_owned()));
+        }
+        let config = ContainerdConfig {
+            data_dir: data_dir.to_owned(),
+            socket: self.containerd_socket.clone(),
+            cluster_domain: NetworkConfig::default().cluster_domain,
+        };
+        let checked = ContainerdRuntime::check(&config).map_err(|error| error.to_string());
+        // A containerd of somebody else's has a network of its own.
+        let checked = match config.socket {
+            None => checked.and_then(|()| {
+                check_kernel().map_err(|error| format!("the network of pods needs more: {error}"))
+            }),
+            Some(_) => checked,
+        };
+        match checked {
+            Ok(()) => Ok(Ok(config)),
+            Err(why) => self.without(why),
+        }
+    }
+
+    /// There are none, which is an error where they are required.
+    fn without<T>(&self, why: String) -> anyhow::Result<Result<T, String>> {
+        if self.linux_containers == LinuxContainers::Required {
+            return Err(anyhow::Error::msg(why).context("--linux-containers required"));
+        }
+        Ok(Err(why))
+    }
 }
 
 /// Options of a node that `up` and `agent` share.
@@ -89,6 +163,8 @@ pub(crate) struct NodeOptions {
     /// How long an image stays at least, such as `2m`.
     #[arg(long, value_name = "DURATION", default_value = "2m")]
     minimum_image_ttl_duration: SignedDuration,
+    #[command(flatten)]
+    linux: LinuxOptions,
 }
 
 impl NodeOptions {
@@ -113,6 +189,11 @@ impl NodeOptions {
     /// Folder of static pods, if there is one.
     pub(crate) fn static_pods(&self) -> Option<PathBuf> {
         self.pod_manifest_path.clone()
+    }
+
+    /// Whether it runs containers of Linux.
+    pub(crate) fn linux(&self) -> LinuxOptions {
+        self.linux.clone()
     }
 
     /// Where DNS is served to the host, if at all.
@@ -160,10 +241,11 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
     let runtime = tokio::task::spawn_blocking(move || WasmRuntime::new(wasm)).await??;
     let network = Network::new(NetworkConfig {
         node_name: config.name.clone(),
-        cluster_cidr: Some("10.128.0.0/10".parse()?),
+        cluster_cidr: Some(PODS.parse()?),
         api_server: config.api_server,
         ..NetworkConfig::default()
     });
+    let linux = linux(&config, &network).await?;
     let [plain, tls] = config.ingress;
     let mut builder = NodeAgent::builder()
         .client(config.client)
@@ -179,6 +261,16 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         .registries(config.registries)
         .image_collection(config.image_collection)
         .runtime(Arc::new(runtime));
+    builder = match linux {
+        Ok((linux, kernel)) => {
+            let builder = builder.runtime(Arc::new(linux));
+            match kernel {
+                Some(kernel) => builder.kernel(kernel),
+                None => builder,
+            }
+        }
+        Err(why) => builder.without_linux(why),
+    };
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
     }
@@ -189,6 +281,34 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
         builder = builder.dns(address);
     }
     Ok(builder.build().await?)
+}
+
+/// What containers of Linux need: their runtime and, for a containerd of the node's own, the kernel's side of the pods'
+/// network; or why there are none, in words for the user.
+async fn linux(
+    config: &NodeConfig,
+    network: &Network,
+) -> anyhow::Result<Result<(ContainerdRuntime, Option<KernelNetwork>), String>> {
+    let linux = match config.linux.config(&config.data_dir)? {
+        Ok(linux) => linux,
+        Err(why) => return Ok(Err(why)),
+    };
+    if linux.socket.is_some() {
+        return Ok(Ok((ContainerdRuntime::new(linux).await?, None)));
+    }
+    let kernel = KernelConfig {
+        services: Some(SERVICES.parse()?),
+        directory: std::path::absolute(config.data_dir.join("network"))?,
+    };
+    let socket = kernel.socket();
+    let kernel = match network.open_kernel(kernel).await {
+        Ok(kernel) => kernel,
+        Err(error) => return config.linux.without(error.to_string()),
+    };
+    let program = std::env::current_exe().context("find this program")?;
+    let [bin, conf] = linux.network_plugins();
+    install_plugin(&program, &bin, &conf, &socket).context("install the network plugin")?;
+    Ok(Ok((ContainerdRuntime::new(linux).await?, Some(kernel))))
 }
 
 /// TLS for requests that guests make, trusting what this machine trusts, and the cluster's authority.

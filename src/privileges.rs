@@ -4,6 +4,9 @@
 //! capability, for itself and for whatever it starts. Its files are root's own, so it goes on reading and writing them;
 //! files of others it reaches only as far as their permissions let it.
 //!
+//! A node that runs containers of Linux keeps what it has: it mounts, starts containerd, and passes on to containers what
+//! their pods ask for (`--linux-containers off` does without).
+//!
 //! Capabilities belong to a thread, so this has to happen before there is a second one.
 
 use rustix::io::Errno;

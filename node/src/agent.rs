@@ -16,7 +16,9 @@ use crate::events::EventRecorder;
 use crate::handle::NodeHandle;
 use crate::images::{self, ImageCollection, Images, InvalidThresholds};
 use crate::logs::{LogLimits, Logs};
-use crate::network::{DnsListener, IngressListeners, Network, NetworkConfig, TunnelIdentity};
+use crate::network::{
+    self, DnsListener, IngressListeners, KernelNetwork, Network, NetworkConfig, TunnelIdentity,
+};
 use crate::objects::ObjectWatches;
 use crate::pods::room::Room;
 use crate::pods::{self, Files, KnownPods, NodeContext, RunningContainers};
@@ -91,7 +93,9 @@ pub struct NodeAgentBuilder {
     addresses: Vec<IpAddr>,
     labels: BTreeMap<String, String>,
     runtimes: Vec<Arc<dyn Runtime>>,
+    without_linux: Option<String>,
     network: Option<Network>,
+    kernel: Option<KernelNetwork>,
     machine: Option<Machine>,
     log_limits: LogLimits,
     host_paths: HostPaths,
@@ -110,6 +114,7 @@ pub struct NodeAgent {
     context: Arc<NodeContext>,
     registration: Registration,
     daemon: DaemonServer,
+    kernel: Option<KernelNetwork>,
     node_ports: Option<IpAddr>,
     dns: Option<DnsListener>,
     ingress: IngressListeners,
@@ -135,7 +140,9 @@ impl NodeAgent {
             addresses: Vec::new(),
             labels: BTreeMap::new(),
             runtimes: Vec::new(),
+            without_linux: None,
             network: None,
+            kernel: None,
             machine: None,
             log_limits: LogLimits::default(),
             host_paths: HostPaths::default(),
@@ -197,6 +204,7 @@ impl NodeAgent {
             context,
             registration,
             daemon,
+            kernel,
             node_ports,
             dns,
             ingress,
@@ -256,9 +264,11 @@ impl NodeAgent {
             },
         ));
         let _images = OwnedTask::spawn({
-            let images = context.images.clone();
+            let (images, runtimes) = (context.images.clone(), context.runtimes.clone());
             let events = context.events.for_node(&context.node_name);
-            async move { images::run_collection(&images, image_collection, events).await }
+            async move {
+                images::run_collection(&images, &runtimes, image_collection, events).await;
+            }
         });
         let _services = OwnedTask::spawn({
             let (network, client) = (network.clone(), client.clone());
@@ -286,6 +296,7 @@ impl NodeAgent {
                 network.serve_outside(bind, failed).await;
             })
         });
+        let kernel = kernel.map(|kernel| OwnedTask::spawn(kernel.serve()));
         let _daemon = OwnedTask::spawn(daemon.serve(state, services_ended.clone()));
 
         let (evict, evictions) = mpsc::unbounded_channel();
@@ -296,8 +307,18 @@ impl NodeAgent {
             pressure,
             evict,
         ));
+        let runtimes = context.runtimes.clone();
         pods::run(context, known, evictions, files, stop).await;
         services_ended.cancel();
+        for runtime in runtimes.iter() {
+            runtime.shut_down().await;
+        }
+        if let Some(serving) = kernel {
+            drop(serving);
+            if let Err(error) = network::clean_up_kernel().await {
+                tracing::warn!(%error, "something of the pods' network is left in the kernel");
+            }
+        }
     }
 }
 
@@ -359,10 +380,25 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// Why there is no runtime for containers of Linux; pods that ask for one are told.
+    #[must_use]
+    pub fn without_linux(mut self, why: impl Into<String>) -> Self {
+        self.without_linux = Some(why.into());
+        self
+    }
+
     /// The network of the pods; one of its own by default.
     #[must_use]
     pub fn network(mut self, network: Network) -> Self {
         self.network = Some(network);
+        self
+    }
+
+    /// Joins the network of the pods to the kernel's, which pods with Linux containers need; it is of
+    /// [`NodeAgentBuilder::network`]. Removed again when the agent ends of itself.
+    #[must_use]
+    pub fn kernel(mut self, kernel: KernelNetwork) -> Self {
+        self.kernel = Some(kernel);
         self
     }
 
@@ -490,7 +526,7 @@ impl NodeAgentBuilder {
             self.addresses
         };
         let machine = self.machine.unwrap_or_else(Machine::inspect);
-        let runtimes = Runtimes::new(self.runtimes);
+        let runtimes = Runtimes::new(self.runtimes).explained(self.without_linux);
         let host_ip = addresses.first().map(IpAddr::to_string).unwrap_or_default();
         let registration = Registration {
             name: name.clone(),
@@ -531,6 +567,7 @@ impl NodeAgentBuilder {
             context,
             registration,
             daemon,
+            kernel: self.kernel,
             node_ports: self.node_ports,
             dns,
             ingress,

@@ -1,37 +1,81 @@
-//! What pods that went while no agent ran left on disk.
+//! What pods that went while no agent ran left behind: sandboxes with containers, and directories.
 //!
 //! 1. When the agent first knows its pods, it looks for directories of others: logs and volumes.
-//! 2. They are removed in the background: no pod waits for that. No pod comes to own one of them either,
-//!    since each carries the uid of a pod that is gone.
+//! 2. What runtimes still have of others ends first, since it uses those directories; then they are removed. All of it
+//!    in the background: no pod waits for that. No pod comes to own any of it either, since each carries the uid of a
+//!    pod that is gone.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::logs::Logs;
-use crate::tasks::OwnedTask;
+use k8s_openapi::api::core::v1::Pod;
 
-/// Finds the leftovers of all pods but those with these uids, and removes them until dropped.
-pub(crate) async fn remove(logs: &Logs, volumes: &Path, uids: &HashSet<&str>) -> OwnedTask {
-    let mut found = Vec::new();
-    let of_logs = logs.left_behind(|uid| uids.contains(uid)).await;
-    let of_volumes = entries_but(volumes, |uid| uids.contains(uid)).await;
-    for outcome in [of_logs, of_volumes] {
-        match outcome {
-            Ok(paths) => found.extend(paths),
-            Err(error) => tracing::warn!(%error, "what earlier pods left behind stays"),
+use crate::host_mounts;
+use crate::pods::NodeContext;
+use crate::runtime::Runtimes;
+
+/// What belongs to no pod of the node.
+pub(crate) struct Leftovers {
+    paths: Vec<PathBuf>,
+    runtimes: Runtimes,
+    /// The pods that may have something that runs.
+    alive: HashSet<String>,
+}
+
+impl Leftovers {
+    /// Looks for what is of none of these pods.
+    pub(crate) async fn find(context: &NodeContext, pods: &[&Pod]) -> Self {
+        let uids: HashSet<&str> = pods.iter().copied().filter_map(uid).collect();
+        let of_logs = context.logs.left_behind(|uid| uids.contains(uid)).await;
+        let volumes = context.data_dir.join("pods");
+        let of_volumes = entries_but(&volumes, |uid| uids.contains(uid)).await;
+        let mut paths = Vec::new();
+        for outcome in [of_logs, of_volumes] {
+            match outcome {
+                Ok(found) => paths.extend(found),
+                Err(error) => tracing::warn!(%error, "what earlier pods left behind stays"),
+            }
+        }
+        let alive = pods.iter().copied().filter(|pod| !has_ended(pod));
+        Self {
+            paths,
+            runtimes: context.runtimes.clone(),
+            alive: alive.filter_map(uid).map(str::to_owned).collect(),
         }
     }
-    OwnedTask::spawn(remove_all(found))
+
+    /// Removes it.
+    pub(crate) async fn remove(self) {
+        for runtime in self.runtimes.iter() {
+            runtime.keep_pods(&self.alive).await;
+        }
+        remove_all(self.paths).await;
+    }
+}
+
+fn uid(pod: &Pod) -> Option<&str> {
+    pod.metadata.uid.as_deref()
+}
+
+/// Whether nothing of the pod runs any more, nor ever will.
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 async fn remove_all(paths: Vec<PathBuf>) {
     for path in paths {
-        match tokio::fs::remove_dir_all(&path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        match host_mounts::remove_all(&path).await {
+            Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "an earlier pod's directory stays");
             }
-            _ => tracing::debug!(path = %path.display(), "removed what an earlier pod left behind"),
+            Ok(()) => {
+                tracing::debug!(path = %path.display(), "removed what an earlier pod left behind");
+            }
         }
     }
 }
@@ -58,7 +102,7 @@ pub(crate) async fn entries_but(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::LogLimits;
+    use crate::logs::{LogLimits, Logs};
 
     #[tokio::test]
     async fn what_is_of_no_pod_is_found_and_the_rest_stays() {

@@ -6,7 +6,7 @@
 //!                                 │    ├─ images             pull into the content store
 //!                                 │    ├─ volumes, env       files and variables
 //!                                 │    ├─ network            an address per pod
-//!                                 │    └─ runtime            wasm instances
+//!                                 │    └─ runtime            wasm instances, containers of Linux
 //!                                 └─ status, events          what became of it
 //!   API server ──► server         logs, over mTLS
 //!   other agents ◄─► network, server   connections between pods of different nodes, over mTLS
@@ -22,6 +22,7 @@ mod clock;
 mod downward;
 pub mod events;
 mod handle;
+mod host_mounts;
 pub mod images;
 mod lease;
 mod leftovers;

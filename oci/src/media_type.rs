@@ -10,6 +10,8 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Configuration of a container image.
 pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Layer of a container image: a tar archive.
+pub const IMAGE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Configuration of a wasm artifact (CNCF TAG Runtime's wasm OCI artifact layout).
 pub const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 /// Layer of a wasm artifact.

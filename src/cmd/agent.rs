@@ -43,6 +43,17 @@ pub(crate) struct Args {
     data_dir: DataDir,
 }
 
+impl Args {
+    /// Whether the node runs containers of Linux.
+    ///
+    /// # Errors
+    /// They are required, and can't be.
+    pub(crate) fn runs_linux(&self) -> anyhow::Result<bool> {
+        let directory = self.data_dir.path()?;
+        Ok(self.node.linux().config(&directory)?.is_ok())
+    }
+}
+
 /// Joins and runs until interrupted.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let name = args.node.name()?;
@@ -84,6 +95,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
         static_pods: args.node.static_pods(),
+        linux: args.node.linux(),
     });
     let agent = agent.await?;
     let stop = CancellationToken::new();

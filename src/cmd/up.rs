@@ -64,6 +64,17 @@ pub(crate) struct Args {
     wait: SignedDuration,
 }
 
+impl Args {
+    /// Whether the node in this process runs containers of Linux.
+    ///
+    /// # Errors
+    /// They are required, and can't be.
+    pub(crate) fn runs_linux(&self) -> anyhow::Result<bool> {
+        let directory = node::directory_in(&self.data_dir.path()?);
+        Ok(self.node.linux().config(&directory)?.is_ok())
+    }
+}
+
 /// A node running in this process.
 struct Node {
     stop: CancellationToken,
@@ -237,6 +248,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
         static_pods: args.node.static_pods(),
+        linux: args.node.linux(),
     });
     let agent = agent.await?;
     plane

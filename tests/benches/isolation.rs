@@ -27,8 +27,8 @@ use windlass_node::logs::{LogLimits, Logs};
 use windlass_node::network::{Network, NetworkConfig, PodNetwork, PodNetworkRequest};
 use windlass_node::runtime::wasm::{EngineConfig, WasmConfig, WasmRuntime};
 use windlass_node::runtime::{
-    ContainerPort, ContainerSpec, ImageKind, PodIdentity, Protocol, ResolvedImage, ResourceLimits,
-    RunningContainer, Runtime,
+    ContainerPort, ContainerSpec, ImageKind, Objects, PodIdentity, Protocol, ResolvedImage,
+    ResourceLimits, RunningContainer, Runtime,
 };
 use windlass_oci::content_store::Lease;
 use windlass_oci::digest::Digest;
@@ -240,6 +240,7 @@ fn spec(file: &Path, limits: ResourceLimits) -> anyhow::Result<ContainerSpec> {
             entrypoint: Vec::new(),
             cmd: Vec::new(),
             env: Vec::new(),
+            linux: None,
         },
         // What only the probe listens to.
         args: ["probe", "print", "1000000000"].map(str::to_owned).to_vec(),
@@ -253,9 +254,11 @@ fn spec(file: &Path, limits: ResourceLimits) -> anyhow::Result<ContainerSpec> {
         }],
         termination_message: None,
         annotations: Arc::default(),
-        working_dir: None,
         stdin: false,
         tty: false,
+        handler: String::new(),
+        resume: false,
+        objects: Objects::default(),
     })
 }
 

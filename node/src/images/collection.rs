@@ -18,6 +18,7 @@ use windlass_oci::pull::{PullError, StoredImage};
 
 use super::Images;
 use crate::events::{EventType, ObjectEvents};
+use crate::runtime::Runtimes;
 use crate::status::reason::EventReason;
 
 /// When images are removed.
@@ -176,22 +177,35 @@ fn plan<'a>(
 }
 
 /// Looks at the disk from time to time.
-pub(crate) async fn run(images: &Images, policy: ImageCollection, events: ObjectEvents) {
+pub(crate) async fn run(
+    images: &Images,
+    runtimes: &Runtimes,
+    policy: ImageCollection,
+    events: ObjectEvents,
+) {
     let mut ticks = tokio::time::interval(policy.period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = collect(images, &policy, &events).await {
-            tracing::warn!(%error, "collect images");
+        match collect(images, &policy, &events).await {
+            // Those that runtimes have for themselves go with ours.
+            Ok(Some(kept)) => {
+                for runtime in runtimes.iter() {
+                    runtime.keep_images(&kept).await;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "collect images"),
         }
     }
 }
 
+/// Answers the digests of the images that are left, if some went.
 async fn collect(
     images: &Images,
     policy: &ImageCollection,
     events: &ObjectEvents,
-) -> Result<(), PullError> {
+) -> Result<Option<HashSet<String>>, PullError> {
     let store = images.puller.store();
     // What is only kept here so that files need not be read again is not in use.
     images.lock().clear();
@@ -226,7 +240,13 @@ async fn collect(
         );
         events.record(EventType::Warning, EventReason::FreeDiskSpaceFailed, text);
     }
-    Ok(())
+    if swept.blobs == 0 {
+        return Ok(None);
+    }
+    let left = images.puller.images().await?;
+    Ok(Some(
+        left.iter().map(|image| image.digest.to_string()).collect(),
+    ))
 }
 
 #[cfg(test)]

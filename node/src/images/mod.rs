@@ -1,10 +1,11 @@
-//! From an image reference to a wasm blob on this node: pull policy, credentials, events and errors.
+//! From an image reference to its blobs on this node: pull policy, credentials, events and errors.
 //!
 //! 1. The reference is parsed; a path is answered with what to do instead.
 //! 2. By pull policy the image on the node is taken, if the pod may have it, or a registry is asked: the cluster's own
 //!    over the API connection, any other as `Registries` says, with what `pull_secrets.rs` reads. One pull per image
 //!    runs at a time (`oci::pull`).
-//! 3. The blob's first bytes tell component from module, which decides the runtime.
+//! 3. The configuration tells an image for Linux, the first bytes of a wasm blob a component from a module; that decides
+//!    the runtime.
 //!
 //! Back-off between failed tries belongs to the pod's plan; what nobody uses is removed by `collection.rs`.
 
@@ -31,7 +32,7 @@ use windlass_oci::registry::client::{self, BoxError, RegistryClient, Transport};
 use windlass_oci::registry::remote::registries::Registries;
 
 use crate::events::{EventType, ObjectEvents};
-use crate::runtime::{ImageKind, ResolvedImage, StartError};
+use crate::runtime::{ImageKind, LinuxImage, ResolvedImage, StartError};
 use crate::status::reason::{ContainerReason, EventReason};
 use collection::Uses;
 pub(crate) use collection::run as run_collection;
@@ -258,6 +259,12 @@ impl Images {
                 .into_iter()
                 .map(split)
                 .collect(),
+            linux: (kind == ImageKind::Linux).then(|| LinuxImage {
+                descriptor: pulled.descriptor.clone(),
+                manifest: pulled.manifest.clone(),
+                store: self.puller.store().clone(),
+                user: config.user.unwrap_or_default(),
+            }),
         })
     }
 

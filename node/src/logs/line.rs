@@ -29,6 +29,8 @@ pub(super) fn format(
 pub(super) struct Line<'a> {
     /// The time as written.
     pub(super) time: &'a str,
+    /// Which stream it was printed to.
+    pub(super) output: Output,
     /// Whether the next line of the same stream continues this one.
     pub(super) partial: bool,
     /// The text without its line end.
@@ -39,9 +41,11 @@ pub(super) struct Line<'a> {
 pub(super) fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
-    parts
-        .next()
-        .filter(|output| matches!(*output, b"stdout" | b"stderr"))?;
+    let output = match parts.next()? {
+        b"stdout" => Output::Stdout,
+        b"stderr" => Output::Stderr,
+        _ => return None,
+    };
     let partial = match parts.next()? {
         b"F" => false,
         b"P" => true,
@@ -49,6 +53,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Line<'_>> {
     };
     Some(Line {
         time,
+        output,
         partial,
         text: parts.next().unwrap_or_default(),
     })

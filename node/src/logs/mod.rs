@@ -5,7 +5,7 @@
 //! DATA/logs/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.1    rotated, newest first
 //! ```
 //!
-//! 1. A runtime writes a guest's bytes to a [`LogSink`]; whole lines become `TIME STREAM F text`, a line
+//! 1. A runtime writes a guest's bytes to a [`LogSink`] (or has another process write the file, `written.rs`); whole lines become `TIME STREAM F text`, a line
 //!    longer than 16 KiB is split into parts tagged `P`.
 //! 2. After every write the sink's *mark* moves (generation of the file, bytes in it); a reader that
 //!    follows waits for the mark, never for a clock.
@@ -26,9 +26,11 @@ use crate::runtime::PodIdentity;
 mod line;
 mod read;
 mod sink;
+mod written;
 
 pub use read::{LogQuery, LogStream, ReadError};
 pub use sink::{LiveOutput, LogSink, Output};
+pub(crate) use written::WrittenLog;
 
 /// Bounds of one container's logs.
 #[derive(Clone, Copy, Debug)]

@@ -120,12 +120,7 @@ impl LogSink {
         if state.mark.closed {
             return;
         }
-        if let Some(live) = &state.live
-            && live.receiver_count() > 0
-        {
-            // An error means that the last of them has just left.
-            let _left = live.send((output, Bytes::copy_from_slice(bytes)));
-        }
+        state.tell(output, bytes);
         state.take(output, bytes);
         self.flush(&mut state);
     }
@@ -179,8 +174,39 @@ impl LogSink {
         Ok((state.mark, files.collect::<io::Result<_>>()?))
     }
 
-    pub(super) fn path(&self) -> &PathBuf {
+    pub(crate) fn path(&self) -> &PathBuf {
         &self.0.path
+    }
+
+    pub(super) fn limits(&self) -> LogLimits {
+        self.0.limits
+    }
+
+    /// Another process has written the file, up to this length.
+    pub(super) fn advance(&self, length: u64) {
+        let mut state = self.state();
+        state.mark.length = length;
+        self.0.mark.send_replace(state.mark);
+    }
+
+    /// Another process has begun a new file.
+    pub(super) fn begin_generation(&self) {
+        let mut state = self.state();
+        state.mark.generation += 1;
+        state.mark.length = 0;
+        self.0.mark.send_replace(state.mark);
+    }
+
+    /// Whether anybody hears what is printed.
+    pub(super) fn is_attached(&self) -> bool {
+        let state = self.state();
+        let live = state.live.as_ref();
+        live.is_some_and(|live| live.receiver_count() > 0)
+    }
+
+    /// What is printed, to those who attached; the file is not written.
+    pub(super) fn tell(&self, output: Output, bytes: &[u8]) {
+        self.state().tell(output, bytes);
     }
 
     pub(super) fn marks(&self) -> watch::Receiver<Mark> {
@@ -239,7 +265,8 @@ impl LogSink {
         File::options().create(true).append(true).open(&self.0.path)
     }
 
-    fn rotate(&self) -> io::Result<()> {
+    /// Moves the names of the files on by one.
+    pub(super) fn rotate(&self) -> io::Result<()> {
         let kept = self.0.limits.files.saturating_sub(1);
         for number in (1..=kept).rev() {
             let from = if number == 1 {
@@ -261,6 +288,15 @@ impl LogSink {
 }
 
 impl State {
+    fn tell(&self, output: Output, bytes: &[u8]) {
+        if let Some(live) = &self.live
+            && live.receiver_count() > 0
+        {
+            // An error means that the last of them has just left.
+            let _left = live.send((output, Bytes::copy_from_slice(bytes)));
+        }
+    }
+
     fn take(&mut self, output: Output, mut bytes: &[u8]) {
         let time = Timestamp::now();
         let Self {

@@ -104,15 +104,6 @@ impl AddressPool {
         }
     }
 
-    /// Takes that very address; `false` if it is in use, or none of the range's for pods.
-    pub(super) fn take_this(&mut self, address: Ipv4Addr) -> bool {
-        let offset = u64::from(u32::from(address).wrapping_sub(self.cidr.network()));
-        let is_for_pods = self.cidr.contains(address.into())
-            && offset >= u64::from(FIRST)
-            && offset < self.cidr.size() - 1;
-        is_for_pods && self.used.insert(address)
-    }
-
     pub(super) fn cidr(&self) -> Cidr {
         self.cidr
     }
@@ -136,6 +127,14 @@ impl AddressPool {
                 return Some(candidate);
             }
         }
+    }
+
+    /// Takes this address; `false` if it is taken, or none of the range's for pods.
+    pub(super) fn take_this(&mut self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(self.cidr.network);
+        let end = self.cidr.size().saturating_sub(1);
+        let is_for_pods = offset >= FIRST && u64::from(offset) < end;
+        is_for_pods && self.used.insert(address)
     }
 
     pub(super) fn give_back(&mut self, address: Ipv4Addr) {
@@ -199,5 +198,21 @@ mod tests {
             let got: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
             assert_eq!(got.len(), usize::from(text.ends_with("30")), "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_is_given_again_if_it_is_free_and_a_pods() {
+        let mut pool = AddressPool::new("10.1.0.0/29".parse().unwrap());
+        let address = |last| Ipv4Addr::new(10, 1, 0, last);
+        assert!(pool.take_this(address(3)));
+        assert!(!pool.take_this(address(3)));
+        for other in [0, 1, 7, 8, 255] {
+            assert!(!pool.take_this(address(other)), "{other}");
+        }
+        assert!(!pool.take_this(Ipv4Addr::new(10, 0, 255, 255)));
+        assert_eq!(pool.take(), Some(address(2)));
+        assert_eq!(pool.take(), Some(address(4)));
+        pool.give_back(address(3));
+        assert!(pool.take_this(address(3)));
     }
 }

@@ -56,13 +56,13 @@ mod udp_egress;
 mod udp_sessions;
 
 pub use address_pool::{Cidr, CidrError};
-pub use dns::{DnsListener, PodDns, Resolvers};
+pub use dns::{DnsListener, PodDns, PodResolvConf, Resolvers};
 pub(crate) use egress::join;
 pub use host::HostNetwork;
 pub use ingress::IngressListeners;
 pub use kernel::{
-    KernelConfig, KernelError, KernelNetwork, ToolError, clean_up as clean_up_kernel,
-    install_plugin, run_plugin,
+    KernelConfig, KernelError, KernelNetwork, ToolError, check as check_kernel,
+    clean_up as clean_up_kernel, install_plugin, run_plugin,
 };
 pub use outside::ListenFailure;
 pub use pod::PodNetwork;
@@ -130,6 +130,8 @@ pub struct PodNetworkRequest {
     pub egress: grants::Egress,
     /// Labels of the pod, by which policies select it.
     pub labels: BTreeMap<String, String>,
+    /// The address to give to it, if that is free.
+    pub address: Option<Ipv4Addr>,
     /// The ports of its containers that have a name, by which policies may speak of them.
     pub ports: Vec<NamedPort>,
 }
@@ -227,9 +229,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError`] if there is no address to give.
     pub fn set_up(&self, request: &PodNetworkRequest) -> Result<PodNetwork, NetworkError> {
-        let kernel = self.0.kernel.load_full();
-        let before = kernel.as_ref().and_then(|it| it.recall(&request.uid));
-        let address = self.0.take_address(before)?;
+        let address = self.0.take_address(request.address)?;
         let identity = PodIdentity {
             namespace: request.namespace.clone(),
             name: request.name.clone(),
@@ -242,7 +242,7 @@ impl Network {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(address, pod.clone());
-        if let Some(kernel) = kernel.filter(|_| before == Some(address)) {
+        if let Some(kernel) = self.0.kernel.load_full() {
             kernel.rejoin(&pod);
         }
         Ok(PodNetwork::new(self.0.clone(), pod, request))
@@ -337,14 +337,13 @@ impl Network {
 }
 
 impl Core {
-    /// An address for a pod: the one it had before, if that is free.
-    fn take_address(&self, before: Option<Ipv4Addr>) -> Result<Ipv4Addr, NetworkError> {
+    /// An address for a pod: the one that is wanted, if that is free.
+    fn take_address(&self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, NetworkError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let pool = pool.as_mut().ok_or(NetworkError::NoPodCidr)?;
-        if let Some(before) = before.filter(|before| pool.take_this(*before)) {
-            return Ok(before);
-        }
-        pool.take().ok_or(NetworkError::Exhausted(pool.cidr()))
+        let wanted = wanted.filter(|wanted| pool.take_this(*wanted));
+        let address = wanted.or_else(|| pool.take());
+        address.ok_or(NetworkError::Exhausted(pool.cidr()))
     }
 
     /// Takes a pod off the network; its address may be given to another.

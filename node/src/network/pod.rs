@@ -13,9 +13,12 @@ use windlass_wasi_shims::net::{NetError, NetFuture, Stream, TcpBinding, UdpPort,
 use tokio::sync::Semaphore;
 
 use super::connect::Caller;
+use super::dns::PodResolvConf;
 use super::dns::{self, Dns, PodNames, Whose};
+use super::follow::ObjectKey;
 use super::local_pod::LocalPod;
 use super::policy::{Direction, Isolation, KnownNames, Peer, PodIdentity, Traffic};
+use super::service_table::DNS_SERVICE;
 use super::switch::Transport;
 use super::udp::PodUdpPort;
 use super::{Core, PodNetworkRequest};
@@ -66,6 +69,15 @@ impl PodNetwork {
     /// The pod's address.
     pub fn ip(&self) -> IpAddr {
         self.0.local.ip()
+    }
+
+    /// What the pod's `resolv.conf` says; `None` if that is the host's.
+    pub(crate) fn resolv_conf(&self) -> Option<PodResolvConf> {
+        let (namespace, name) = DNS_SERVICE;
+        let service = ObjectKey::new(namespace, name);
+        let services = self.0.core.services.load();
+        let cluster = services.address(&service).map(|found| found.address);
+        self.0.core.dns.resolv_conf(&self.0.names, cluster)
     }
 
     /// The pod has other labels now: policies go by them from its next connection on.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     ResourceRequirements,
 };
 
-use crate::runtime::ExitStatus;
+use crate::runtime::{ExitStatus, Survivor};
 use crate::status::reason::ContainerReason;
 
 /// Part a container plays in its pod.
@@ -174,6 +174,8 @@ pub(crate) struct ContainerFacts {
     pub(crate) image_id: String,
     /// `containerID` of the current or last start.
     pub(crate) container_id: Option<String>,
+    /// It was started by an earlier process of the agent, and is still to be taken over.
+    pub(crate) resume: bool,
 }
 
 /// What a container does now.
@@ -257,6 +259,7 @@ impl ContainerFacts {
             resources: None,
             image_id: String::new(),
             container_id: None,
+            resume: false,
         }
     }
 
@@ -288,18 +291,26 @@ impl ContainerFacts {
 impl PodFacts {
     /// What is known when a worker begins: nothing, or what an earlier agent process left in the status.
     ///
-    /// A container found running did not survive that process: it is recorded as ended with an unknown
-    /// status, so that the restart policy decides about it and the restart is counted.
-    pub(crate) fn begin(pod: &Pod, now: Timestamp) -> Self {
+    /// A container found running that did not survive that process is recorded as ended with an unknown
+    /// status, so that the restart policy decides about it and the restart is counted. One that did is taken over by
+    /// starting it under the number that it has.
+    pub(crate) fn begin(pod: &Pod, now: Timestamp, survivors: &[Survivor]) -> Self {
         let status = pod.status.clone().unwrap_or_default();
         let spec = pod.spec.as_ref();
         let mut containers_by_name = BTreeMap::new();
         for (role, name) in spec.into_iter().flat_map(names) {
             let found = find_status(&status, name);
-            let facts = found.map_or_else(
-                || ContainerFacts::new(now),
-                |found| recover(found, role, now),
-            );
+            let of_name = survivors
+                .iter()
+                .filter(|survivor| survivor.container == name);
+            let last = of_name.map(|survivor| survivor.attempt).max();
+            let context = Recovery {
+                role,
+                now,
+                survives: last,
+                same_sandbox: !survivors.is_empty(),
+            };
+            let facts = context.recover(found);
             containers_by_name.insert(name.to_owned(), facts);
         }
         Self {
@@ -326,10 +337,28 @@ impl PodFacts {
         }
     }
 
+    /// Whether containers that run already are still to be taken over.
+    pub(crate) fn is_resuming(&self) -> bool {
+        self.containers.values().any(|facts| facts.resume)
+    }
+
     /// Whether any instance may exist.
     pub(crate) fn any_active(&self) -> bool {
         self.containers.values().any(ContainerFacts::is_active)
     }
+}
+
+/// Whether a container of the pod was started by the runtime of this scheme.
+pub(crate) fn has_container_of(pod: &Pod, scheme: &str) -> bool {
+    let status = pod.status.as_ref();
+    let all = status.into_iter().flat_map(|status| {
+        let main = status.container_statuses.iter();
+        main.chain(&status.init_container_statuses)
+            .chain(&status.ephemeral_container_statuses)
+            .flatten()
+    });
+    let mut ids = all.filter_map(|found| found.container_id.as_deref());
+    ids.any(|id| id.starts_with(scheme))
 }
 
 fn find_status<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
@@ -341,24 +370,54 @@ fn find_status<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerSta
     all.flatten().find(|found| found.name == name)
 }
 
-fn recover(found: &ContainerStatus, role: Role, now: Timestamp) -> ContainerFacts {
-    let mut facts = ContainerFacts::new(now);
-    facts.restart_count = u32::try_from(found.restart_count).unwrap_or(0);
-    facts.last = found.last_state.as_ref().and_then(terminated);
-    facts.image_id = found.image_id.clone();
-    let Some(state) = &found.state else {
-        return facts;
-    };
-    let ended = terminated(state).or_else(|| state.running.as_ref().map(|_| lost(found, now)));
-    let Some(ended) = ended else { return facts };
-    // A pod that gets a new network runs its init containers again, as in a new sandbox.
-    if role == Role::Init {
-        facts.restart_count += 1;
-        facts.last = Some(ended);
-    } else {
-        facts.phase = Phase::Ended(ended);
+/// What an earlier process of the agent left behind of one container.
+struct Recovery {
+    role: Role,
+    now: Timestamp,
+    /// The number of its last start, if its runtime still knows that.
+    survives: Option<u32>,
+    /// The pod's sandbox is still there.
+    same_sandbox: bool,
+}
+
+impl Recovery {
+    fn recover(&self, found: Option<&ContainerStatus>) -> ContainerFacts {
+        let now = self.now;
+        let mut facts = ContainerFacts::new(now);
+        let mut ended = None;
+        if let Some(found) = found {
+            facts.restart_count = u32::try_from(found.restart_count).unwrap_or(0);
+            facts.last = found.last_state.as_ref().and_then(terminated);
+            facts.image_id = found.image_id.clone();
+            facts.container_id = found.container_id.clone();
+            ended = found.state.as_ref().and_then(terminated);
+        }
+        let is_known = |attempt: &u32| {
+            // An end that was told already is not told again.
+            *attempt > facts.restart_count || (*attempt == facts.restart_count && ended.is_none())
+        };
+        if let Some(attempt) = self.survives.filter(is_known) {
+            facts.restart_count = attempt;
+            facts.last = ended.or(facts.last);
+            facts.resume = true;
+            return facts;
+        }
+        let running = found.filter(|found| {
+            let state = found.state.as_ref();
+            state.is_some_and(|state| state.running.is_some())
+        });
+        let Some(ended) = ended.or_else(|| running.map(|found| lost(found, now))) else {
+            return facts;
+        };
+        // A pod that gets a new network runs its init containers again, as in a new sandbox.
+        if self.role == Role::Init && !self.same_sandbox {
+            facts.restart_count += 1;
+            facts.last = Some(ended);
+        } else {
+            facts.phase = Phase::Ended(ended);
+        }
+        facts
     }
-    facts
 }
 
 fn lost(found: &ContainerStatus, now: Timestamp) -> Ended {

@@ -43,12 +43,11 @@ impl FromFiles {
         }
     }
 
-    /// The uids of those that run.
-    pub(super) fn uids(&self) -> Vec<String> {
+    /// Those that run.
+    pub(super) fn pods(&self) -> Vec<Arc<Pod>> {
         let view = self.view.borrow();
-        let pods = view.running.values();
-        pods.filter_map(|running| running.pod.metadata.uid.clone())
-            .collect()
+        let running = view.running.values();
+        running.map(|running| running.pod.clone()).collect()
     }
 }
 

@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::images::Images;
-use crate::leftovers;
+use crate::leftovers::Leftovers;
 use crate::logs::Logs;
 use crate::network::Network;
 use crate::objects::ObjectWatches;
 use crate::pressure::{Eviction, Pressure};
 use crate::registration::Machine;
-use crate::runtime::{PodIdentity, RunningContainer, Runtimes};
+use crate::runtime::{PodIdentity, RunningContainer, Runtimes, Survivor};
 use crate::static_pods::{forget_source, is_mirror, is_static};
 use crate::status::phase::HostFacts;
 use crate::tasks::OwnedTask;
@@ -214,6 +214,7 @@ pub(crate) async fn run(
         tasks: JoinSet::new(),
         listed: None,
         leftovers: None,
+        survivors: HashMap::new(),
     };
     dispatcher.take_files();
     loop {
@@ -243,6 +244,8 @@ struct Dispatcher {
     listed: Option<Vec<Pod>>,
     /// Removes what earlier pods left behind; begun with the first list.
     leftovers: Option<OwnedTask>,
+    /// By uid: what runs since an earlier process of the agent.
+    survivors: HashMap<String, Vec<Survivor>>,
 }
 
 impl Dispatcher {
@@ -266,9 +269,15 @@ impl Dispatcher {
         let listed = self.listed.take().unwrap_or_default();
         let (mirrors, mut pods): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_mirror);
         self.take_mirrors(mirrors);
-        let of_files = self.from_files.uids();
-        let of_api = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref());
-        let uids: HashSet<&str> = of_api.chain(of_files.iter().map(String::as_str)).collect();
+        let of_files = self.from_files.pods();
+        let all: Vec<&Pod> = pods
+            .iter()
+            .chain(of_files.iter().map(Arc::as_ref))
+            .collect();
+        let uids: HashSet<&str> = all
+            .iter()
+            .filter_map(|pod| pod.metadata.uid.as_deref())
+            .collect();
         let vanished: Vec<String> = self
             .workers
             .keys()
@@ -279,10 +288,10 @@ impl Dispatcher {
             self.vanish(&uid);
         }
         if self.leftovers.is_none() {
-            let volumes = self.context.data_dir.join("pods");
-            self.leftovers = Some(leftovers::remove(&self.context.logs, &volumes, &uids).await);
+            let found = Leftovers::find(&self.context, &all).await;
+            self.leftovers = Some(OwnedTask::spawn(found.remove()));
+            self.find_survivors(&pods).await;
         }
-        drop(uids);
         // Those that run have their room before those that are new.
         pods.sort_by_key(|pod| {
             let started = pod
@@ -294,6 +303,19 @@ impl Dispatcher {
         });
         for pod in pods {
             self.apply(pod);
+        }
+    }
+
+    /// Finds out what runs already, if there may be something: no pod has to wait for a runtime that is not there.
+    async fn find_survivors(&mut self, pods: &[Pod]) {
+        for runtime in self.context.runtimes.iter() {
+            let scheme = format!("{}://", runtime.handler());
+            if pods.iter().any(|pod| facts::has_container_of(pod, &scheme)) {
+                for survivor in runtime.survivors().await {
+                    let of_pod = self.survivors.entry(survivor.uid.clone()).or_default();
+                    of_pod.push(survivor);
+                }
+            }
         }
     }
 
@@ -336,7 +358,8 @@ impl Dispatcher {
             shutdown: false,
         };
         let (sender, receiver) = watch::channel(desired);
-        let worker = PodWorker::new(self.context.clone(), receiver, refused);
+        let survivors = self.survivors.remove(&uid).unwrap_or_default();
+        let worker = PodWorker::new(self.context.clone(), receiver, refused, &survivors);
         self.workers.insert(uid.clone(), sender);
         self.tasks.spawn(async move {
             // A bug in one worker must cost one pod: the next change of the object starts a new one.

@@ -400,6 +400,7 @@ fn next_back_off(back_off: Duration) -> Duration {
 mod tests {
     use super::super::facts::Ended;
     use super::*;
+    use crate::runtime::Survivor;
     use k8s_openapi::api::core::v1::EphemeralContainer;
     use serde_json::json;
 
@@ -430,7 +431,7 @@ mod tests {
     fn ready(pod: &Pod) -> PodFacts {
         PodFacts {
             setup: Setup::Done,
-            ..PodFacts::begin(pod, at(0))
+            ..PodFacts::begin(pod, at(0), &[])
         }
     }
 
@@ -469,7 +470,7 @@ mod tests {
     #[test]
     fn a_new_pod_is_set_up_before_anything_starts() {
         let pod = one("Always");
-        let mut facts = PodFacts::begin(&pod, at(0));
+        let mut facts = PodFacts::begin(&pod, at(0), &[]);
         assert_eq!(plan(&pod, &facts, at(0)).actions, [Action::SetUp]);
         facts.setup = Setup::Working;
         assert_eq!(plan(&pod, &facts, at(0)), Plan::default());
@@ -721,7 +722,7 @@ mod tests {
     fn a_pod_found_ended_is_not_run_again() {
         let mut pod = one("Always");
         pod.status = serde_json::from_value(json!({ "phase": "Failed" })).unwrap();
-        let mut facts = PodFacts::begin(&pod, at(0));
+        let mut facts = PodFacts::begin(&pod, at(0), &[]);
         assert_eq!(plan(&pod, &facts, at(0)).actions, [Action::TearDown]);
         facts.setup = Setup::TornDown;
         assert_eq!(plan(&pod, &facts, at(0)), Plan::default());
@@ -741,7 +742,7 @@ mod tests {
         let facts = PodFacts {
             initialized: true,
             setup: Setup::Done,
-            ..PodFacts::begin(&pod, at(9))
+            ..PodFacts::begin(&pod, at(9), &[])
         };
         assert_eq!(facts.containers["a"].restart_count, 3);
         assert_eq!(facts.containers["a"].ended().unwrap().exit_code, 137);
@@ -751,5 +752,53 @@ mod tests {
             ..pod
         };
         assert_eq!(plan(&never, &facts, at(9)).actions, [Action::TearDown]);
+    }
+
+    #[test]
+    fn containers_that_outlived_an_agent_are_taken_over_under_their_number() {
+        let survivor = |container: &str, attempt| Survivor {
+            uid: String::new(),
+            container: container.to_owned(),
+            attempt,
+        };
+        let spec = json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] });
+        let mut pod = pod(&spec);
+        let status = |restarts: u32, state: serde_json::Value| {
+            let init =
+                json!({ "terminated": { "exitCode": 0, "finishedAt": "2023-11-14T22:13:20Z" } });
+            let of = |name: &str, restarts, state| json!({ "name": name, "image": "i", "imageID": "i", "ready": true, "restartCount": restarts, "state": state });
+            serde_json::from_value(json!({
+                "phase": "Running",
+                "initContainerStatuses": [of("i", 0, init)],
+                "containerStatuses": [of("a", restarts, state)],
+            }))
+            .unwrap()
+        };
+        let running = json!({ "running": { "startedAt": "2023-11-14T22:13:20Z" } });
+        let ended =
+            json!({ "terminated": { "exitCode": 4, "finishedAt": "2023-11-14T22:13:20Z" } });
+        for (restarts, state, survives, resumes, count) in [
+            (3, &running, 3, true, 3),
+            // Started again, which the status does not say yet.
+            (3, &running, 4, true, 4),
+            (3, &ended, 4, true, 4),
+            // An end that was told already.
+            (3, &ended, 3, false, 3),
+        ] {
+            pod.status = status(restarts, state.clone());
+            let facts = PodFacts::begin(&pod, at(9), &[survivor("i", 0), survivor("a", survives)]);
+            assert_eq!(facts.containers["a"].resume, resumes, "{state} {survives}");
+            assert_eq!(facts.containers["a"].restart_count, count);
+            // The sandbox is still there, and what was done in it.
+            assert!(facts.containers["i"].ended_well());
+        }
+        pod.status = status(3, running);
+        let facts = PodFacts {
+            initialized: true,
+            setup: Setup::Done,
+            ..PodFacts::begin(&pod, at(9), &[survivor("a", 3)])
+        };
+        assert!(facts.is_resuming());
+        assert_eq!(plan(&pod, &facts, at(9)).actions, [start("a")]);
     }
 }

@@ -1,10 +1,13 @@
 //! Starts one container: image, environment, mounts, runtime; and makes the spec they add up to.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, VolumeMount};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use kube::Api;
 use windlass_api::quantity::Quantity;
@@ -19,8 +22,8 @@ use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::probes::Target;
 use crate::runtime::{
-    ContainerPort, ContainerSpec, Mount, PodIdentity, Protocol, ResolvedImage, ResourceLimits,
-    StartError, TerminationMessage,
+    ContainerPort, ContainerSpec, ImageKind, Mount, MountPropagation, Objects, PodIdentity,
+    Protocol, ResolvedImage, ResourceLimits, Runtime, StartError, TerminationMessage,
 };
 use crate::service_links;
 use crate::status::reason::EventReason;
@@ -33,6 +36,8 @@ pub(super) struct StartRequest {
     pub(super) identity: PodIdentity,
     pub(super) container: Arc<Container>,
     pub(super) attempt: u32,
+    /// Whether it runs already, since an earlier process of the agent.
+    pub(super) resume: bool,
     pub(super) network: PodNetwork,
     pub(super) volumes: Arc<PodVolumes>,
     pub(super) node: NodeView,
@@ -47,16 +52,23 @@ pub(super) struct StartedContainer {
     pub(super) container_id: String,
     /// Keeps the image on the node.
     pub(super) image: Lease,
+    /// When it was started, if that was earlier than now.
+    pub(super) since: Option<Timestamp>,
 }
 
 impl StartRequest {
     /// Pulls, resolves and starts. Dropping it mid-way leaves nothing running.
     pub(super) async fn start(self) -> Result<StartedContainer, StartError> {
+        let mut wanted = ImageRequest::from(self.container.as_ref());
+        if self.resume {
+            // What runs has its image, whatever its registry says by now.
+            wanted.pull_policy = Some("IfNotPresent".to_owned());
+        }
         let image = self
             .context
             .images
             .resolve(
-                &ImageRequest::from(self.container.as_ref()),
+                &wanted,
                 &PullSecrets::of(&self.pod, self.context.client.clone()),
                 &self.events,
             )
@@ -73,36 +85,92 @@ impl StartRequest {
 
     async fn start_image(&self, image: &ResolvedImage) -> Result<StartedContainer, StartError> {
         let name = &self.container.name;
-        let runtime = self.context.runtimes.for_image(image.kind).ok_or_else(|| {
-            StartError::create(format!(
-                "no runtime of this node runs images of kind {:?}: {:?}",
-                image.kind, image.reference
-            ))
-        })?;
+        let handler = self.handler().await.map_err(StartError::config)?;
+        let runtime = self.runtime(image, &handler)?;
         let environment = self.environment(image).await.map_err(StartError::config)?;
         let termination_message = self.termination_message().await?;
-        let spec = self.spec(image.clone(), environment, termination_message);
+        let spec = self.spec(image.clone(), environment, termination_message, handler);
         let spec = spec.map_err(StartError::config)?;
-        let text = format!("Created container: {name}");
-        self.events
-            .container(name, EventType::Normal, EventReason::Created, text);
+        self.tell(EventReason::Created, format!("Created container: {name}"));
         let started = runtime
             .start(spec, self.network.clone(), self.logs.clone())
             .await?;
-        let text = format!("Started container {name}");
-        self.events
-            .container(name, EventType::Normal, EventReason::Started, text);
+        self.tell(EventReason::Started, format!("Started container {name}"));
+        let id = started.id();
+        let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         Ok(StartedContainer {
+            since: started.started_at(),
             target: Target {
                 instance: started.into(),
                 network: self.context.network.host(),
-                pod_ip: self.network.ip(),
+                pod_ip: self.address(image.kind),
                 container: self.container.clone(),
             },
             image_id: image_id(image),
             image: image.lease.clone(),
-            container_id: format!("{}://{}", runtime.handler(), uuid::Uuid::new_v4().simple()),
+            container_id: format!("{}://{id}", runtime.handler()),
         })
+    }
+
+    /// An event about the container; nothing has happened to one that runs already.
+    fn tell(&self, reason: EventReason, text: String) {
+        if !self.resume {
+            let name = &self.container.name;
+            self.events.container(name, EventType::Normal, reason, text);
+        }
+    }
+
+    /// Where the container's ports are: those of Linux in the host's network are the host's.
+    fn address(&self, kind: ImageKind) -> IpAddr {
+        let spec = self.pod.spec.as_ref();
+        let in_host = spec.is_some_and(|spec| spec.host_network == Some(true));
+        let host = self.context.host.host_ip.parse();
+        match (kind, host) {
+            (ImageKind::Linux, Ok(host)) if in_host => host,
+            _ => self.network.ip(),
+        }
+    }
+
+    /// The handler that the pod's RuntimeClass names; empty if it names none.
+    async fn handler(&self) -> Result<String, String> {
+        let spec = self.pod.spec.as_ref();
+        let class = spec.and_then(|spec| spec.runtime_class_name.as_deref());
+        let Some(class) = class.filter(|class| !class.is_empty()) else {
+            return Ok(String::new());
+        };
+        let api: Api<RuntimeClass> = Api::all(self.context.client.clone());
+        let found = api.get(class).await;
+        let found = found.map_err(|error| {
+            format!("failed to get sandbox runtime: failed to get runtimeclass {class:?}: {error}")
+        })?;
+        Ok(found.handler)
+    }
+
+    /// Who runs the image.
+    fn runtime(
+        &self,
+        image: &ResolvedImage,
+        handler: &str,
+    ) -> Result<&Arc<dyn Runtime>, StartError> {
+        let runtimes = &self.context.runtimes;
+        let Some(runtime) = runtimes.for_image(image.kind) else {
+            let (reference, kind) = (&image.reference, image.kind);
+            return Err(StartError::create(match kind {
+                ImageKind::Linux => format!(
+                    "image {reference:?} is for Linux, and this node runs WebAssembly only: {}",
+                    runtimes.without_linux()
+                ),
+                _ => format!("no runtime of this node runs images of kind {kind:?}: {reference:?}"),
+            }));
+        };
+        let mut handlers = runtime.handlers().into_iter();
+        if handler.is_empty() || handlers.any(|known| known == handler) {
+            return Ok(runtime);
+        }
+        Err(StartError::config(format!(
+            "RuntimeHandler {handler:?} not supported: this node runs the image with {}",
+            runtime.handlers().join(" or ")
+        )))
     }
 
     async fn environment(&self, image: &ResolvedImage) -> Result<Environment, String> {
@@ -144,6 +212,7 @@ impl StartRequest {
         image: ResolvedImage,
         environment: Environment,
         termination_message: TerminationMessage,
+        handler: String,
     ) -> Result<ContainerSpec, String> {
         let container = &self.container;
         let limits = limits(container)?;
@@ -163,9 +232,14 @@ impl StartRequest {
             ports: ports(container),
             termination_message: Some(termination_message),
             annotations: Arc::new(self.pod.metadata.annotations.clone().unwrap_or_default()),
-            working_dir: container.working_dir.clone(),
             stdin: container.stdin.unwrap_or(false),
             tty: container.tty.unwrap_or(false),
+            handler,
+            resume: self.resume,
+            objects: Objects {
+                pod: self.pod.clone(),
+                container: self.container.clone(),
+            },
         })
     }
 
@@ -194,6 +268,11 @@ impl StartRequest {
             path: mount.mount_path.clone(),
             read_only: mount.read_only.unwrap_or(false) || self.volumes.is_read_only(&mount.name),
             sub_path,
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => MountPropagation::HostToContainer,
+                Some("Bidirectional") => MountPropagation::Bidirectional,
+                _ => MountPropagation::None,
+            },
             source: source.clone(),
         })
     }
@@ -204,6 +283,10 @@ impl StartRequest {
         let write = async {
             if let Some(directory) = host.parent() {
                 tokio::fs::create_dir_all(directory).await?;
+            }
+            // What a container that runs already wrote is its message.
+            if self.resume {
+                return Ok(());
             }
             tokio::fs::write(&host, b"").await
         };
@@ -261,7 +344,7 @@ fn arguments(
     if args.is_empty() && command.is_empty() {
         all.extend(image.cmd.iter().cloned());
     }
-    if all.is_empty() {
+    if all.is_empty() && image.kind != ImageKind::Linux {
         all.push(container.name.clone());
     }
     all.extend(expand(args));
@@ -272,11 +355,13 @@ fn arguments(
 pub(super) fn limits(container: &Container) -> Result<ResourceLimits, String> {
     let resources = container.resources.as_ref();
     let limits = resources.and_then(|resources| resources.limits.as_ref());
+    let requests = resources.and_then(|resources| resources.requests.as_ref());
     let memory = limit(limits, "memory")?;
-    let cpu = limit(limits, "cpu")?;
+    let millis = |cpu: Option<Quantity>| cpu.and_then(|cpu| u64::try_from(cpu.millis()).ok());
     Ok(ResourceLimits {
         memory_bytes: memory.and_then(|limit| u64::try_from(limit.units()).ok()),
-        cpu_millis: cpu.and_then(|limit| u64::try_from(limit.millis()).ok()),
+        cpu_millis: millis(limit(limits, "cpu")?),
+        cpu_request_millis: millis(limit(requests, "cpu")?),
     })
 }
 
@@ -326,6 +411,7 @@ mod tests {
             entrypoint: strings(entrypoint),
             cmd: strings(cmd),
             env: Vec::new(),
+            linux: None,
         }
     }
 

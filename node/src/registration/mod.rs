@@ -29,12 +29,16 @@ use tokio::sync::watch;
 use crate::images::Images;
 use crate::network::Network;
 use crate::pressure::Pressure;
-use crate::runtime::Runtimes;
+use crate::runtime::{RuntimeState, Runtimes};
 
 pub mod bootstrap;
 
 const STATUS_PERIOD: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(2);
+/// Message of the condition `Ready`.
+const READY: &str = "kubelet is posting ready status";
+/// Condition of nodes that have a runtime for containers of Linux.
+const LINUX_READY: &str = "LinuxContainersReady";
 /// The API version this agent implements, as `kubectl get nodes` shows it.
 const KUBELET_VERSION: &str = concat!("v1.35.0+windlass-", env!("CARGO_PKG_VERSION"));
 
@@ -170,7 +174,7 @@ impl Registration {
             addresses: Some(self.addresses()),
             capacity: Some(resources.clone()),
             allocatable: Some(resources),
-            conditions: Some(conditions(old, pressure, now)),
+            conditions: Some(conditions(old, pressure, self.linux_state().as_ref(), now)),
             daemon_endpoints: self.daemon_port.map(|port| NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint {
                     port: i32::from(port),
@@ -181,14 +185,22 @@ impl Registration {
             runtime_handlers: Some(
                 self.runtimes
                     .iter()
-                    .map(|runtime| NodeRuntimeHandler {
-                        name: Some(runtime.handler().to_owned()),
+                    .flat_map(|runtime| runtime.handlers())
+                    .map(|handler| NodeRuntimeHandler {
+                        name: Some(handler),
                         features: None,
                     })
                     .collect(),
             ),
             ..NodeStatus::default()
         }
+    }
+
+    /// Whether containers of Linux can be started, on a node that has a runtime for them.
+    fn linux_state(&self) -> Option<RuntimeState> {
+        let state = self.runtimes.state()?;
+        let state = state.borrow().clone();
+        Some(state)
     }
 
     fn addresses(&self) -> Vec<NodeAddress> {
@@ -205,9 +217,43 @@ impl Registration {
     }
 }
 
-fn conditions(old: Option<&NodeStatus>, pressure: Pressure, now: Timestamp) -> Vec<NodeCondition> {
+/// Differs from Kubernetes: a node whose containerd is down stays Ready, since its wasm pods do not mind; the message says
+/// so, and the condition `LinuxContainersReady`.
+fn conditions(
+    old: Option<&NodeStatus>,
+    pressure: Pressure,
+    linux: Option<&RuntimeState>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let (memory, disk) = (pressure.memory, pressure.disk);
-    [
+    let down = match linux {
+        Some(RuntimeState::Down { message }) => Some(message),
+        _ => None,
+    };
+    let ready = match down {
+        Some(message) => format!(
+            "{READY}. [container runtime not ready: RuntimeReady=false reason:ContainerdDown message:{message}]"
+        ),
+        None => READY.to_owned(),
+    };
+    let of_linux = linux.map(|state| match state {
+        RuntimeState::Idle { .. } => (
+            LINUX_READY,
+            "True",
+            "ContainerdIdle",
+            "containerd is started with the first container of Linux",
+        ),
+        RuntimeState::Ready { .. } => (
+            LINUX_READY,
+            "True",
+            "ContainerdReady",
+            "containers of Linux can be started",
+        ),
+        RuntimeState::Down { message } => {
+            (LINUX_READY, "False", "ContainerdDown", message.as_str())
+        }
+    });
+    let of_node = [
         match memory {
             false => (
                 "MemoryPressure",
@@ -242,29 +288,26 @@ fn conditions(old: Option<&NodeStatus>, pressure: Pressure, now: Timestamp) -> V
             "KubeletHasSufficientPID",
             "kubelet has sufficient PID available",
         ),
-        (
-            "Ready",
-            "True",
-            "KubeletReady",
-            "kubelet is posting ready status",
-        ),
-    ]
-    .into_iter()
-    .map(|(kind, status, reason, message)| {
-        let mut old = old.iter().flat_map(|old| old.conditions.iter().flatten());
-        let same = old.find(|old| old.type_ == kind && old.status == status);
-        let since = same.and_then(|old| old.last_transition_time.clone());
-        let now = Time(windlass_api::time::to_seconds(now));
-        NodeCondition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_heartbeat_time: Some(now.clone()),
-            last_transition_time: since.or(Some(now)),
-        }
-    })
-    .collect()
+        ("Ready", "True", "KubeletReady", ready.as_str()),
+    ];
+    of_node
+        .into_iter()
+        .chain(of_linux)
+        .map(|(kind, status, reason, message)| {
+            let mut old = old.iter().flat_map(|old| old.conditions.iter().flatten());
+            let same = old.find(|old| old.type_ == kind && old.status == status);
+            let since = same.and_then(|old| old.last_transition_time.clone());
+            let now = Time(windlass_api::time::to_seconds(now));
+            NodeCondition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(message.to_owned()),
+                last_heartbeat_time: Some(now.clone()),
+                last_transition_time: since.or(Some(now)),
+            }
+        })
+        .collect()
 }
 
 /// Keeps the Node registered until dropped. `registered` is told once the status was accepted first.
@@ -284,11 +327,13 @@ pub(crate) async fn run(
     let mut refresh = tokio::time::interval(STATUS_PERIOD);
     refresh.reset();
     let mut images = registration.images.changes();
+    let mut linux = registration.runtimes.state();
     let mut listed = false;
     loop {
         tokio::select! {
             _ = refresh.tick() => register(&api, &registration, now(&pressure)).await,
             Ok(()) = images.changed() => register(&api, &registration, now(&pressure)).await,
+            () = changed(&mut linux) => register(&api, &registration, now(&pressure)).await,
             Ok(()) = pressure.changed() => register(&api, &registration, now(&pressure)).await,
             event = events.next() => match event {
                 Some(Ok(watcher::Event::Init)) => listed = false,
@@ -308,6 +353,18 @@ pub(crate) async fn run(
                 None => return,
             },
         }
+    }
+}
+
+/// Waits until a runtime's state is another; for ever where none has one.
+async fn changed(state: &mut Option<watch::Receiver<RuntimeState>>) {
+    if let Some(receiver) = state
+        && receiver.changed().await.is_err()
+    {
+        *state = None;
+    }
+    if state.is_none() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -408,23 +465,52 @@ mod tests {
     fn a_condition_keeps_its_transition_time_while_it_holds() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let old = NodeStatus {
-            conditions: Some(conditions(None, Pressure::default(), at(1))),
+            conditions: Some(conditions(None, Pressure::default(), None, at(1))),
             ..NodeStatus::default()
         };
         let scarce = Pressure {
             memory: true,
             disk: false,
         };
-        let changed = conditions(Some(&old), scarce, at(9));
+        let changed = conditions(Some(&old), scarce, None, at(9));
         let memory = changed.iter().find(|found| found.type_ == "MemoryPressure");
         let memory = memory.unwrap();
         assert_eq!(
             (memory.status.as_str(), &memory.last_transition_time),
             ("True", &Some(Time(at(9))))
         );
-        for condition in conditions(Some(&old), Pressure::default(), at(9)) {
+        for condition in conditions(Some(&old), Pressure::default(), None, at(9)) {
             assert_eq!(condition.last_transition_time, Some(Time(at(1))));
             assert_eq!(condition.last_heartbeat_time, Some(Time(at(9))));
         }
+    }
+
+    #[test]
+    fn a_containerd_that_is_down_is_told_and_the_node_stays_ready() {
+        let of = |state: &RuntimeState| {
+            let all = conditions(
+                None,
+                Pressure::default(),
+                Some(state),
+                Timestamp::UNIX_EPOCH,
+            );
+            let text = |kind: &str| {
+                let found = all.iter().find(|found| found.type_ == kind).unwrap();
+                format!("{} {}", found.status, found.message.as_deref().unwrap())
+            };
+            (text("Ready"), text(LINUX_READY))
+        };
+        let message = "no socket".to_owned();
+        let (ready, linux) = of(&RuntimeState::Down { message });
+        assert!(
+            ready.starts_with("True kubelet is posting ready status. ["),
+            "{ready}"
+        );
+        assert!(ready.contains("RuntimeReady=false reason:ContainerdDown message:no socket"));
+        assert_eq!(linux, "False no socket");
+        let version = "containerd://1".to_owned();
+        let (ready, linux) = of(&RuntimeState::Ready { version });
+        assert_eq!(ready, "True kubelet is posting ready status");
+        assert!(linux.starts_with("True "));
     }
 }

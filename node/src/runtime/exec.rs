@@ -6,6 +6,8 @@
 use std::future::poll_fn;
 
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+pub use windlass_api::stream::remote_command::TerminalSize;
 use windlass_wasi_shims::pipe::{Chunk, Reader, Writer, one_way};
 
 use super::{ExitStatus, RunningContainer};
@@ -26,7 +28,12 @@ pub struct ExecStreams {
     pub stderr: Option<Writer>,
     /// Whether the command is told that the streams are a terminal's.
     pub terminal: bool,
+    /// The sizes of the terminal at the other end, one after another; for containers that have terminals.
+    pub sizes: Option<TerminalSizes>,
 }
+
+/// Sizes of a terminal as they change.
+pub type TerminalSizes = mpsc::Receiver<TerminalSize>;
 
 /// Why a command did not run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +57,9 @@ pub enum ExecError {
         /// Why, and what to do about it.
         message: String,
     },
+    /// The container's runtime refuses: its own words, which name the command.
+    #[error("{0}")]
+    Runtime(String),
 }
 
 /// How a command ended whose output was collected.
@@ -75,6 +85,7 @@ pub async fn collect(
         stdout,
         stderr: None,
         terminal: false,
+        sizes: None,
     };
     let running = container.exec(command.to_vec(), streams);
     let read = async {

@@ -1,7 +1,8 @@
 //! The trait behind which containers run, and the values that cross it.
 //!
 //! 1. A pod worker pulls the image, sets up volumes and the pod's network, and makes a
-//!    [`ContainerSpec`]: everything a runtime needs, with no Kubernetes type in it.
+//!    [`ContainerSpec`]: everything that runtimes need, resolved, and the objects themselves ([`Objects`]), for what
+//!    means something to one of them only.
 //! 2. [`Runtime::start`] returns once the container runs (a command was called, an http component is
 //!    linked and its port listens), or a [`StartError`] that carries the container's reason.
 //! 3. The worker waits on [`RunningContainer::wait`] and ends it with [`RunningContainer::stop`].
@@ -11,22 +12,27 @@
 //! Invariant: a runtime never restarts anything by itself and never reads the API; restart policy,
 //! back-off and status belong to `pods` and `status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::watch;
 use windlass_api::grants::Grants;
 use windlass_api::node_info::Component;
-use windlass_oci::content_store::Lease;
+use windlass_oci::content_store::{ContentStore, Lease};
 use windlass_oci::digest::Digest;
+use windlass_oci::manifest::{Descriptor, ImageManifest};
 use windlass_wasi_shims::fs::MemoryTree;
 
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::status::reason::ContainerReason;
 
+pub mod containerd;
 pub mod exec;
 pub mod fake;
 mod stdin;
@@ -35,13 +41,18 @@ pub mod wasm;
 
 pub use stdin::{Stdin, StdinClosed};
 
-use exec::{ExecStreams, Running};
+use exec::{ExecStreams, Running, TerminalSize};
 
 /// Runs containers of one kind, such as Wasm components.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
-    /// The handler name published in `status.runtimeHandlers`, also the scheme of container ids: `wasm`.
+    /// The scheme of container ids: `wasm`.
     fn handler(&self) -> &'static str;
+
+    /// The handlers that a RuntimeClass can name, as `status.runtimeHandlers` publishes them.
+    fn handlers(&self) -> Vec<String> {
+        vec![self.handler().to_owned()]
+    }
 
     /// The runtime's name and version as `nodeInfo.containerRuntimeVersion` shows it: `wasmtime://48.0.8`.
     fn version(&self) -> String;
@@ -61,11 +72,73 @@ pub trait Runtime: Send + Sync + 'static {
         network: PodNetwork,
         logs: LogSink,
     ) -> Result<Box<dyn RunningContainer>, StartError>;
+
+    /// Gives back what the containers of a pod shared, once they have ended; returns when that is done.
+    async fn tear_down(&self, _pod: &PodIdentity) {}
+
+    /// The containers that an earlier process of the agent has started and this runtime still knows.
+    async fn survivors(&self) -> Vec<Survivor> {
+        Vec::new()
+    }
+
+    /// Removes what is left of pods that are not among these.
+    async fn keep_pods(&self, _uids: &HashSet<String>) {}
+
+    /// Removes images that are not among these, which are the digests of manifests.
+    async fn keep_images(&self, _digests: &HashSet<String>) {}
+
+    /// Whether it can start containers, where that may change.
+    fn state(&self) -> Option<watch::Receiver<RuntimeState>> {
+        None
+    }
+
+    /// Ends what the runtime itself runs, after all containers.
+    async fn shut_down(&self) {}
+}
+
+/// Whether a runtime can start containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeState {
+    /// It will, with the first one: nothing runs before it is needed.
+    Idle {
+        /// Name and version, as a Node shows it.
+        version: String,
+    },
+    /// It can.
+    Ready {
+        /// Name and version, as a Node shows it.
+        version: String,
+    },
+    /// It can't, for now.
+    Down {
+        /// Why, in words for the user.
+        message: String,
+    },
+}
+
+impl RuntimeState {
+    /// Whether it can start containers.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
+}
+
+/// A container that has outlived the process that started it, whether it runs or has ended meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Survivor {
+    /// The pod's uid.
+    pub uid: String,
+    /// Name of the container.
+    pub container: String,
+    /// How often it had been restarted before.
+    pub attempt: u32,
 }
 
 /// A container that was started.
 ///
-/// Dropping it ends the instance at once, as `stop` with no grace does.
+/// Dropping it ends an instance that lives in this process at once, as `stop` with no grace does. What lives elsewhere
+/// is left alone, and ends with [`Runtime::tear_down`].
 #[async_trait]
 pub trait RunningContainer: Send + Sync {
     /// Waits until the container has ended. Every call answers the same status, also after the end.
@@ -97,6 +170,24 @@ pub trait RunningContainer: Send + Sync {
     /// # Errors
     /// It uses more already, in words for the user. Nothing is changed then.
     fn resize(&self, limits: ResourceLimits) -> Result<(), String>;
+
+    /// Whether terminals of its commands are the kernel's, and need no line discipline of ours.
+    fn has_terminals(&self) -> bool {
+        false
+    }
+
+    /// Tells its terminal, if it has one of the kernel's, how large it is shown.
+    async fn resize_terminal(&self, _size: TerminalSize) {}
+
+    /// What the runtime itself calls it.
+    fn id(&self) -> Option<String> {
+        None
+    }
+
+    /// When it was started, if that was earlier than now.
+    fn started_at(&self) -> Option<Timestamp> {
+        None
+    }
 
     /// What it runs, if that is a component.
     fn component(&self) -> Option<Component> {
@@ -178,6 +269,8 @@ pub struct ResourceLimits {
     pub memory_bytes: Option<u64>,
     /// Bound of the processor time in thousandths of a core.
     pub cpu_millis: Option<u64>,
+    /// Its share of the processor time when others want it too, in thousandths of a core.
+    pub cpu_request_millis: Option<u64>,
 }
 
 /// Everything a runtime needs to start one container, after all references were resolved.
@@ -206,12 +299,25 @@ pub struct ContainerSpec {
     pub termination_message: Option<TerminationMessage>,
     /// Annotations of the pod, for settings of a runtime's own.
     pub annotations: Arc<BTreeMap<String, String>>,
-    /// The directory the program starts in (`workingDir`); the runtime's default without.
-    pub working_dir: Option<String>,
     /// Whether standard input stays open (`stdin: true`).
     pub stdin: bool,
     /// Whether the program is told that its streams are a terminal's (`tty: true`).
     pub tty: bool,
+    /// The handler that the pod's RuntimeClass names; empty without one.
+    pub handler: String,
+    /// Whether a container of this pod, name and attempt that runs already is to be taken over.
+    pub resume: bool,
+    /// The pod and the container as the API has them.
+    pub objects: Objects,
+}
+
+/// Objects of the API behind a container.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The container.
+    pub container: Arc<Container>,
 }
 
 impl ContainerSpec {
@@ -268,8 +374,22 @@ pub struct Mount {
     /// Path below the volume's root that is mounted instead of the root; already expanded, relative and
     /// free of `..`. It may name a single file.
     pub sub_path: Option<String>,
+    /// How mounts in the volume get to the container and back, where there are mounts.
+    pub propagation: MountPropagation,
     /// Where the files are.
     pub source: MountSource,
+}
+
+/// How mounts that are made in a volume later are seen (`mountPropagation`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MountPropagation {
+    /// Nowhere else.
+    #[default]
+    None,
+    /// The host's are seen by the container.
+    HostToContainer,
+    /// The container's are seen by the host too.
+    Bidirectional,
 }
 
 /// Where the files of a mount are.
@@ -318,6 +438,21 @@ pub struct ResolvedImage {
     pub cmd: Vec<String>,
     /// `Env` of the image's configuration.
     pub env: Vec<(String, String)>,
+    /// What only an image for Linux has.
+    pub linux: Option<LinuxImage>,
+}
+
+/// An image for Linux, whole in the content store.
+#[derive(Clone, Debug)]
+pub struct LinuxImage {
+    /// Points at the manifest.
+    pub descriptor: Descriptor,
+    /// The manifest: configuration and layers.
+    pub manifest: ImageManifest,
+    /// Where their blobs are.
+    pub store: ContentStore,
+    /// `User` of the image's configuration.
+    pub user: String,
 }
 
 /// Why a container could not be started; its reason and message become the waiting state.
@@ -359,26 +494,61 @@ impl StartError {
     }
 }
 
+/// What to do about containers of Linux on a node that was built without them.
+const WITHOUT_LINUX: &str = "containers of Linux need root, containerd and runc";
+
 /// The runtimes of a node, in order of preference.
 #[derive(Clone, Default)]
-pub struct Runtimes(Vec<Arc<dyn Runtime>>);
+pub struct Runtimes {
+    all: Vec<Arc<dyn Runtime>>,
+    without_linux: Option<Arc<str>>,
+}
 
 impl Runtimes {
     /// A node's runtimes, preferred first.
     #[must_use]
     pub fn new(runtimes: Vec<Arc<dyn Runtime>>) -> Self {
-        Self(runtimes)
+        Self {
+            all: runtimes,
+            without_linux: None,
+        }
+    }
+
+    /// Why none of them runs containers of Linux, for those who would like to.
+    #[must_use]
+    pub fn explained(mut self, without_linux: Option<String>) -> Self {
+        self.without_linux = without_linux.map(Into::into);
+        self
+    }
+
+    /// What to do about containers of Linux where there are none.
+    #[must_use]
+    pub fn without_linux(&self) -> &str {
+        self.without_linux.as_deref().unwrap_or(WITHOUT_LINUX)
     }
 
     /// The first runtime that runs images of this kind.
     #[must_use]
     pub fn for_image(&self, kind: ImageKind) -> Option<&Arc<dyn Runtime>> {
-        self.0.iter().find(|runtime| runtime.accepts(kind))
+        self.all.iter().find(|runtime| runtime.accepts(kind))
     }
 
     /// All runtimes.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
-        self.0.iter()
+        self.all.iter()
+    }
+
+    /// The state of the runtime that has one.
+    #[must_use]
+    pub fn state(&self) -> Option<watch::Receiver<RuntimeState>> {
+        self.all.iter().find_map(|runtime| runtime.state())
+    }
+
+    /// Gives back what the containers of a pod shared; returns when all of it is.
+    pub async fn tear_down(&self, pod: &PodIdentity) {
+        for runtime in &self.all {
+            runtime.tear_down(pod).await;
+        }
     }
 }
 
@@ -386,7 +556,7 @@ impl std::fmt::Debug for Runtimes {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_list()
-            .entries(self.0.iter().map(|runtime| runtime.handler()))
+            .entries(self.all.iter().map(|runtime| runtime.handler()))
             .finish()
     }
 }

@@ -394,7 +394,7 @@ mod tests {
     fn facts(pod: &Pod, init: Option<i32>, app: Phase) -> PodFacts {
         let mut facts = PodFacts {
             setup: Setup::Done,
-            ..PodFacts::begin(pod, at(0))
+            ..PodFacts::begin(pod, at(0), &[])
         };
         if let Some(exit_code) = init {
             facts.containers.get_mut("i").unwrap().phase = Phase::Ended(end(exit_code));

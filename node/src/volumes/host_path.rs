@@ -88,9 +88,9 @@ impl VolumeType for HostPath {
         };
         let (root, below) = context.host_paths.find(Path::new(&source.path))?;
         let kind = source.type_.unwrap_or_default();
-        let own = context.data_dir.clone();
+        let (own, for_linux) = (context.data_dir.clone(), context.for_linux);
         let checked = tokio::task::spawn_blocking(move || {
-            check(&root, &below, &kind, &own)?;
+            check(&root, &below, &kind, &own, for_linux)?;
             Ok::<_, String>((root, below))
         });
         let (path, below) = checked.await.map_err(|error| error.to_string())??;
@@ -107,7 +107,8 @@ impl VolumeType for HostPath {
 }
 
 /// Makes what is to be made, and looks whether it is what the pod says.
-fn check(root: &Path, below: &Path, kind: &str, own: &Path) -> Result<(), String> {
+/// Containers of Linux can use sockets and devices too; a wasm container that mounts one is told when it starts.
+fn check(root: &Path, below: &Path, kind: &str, own: &Path, for_linux: bool) -> Result<(), String> {
     let path = root.join(below);
     let failed = |error: io::Error| format!("hostPath {}: {error}", path.display());
     let directory = Dir::open_ambient_dir(root, ambient_authority()).map_err(failed)?;
@@ -140,7 +141,7 @@ fn check(root: &Path, below: &Path, kind: &str, own: &Path) -> Result<(), String
     }
     let kind_of_file = found.file_type();
     let wanted = match kind {
-        "" if found.is_dir() || found.is_file() => return Ok(()),
+        "" if for_linux || found.is_dir() || found.is_file() => return Ok(()),
         "Directory" | "DirectoryOrCreate" => found.is_dir().then_some(()).ok_or("a directory"),
         "File" | "FileOrCreate" => found.is_file().then_some(()).ok_or("a file"),
         "Socket" if !kind_of_file_is(&path, FileTypeExt::is_socket) => Err("a socket"),
@@ -150,6 +151,7 @@ fn check(root: &Path, below: &Path, kind: &str, own: &Path) -> Result<(), String
         "BlockDevice" if !kind_of_file_is(&path, FileTypeExt::is_block_device) => {
             Err("a block device")
         }
+        "Socket" | "CharDevice" | "BlockDevice" if for_linux => return Ok(()),
         _ => {
             return Err(format!(
                 "hostPath {}: a wasm container can use files and directories only, and this is a \
@@ -223,7 +225,7 @@ mod tests {
             ("file", "Socket", "is not a socket"),
             ("file", "BlockDevice", "is not a block device"),
         ] {
-            let found = check(&root, Path::new(below), kind, &own);
+            let found = check(&root, Path::new(below), kind, &own, false);
             match found {
                 Ok(()) => assert_eq!(wanted, "", "{below} {kind}"),
                 Err(error) => assert!(
@@ -231,6 +233,9 @@ mod tests {
                     "{below} {kind}: {error}"
                 ),
             }
+        }
+        for kind in ["", "Socket"] {
+            check(&root, Path::new("socket"), kind, &own, true).unwrap();
         }
         assert!(root.join("made/here").is_dir() && root.join("made/file").is_file());
     }

@@ -18,6 +18,7 @@ use windlass_oci::content_store::Lease;
 
 use crate::downward::NodeView;
 use crate::events::ObjectEvents;
+use crate::host_mounts;
 use crate::images::Images;
 use crate::objects::ObjectWatches;
 use crate::runtime::MountSource;
@@ -54,6 +55,8 @@ pub(crate) struct VolumeContext {
     pub(crate) host_paths: HostPaths,
     /// The agent's own directory.
     pub(crate) data_dir: PathBuf,
+    /// Whether the node runs containers of Linux, which can use all that the kernel has.
+    pub(crate) for_linux: bool,
     pub(crate) images: Arc<Images>,
     pub(crate) events: ObjectEvents,
 }
@@ -146,10 +149,7 @@ fn unsupported(volume: &Volume) -> String {
 
 /// Deletes what a pod had on disk.
 pub(crate) async fn remove(directory: &Path) -> io::Result<()> {
-    match tokio::fs::remove_dir_all(directory).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    host_mounts::remove_all(directory).await
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use windlass_node::runtime::exec::collect;
-use windlass_node::runtime::{Mount, MountSource, ResourceLimits};
+use windlass_node::runtime::{Mount, MountPropagation, MountSource, ResourceLimits};
 use windlass_wasi_shims::fs::MemoryTree;
 
 use super::*;
@@ -174,6 +174,7 @@ fn mounts(root: &Path) -> Vec<Mount> {
         path: path.to_owned(),
         read_only,
         sub_path: None,
+        propagation: MountPropagation::None,
         source,
     })
     .to_vec()
@@ -202,7 +203,7 @@ async fn no_attempt_leads_out() {
     });
     spec.limits = ResourceLimits {
         memory_bytes: Some(64 << 20),
-        cpu_millis: None,
+        ..ResourceLimits::default()
     };
     let container = node.start(&spec, &node.pod()).await.unwrap();
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use windlass_node::runtime::exec::{Collected, ExecError, ExecStreams, collect};
-use windlass_node::runtime::{Mount, MountSource};
+use windlass_node::runtime::{Mount, MountPropagation, MountSource};
 use windlass_wasi_shims::fs::MemoryTree;
 use windlass_wasi_shims::pipe::{Chunk, Reader, one_way};
 
@@ -45,6 +45,7 @@ async fn a_command_has_what_its_container_has() {
         path: path.to_owned(),
         read_only: false,
         sub_path: None,
+        propagation: MountPropagation::None,
         source,
     };
     let host = MountSource::Host {
@@ -112,6 +113,7 @@ async fn tools_reach_the_files_of_the_container_and_no_others() {
         path: "/data".to_owned(),
         read_only: false,
         sub_path: None,
+        propagation: MountPropagation::None,
         source: host,
     };
     let (container, _pod) = some!(waiting(&node, vec![mount]).await);
@@ -134,6 +136,7 @@ fn streams(stdin: Option<Reader>) -> (ExecStreams, Reader) {
         stdout,
         stderr: None,
         terminal: true,
+        sizes: None,
     };
     (streams, output)
 }
@@ -180,6 +183,7 @@ async fn limits_change_while_a_container_runs() {
     let limits = |mebibytes: u64| ResourceLimits {
         memory_bytes: Some(mebibytes << 20),
         cpu_millis: Some(500),
+        cpu_request_millis: None,
     };
     container.resize(limits(16)).unwrap();
     let ended = run(&container, "probe eat 64").await.unwrap();

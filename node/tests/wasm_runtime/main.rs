@@ -19,8 +19,8 @@ use windlass_node::network::{Network, NetworkConfig, PodNetwork, PodNetworkReque
 use windlass_node::runtime::suite::{self, Subject};
 use windlass_node::runtime::wasm::{WasmConfig, WasmRuntime};
 use windlass_node::runtime::{
-    ContainerPort, ContainerSpec, ExitStatus, ImageKind, PodIdentity, Protocol, ResolvedImage,
-    ResourceLimits, RunningContainer, Runtime, StartError,
+    ContainerPort, ContainerSpec, ExitStatus, ImageKind, Objects, PodIdentity, Protocol,
+    ResolvedImage, ResourceLimits, RunningContainer, Runtime, StartError,
 };
 
 #[path = "../../../tests/guests/built.rs"]
@@ -135,6 +135,7 @@ fn spec(file: PathBuf, kind: ImageKind) -> ContainerSpec {
             entrypoint: Vec::new(),
             cmd: Vec::new(),
             env: Vec::new(),
+            linux: None,
         },
         args: Vec::new(),
         env: vec![("COLOUR".to_owned(), "green".to_owned())],
@@ -143,9 +144,11 @@ fn spec(file: PathBuf, kind: ImageKind) -> ContainerSpec {
         ports: Vec::new(),
         termination_message: None,
         annotations: Arc::default(),
-        working_dir: None,
         stdin: false,
         tty: false,
+        handler: String::new(),
+        resume: false,
+        objects: Objects::default(),
     }
 }
 

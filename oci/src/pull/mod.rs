@@ -2,8 +2,8 @@
 //!
 //! 1. `Registries` says where the image may be had and with which credentials; each is tried until one gives it.
 //! 2. Fetch the manifest by tag or digest; of an index, the manifest for this machine, wasm first.
-//! 3. Fetch the configuration, which tells wasm images from those for Linux (`config.rs`), and the layers of a wasm
-//!    image. Its program is a layer as it is, or a file in one (`layer`), which becomes a blob of its own (`program.rs`).
+//! 3. Fetch the configuration, which tells wasm images from those for Linux (`config.rs`), and the layers. The program of
+//!    a wasm image is a layer as it is, or a file in one (`layer`), which becomes a blob of its own (`program.rs`).
 //! 4. Remember the reference, so that `IfNotPresent` finds the image without the registry, and who may use it
 //!    (`stored.rs`).
 //!
@@ -40,6 +40,8 @@ const MAX_MANIFEST: u64 = 4 << 20;
 const MAX_CONFIG: u64 = 4 << 20;
 /// Largest layer of a wasm image, as it is transferred.
 const MAX_LAYER: u64 = 2 << 30;
+/// Largest layer of an image for Linux: models of neural networks are the largest there are.
+const MAX_LINUX_LAYER: u64 = 128 << 30;
 const MAX_LAYERS: usize = 128;
 /// Layers of an image that are fetched at a time.
 const AT_ONCE: usize = 3;
@@ -59,6 +61,8 @@ pub struct Puller {
 pub struct PulledImage {
     /// Digest of the image manifest: the identity of the image.
     pub digest: Digest,
+    /// Points at the manifest.
+    pub descriptor: Descriptor,
     /// The manifest.
     pub manifest: ImageManifest,
     /// The parts of the configuration a runtime reads.
@@ -169,10 +173,17 @@ impl Puller {
         }
         let file = self.read_config(&manifest).await?;
         // An image without its program is one for Linux, or was forgotten in part.
-        if found.program.is_none() && file.is_wasm(&manifest) {
+        if found.program.is_none()
+            && (file.is_wasm(&manifest) || !self.has_layers(&manifest).await?)
+        {
             return Ok(None);
         }
         Ok(Some(PulledImage {
+            descriptor: Descriptor::new(
+                found.descriptor.media_type.clone(),
+                digest.clone(),
+                found.descriptor.size,
+            ),
             digest,
             manifest,
             config: file.config.unwrap_or_default(),
@@ -247,14 +258,13 @@ impl Puller {
         let file = self.read_config(&manifest).await?;
         let program = if file.is_wasm(&manifest) {
             let layers = wanted_layers(&manifest);
-            check_layers(&layers)?;
-            let fetches = layers.iter().map(|layer| self.fetch(candidate, layer));
-            let fetches = stream::iter(fetches.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-            fetched += fetches
-                .try_fold(0, |sum, bytes| async move { Ok(sum + bytes) })
-                .await?;
+            fetched += self.fetch_layers(candidate, &layers, MAX_LAYER).await?;
             Some(self.program(&layers, file.config.as_ref()).await?)
         } else {
+            let layers: Vec<_> = manifest.layers.iter().collect();
+            fetched += self
+                .fetch_layers(candidate, &layers, MAX_LINUX_LAYER)
+                .await?;
             None
         };
         let (program, made) = program.unzip();
@@ -270,6 +280,11 @@ impl Puller {
             )
             .await?;
         Ok(PulledImage {
+            descriptor: Descriptor::new(
+                media_type_of(&manifest),
+                digest.clone(),
+                bytes.len() as u64,
+            ),
             digest,
             manifest,
             config: file.config.unwrap_or_default(),
@@ -295,6 +310,30 @@ impl Puller {
             .lease(parts.chain([digest.clone()]).chain(program.cloned()));
         drop(earlier);
         lease
+    }
+
+    /// Has layers in the store; answers the bytes that took.
+    async fn fetch_layers(
+        &self,
+        candidate: &Candidate,
+        layers: &[&Descriptor],
+        limit: u64,
+    ) -> Result<u64, PullError> {
+        check_layers(layers, limit)?;
+        let fetches = layers.iter().map(|layer| self.fetch(candidate, layer));
+        let fetches = stream::iter(fetches.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        fetches
+            .try_fold(0, |sum, bytes| async move { Ok(sum + bytes) })
+            .await
+    }
+
+    async fn has_layers(&self, manifest: &ImageManifest) -> Result<bool, PullError> {
+        for layer in &manifest.layers {
+            if self.store.size(&layer.digest).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Has a blob in the store; answers the bytes that took.
@@ -325,10 +364,12 @@ impl Puller {
             Some(known) => known.access.or(access),
             None => access,
         };
-        let media_type = manifest.media_type.as_deref();
-        let media_type = media_type.unwrap_or(media_type::IMAGE_MANIFEST);
         let remembered = Remembered {
-            descriptor: Descriptor::new(media_type, digest.clone(), bytes.len() as u64),
+            descriptor: Descriptor::new(
+                media_type_of(manifest),
+                digest.clone(),
+                bytes.len() as u64,
+            ),
             program,
             access: access.clone(),
         };
@@ -346,6 +387,11 @@ impl Puller {
         let bytes = self.store.read(&manifest.config.digest, MAX_CONFIG).await?;
         serde_json::from_slice(&bytes).map_err(PullError::Config)
     }
+}
+
+fn media_type_of(manifest: &ImageManifest) -> &str {
+    let media_type = manifest.media_type.as_deref();
+    media_type.unwrap_or(media_type::IMAGE_MANIFEST)
 }
 
 /// Finds the image manifest that a reference means for this machine.
@@ -370,14 +416,13 @@ async fn resolve(
     Err(PullError::NestedIndex(digest))
 }
 
-/// A layer of an image for Linux may be as large as it likes: it is not fetched.
-fn check_layers(layers: &[&Descriptor]) -> Result<(), PullError> {
+fn check_layers(layers: &[&Descriptor], limit: u64) -> Result<(), PullError> {
     if layers.len() > MAX_LAYERS {
         let text = format!("the image has more than {MAX_LAYERS} layers");
         return Err(PullError::TooLarge(text));
     }
     let mut layers = layers.iter();
-    layers.try_for_each(|layer| check_size(layer, MAX_LAYER))
+    layers.try_for_each(|layer| check_size(layer, limit))
 }
 
 fn check_size(blob: &Descriptor, limit: u64) -> Result<(), PullError> {

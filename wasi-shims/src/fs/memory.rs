@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 /// A file or a directory of a [`MemoryTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,15 +98,21 @@ pub struct MemoryVersion {
 
 /// Files in memory that are replaced as a whole.
 #[derive(Debug)]
-pub struct MemoryTree(ArcSwap<MemoryVersion>);
+pub struct MemoryTree {
+    version: ArcSwap<MemoryVersion>,
+    replaced: Notify,
+}
 
 impl MemoryTree {
     /// A tree with this top directory.
     pub fn new(root: MemoryNode) -> Self {
-        Self(ArcSwap::from_pointee(MemoryVersion {
-            root,
-            modified: SystemTime::now(),
-        }))
+        Self {
+            version: ArcSwap::from_pointee(MemoryVersion {
+                root,
+                modified: SystemTime::now(),
+            }),
+            replaced: Notify::new(),
+        }
     }
 
     /// A tree of the given files: see [`MemoryNode::from_files`].
@@ -123,17 +130,32 @@ impl MemoryTree {
     /// Puts `root` in the place of all files there were, at once. The same content is left alone,
     /// time stamps included.
     pub fn replace(&self, root: MemoryNode) {
-        if self.0.load().root != root {
-            self.0.store(Arc::new(MemoryVersion {
+        if self.version.load().root != root {
+            self.version.store(Arc::new(MemoryVersion {
                 root,
                 modified: SystemTime::now(),
             }));
+            self.replaced.notify_waiters();
         }
     }
 
     /// The files as they are now.
     pub fn version(&self) -> Arc<MemoryVersion> {
-        self.0.load_full()
+        self.version.load_full()
+    }
+
+    /// Waits until the files are others than those seen last. Cancel-safe.
+    pub async fn newer_than(&self, seen: &Arc<MemoryVersion>) -> Arc<MemoryVersion> {
+        loop {
+            let mut replaced = std::pin::pin!(self.replaced.notified());
+            // Before the look: a replacement right after it must not be missed.
+            replaced.as_mut().enable();
+            let version = self.version();
+            if !Arc::ptr_eq(&version, seen) {
+                return version;
+            }
+            replaced.await;
+        }
     }
 }
 

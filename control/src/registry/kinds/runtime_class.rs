@@ -55,10 +55,6 @@ impl Strategy for RuntimeClass {
         handler(new).unchanged(&handler(old)).into_iter().collect()
     }
 
-    fn not_enforced(&self) -> Option<&'static str> {
-        Some("RuntimeClass is applied to pods but its handler is not chosen by Windlass yet")
-    }
-
     fn updates_unconditionally(&self) -> bool {
         false
     }

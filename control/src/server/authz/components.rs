@@ -358,6 +358,7 @@ pub(super) const COMPONENTS: &[(&str, &[Rule])] = &[
 pub(super) const NODE: &[Rule] = &[
     rule(READ, "", &["services", "nodes"]),
     rule(READ, "discovery.k8s.io", &["endpointslices"]),
+    rule(READ, "node.k8s.io", &["runtimeclasses"]),
     rule(
         READ,
         "networking.k8s.io",

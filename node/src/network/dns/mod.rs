@@ -36,7 +36,7 @@ mod server;
 mod zone;
 
 pub use forward::Resolvers;
-pub use pod_names::PodDns;
+pub use pod_names::{PodDns, PodResolvConf};
 pub use server::DnsListener;
 
 pub(super) use pod_names::{PodNames, Whose};
@@ -91,6 +91,15 @@ impl Dns {
     /// How a pod resolves names.
     pub(super) fn names(&self, whose: &Whose<'_>, dns: &PodDns) -> PodNames {
         PodNames::new(whose, dns, self.zone.domain(), &self.forwarder.host())
+    }
+
+    /// What a pod's `resolv.conf` says, if it is not the host's.
+    pub(super) fn resolv_conf(
+        &self,
+        names: &PodNames,
+        cluster: Option<std::net::IpAddr>,
+    ) -> Option<PodResolvConf> {
+        names.resolv_conf(cluster, &self.forwarder.host().servers)
     }
 
     /// What bounds the questions of one pod.

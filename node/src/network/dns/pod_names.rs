@@ -67,6 +67,17 @@ impl PodDns {
     }
 }
 
+/// What a pod's `resolv.conf` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodResolvConf {
+    /// Who is asked.
+    pub servers: Vec<IpAddr>,
+    /// Domains that are tried.
+    pub searches: Vec<String>,
+    /// Options, as they are written.
+    pub options: Vec<String>,
+}
+
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::network) enum Server {
@@ -132,6 +143,40 @@ impl PodNames {
             search,
             options,
         }
+    }
+
+    /// What a file for the C library's resolver says; `None` if that is the host's own.
+    pub(super) fn resolv_conf(
+        &self,
+        cluster: Option<IpAddr>,
+        host: &[IpAddr],
+    ) -> Option<PodResolvConf> {
+        if self.servers == [Server::Host] {
+            return None;
+        }
+        let mut servers = Vec::new();
+        for server in &self.servers {
+            match server {
+                Server::Cluster => servers.extend(cluster),
+                Server::Host => servers.extend(host),
+                Server::Address(address) => servers.push(*address),
+            }
+        }
+        servers.truncate(MAX_SERVERS);
+        let options = &self.options;
+        let defaults = Options::default();
+        let mut written = vec![format!("ndots:{}", options.ndots)];
+        if options.timeout != defaults.timeout {
+            written.push(format!("timeout:{}", options.timeout.as_secs()));
+        }
+        if options.attempts != defaults.attempts {
+            written.push(format!("attempts:{}", options.attempts));
+        }
+        Some(PodResolvConf {
+            servers,
+            searches: self.search.clone(),
+            options: written,
+        })
     }
 
     /// The addresses that the pod knows of a name by itself; none if it has to ask.
@@ -343,5 +388,26 @@ mod tests {
         assert_eq!(names.search.len(), 32);
         let length: usize = names.search.iter().map(|it| it.len() + 1).sum();
         assert!(length <= 2049, "{length}");
+    }
+
+    #[test]
+    fn a_file_for_the_c_library_says_the_same() {
+        let server: IpAddr = "10.96.0.10".parse().unwrap();
+        let cluster = Some(server);
+        let host = ["9.9.9.9".parse().unwrap()];
+        let found = names(json!({})).resolv_conf(cluster, &host).unwrap();
+        assert_eq!(found.servers, [server]);
+        assert_eq!(found.options, ["ndots:5"]);
+        assert_eq!(found.searches.len(), 3);
+        let none = names(json!({ "dnsPolicy": "Default" })).resolv_conf(cluster, &host);
+        assert_eq!(none, None);
+        let config = json!({
+            "dnsPolicy": "None",
+            "dnsConfig": { "nameservers": ["1.1.1.1"], "searches": ["a.b"], "options": [{ "name": "timeout", "value": "3" }] },
+        });
+        let found = names(config).resolv_conf(cluster, &host).unwrap();
+        assert_eq!(found.servers, ["1.1.1.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(found.searches, ["a.b"]);
+        assert_eq!(found.options, ["ndots:1", "timeout:3"]);
     }
 }

@@ -112,6 +112,22 @@ pub enum KernelError {
     UnknownPod(String),
 }
 
+/// Whether this machine has what it takes to join the pods' network to the kernel's, but for rights.
+///
+/// # Errors
+/// What is missing, in words for the user.
+pub fn check() -> Result<(), String> {
+    let device = "/dev/net/tun";
+    if !Path::new(device).exists() {
+        return Err(format!("there is no {device}"));
+    }
+    tools::missing().map_or(Ok(()), |(program, package)| {
+        Err(format!(
+            "{program} is not installed; it comes with the package {package}"
+        ))
+    })
+}
+
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> KernelError {
     let what = what.into();
     move |source| KernelError::System { what, source }
@@ -308,7 +324,7 @@ impl Joining {
         };
         let (uplink, system) = (self.uplink.clone(), self.system.clone());
         let joined = Joined::new(namespace, uplink, gateway, system);
-        pod.ports.join(Arc::new(joined));
+        pod.ports.join(&Arc::new(joined));
         Ok(())
     }
 
@@ -332,20 +348,15 @@ impl Joining {
         pod.is_some_and(|pod| pod.ports.is_joined())
     }
 
-    /// The address of a pod whose namespace outlived the agent before.
-    pub(super) fn recall(&self, uid: &str) -> Option<Ipv4Addr> {
-        let name = PodLink::new(uid, Ipv4Addr::UNSPECIFIED).name;
-        let record = self.records.find(&name)?;
-        let lives = record.netns.exists() && link_exists(&name);
-        lives.then_some(record.address)
-    }
-
-    /// Joins such a pod again.
+    /// Joins a pod again whose namespace outlived the agent before, if it has its address back.
     pub(super) fn rejoin(&self, pod: &LocalPod) {
-        let name = PodLink::new(&pod.uid, Ipv4Addr::UNSPECIFIED).name;
-        if let Some(record) = self.records.find(&name)
-            && let Err(error) = self.attach(pod, &record.netns)
-        {
+        let address = pod.ports.address();
+        let name = PodLink::new(&pod.uid, address).name;
+        let Some(record) = self.records.find(&name) else {
+            return;
+        };
+        let lives = record.address == address && record.netns.exists() && link_exists(&name);
+        if lives && let Err(error) = self.attach(pod, &record.netns) {
             tracing::warn!(pod = pod.uid, %error, "a pod's link is not taken over");
         }
     }

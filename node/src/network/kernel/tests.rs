@@ -78,16 +78,7 @@ fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root".to_owned());
     }
-    if !Path::new("/dev/net/tun").exists() {
-        return Some("no /dev/net/tun".to_owned());
-    }
-    let runs = |tool: &str, argument: &str| {
-        let status = Command::new(tool).arg(argument).output();
-        status.is_ok_and(|output| output.status.success())
-    };
-    let tools = [("ip", "-V"), ("nft", "--version"), ("nsenter", "--version")];
-    let absent = tools.into_iter().find(|(tool, flag)| !runs(tool, flag));
-    absent.map(|(tool, _)| format!("{tool} is not installed"))
+    check().err()
 }
 
 /// Runs a test on a machine of its own.
@@ -140,12 +131,18 @@ impl Node {
     }
 
     fn pod(&self, name: &str) -> PodNetwork {
+        self.pod_at(name, None)
+    }
+
+    /// A pod that had an address before.
+    fn pod_at(&self, name: &str, address: Option<IpAddr>) -> PodNetwork {
         let labels = [("app".to_owned(), name.to_owned())].into();
         let request = PodNetworkRequest {
             namespace: "a".to_owned(),
             name: name.to_owned(),
             uid: format!("uid-{name}"),
             labels,
+            address: address.map(|ip| ip.to_string().parse().unwrap()),
             ..PodNetworkRequest::default()
         };
         self.network.set_up(&request).unwrap()
@@ -690,7 +687,8 @@ fn pods_keep_their_addresses_and_connections_over_a_restart_of_the_agent() {
         let reading = tokio::time::timeout(SOON, far.read_exact(&mut got));
         reading.await.unwrap().unwrap();
         let node = Node::start(directory.path()).await;
-        let pods = ["two", "one"].map(|name| node.pod(name));
+        let pods = [("two", addresses[1]), ("one", addresses[0])];
+        let pods = pods.map(|(name, ip)| node.pod_at(name, Some(ip)));
         assert_eq!(
             pods.each_ref().map(PodNetwork::ip),
             [addresses[1], addresses[0]]

@@ -32,11 +32,27 @@ pub enum ToolError {
     },
 }
 
+/// The tools, and the packages that they come with.
+const TOOLS: [(&str, &str); 3] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+];
+
+/// The first tool that is not on `PATH`, and its package.
+pub(super) fn missing() -> Option<(&'static str, &'static str)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    };
+    TOOLS.into_iter().find(|(program, _)| !is_there(program))
+}
+
 /// Has `ip` carry out a script.
 pub(super) async fn ip(script: &str) -> Result<(), ToolError> {
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]);
-    run("ip", "iproute2", command, script).await
+    run(TOOLS[0], command, script).await
 }
 
 /// The same within a network namespace.
@@ -45,19 +61,18 @@ pub(super) async fn ip_within(netns: &Path, script: &str) -> Result<(), ToolErro
     let mut net = std::ffi::OsString::from("--net=");
     net.push(netns);
     command.arg(net).args(["ip", "-batch", "-"]);
-    run("nsenter", "util-linux", command, script).await
+    run(TOOLS[2], command, script).await
 }
 
 /// Has `nft` carry out a script, whole or not at all.
 pub(super) async fn nft(script: &str) -> Result<(), ToolError> {
     let mut command = Command::new("nft");
     command.args(["-f", "-"]);
-    run("nft", "nftables", command, script).await
+    run(TOOLS[1], command, script).await
 }
 
 async fn run(
-    program: &'static str,
-    package: &'static str,
+    (program, package): (&'static str, &'static str),
     mut command: Command,
     script: &str,
 ) -> Result<(), ToolError> {

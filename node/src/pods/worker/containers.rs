@@ -46,6 +46,7 @@ impl PodWorker {
             identity: self.identity.clone(),
             container: Arc::new(container.into_owned()),
             attempt,
+            resume: facts.resume,
             network: surroundings.network.clone(),
             volumes: surroundings.volumes.clone(),
             node: self
@@ -84,7 +85,10 @@ impl PodWorker {
         };
         self.observe_image(name, &started);
         if let Some(facts) = self.facts.containers.get_mut(name) {
-            facts.phase = Phase::Running { since: now };
+            facts.phase = Phase::Running {
+                since: started.since.unwrap_or(now),
+            };
+            facts.resume = false;
             facts.start_failures = 0;
             facts
                 .resources
@@ -401,6 +405,7 @@ async fn run_container(
         .spec
         .as_ref()
         .map_or(Duration::ZERO, plan::grace_of);
+    let resumed = request.resume;
     let container = match request.start().await {
         Ok(container) => container,
         Err(error) => {
@@ -409,7 +414,8 @@ async fn run_container(
         }
     };
     let instance = container.target.instance.clone();
-    if hook_fails(&container.target, &events).await {
+    // The hook of a container that runs already was called by whoever started it.
+    if !resumed && hook_fails(&container.target, &events).await {
         let text = "FailedPostStartHook".to_owned();
         events.container(&name, EventType::Normal, EventReason::Killing, text);
         instance.stop(grace).await;

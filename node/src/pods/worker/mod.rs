@@ -13,6 +13,7 @@
 //! Invariant: facts change only here, so plan and status always see one consistent state.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use windlass_oci::content_store::Lease;
 
@@ -36,7 +38,7 @@ use crate::events::{EventType, ObjectEvents};
 use crate::logs::LogSink;
 use crate::network::{NamedPort, PodDns, PodNetwork, PodNetworkRequest};
 use crate::probes::{Target, Verdict};
-use crate::runtime::{ExitStatus, PodIdentity, StartError};
+use crate::runtime::{ExitStatus, ImageKind, PodIdentity, StartError, Survivor};
 use crate::static_pods::is_static;
 use crate::status::reason::EventReason;
 use crate::status::{Published, StatusPublisher, phase};
@@ -142,6 +144,8 @@ pub(super) struct PodWorker {
     setup_task: Option<OwnedTask>,
     storage_task: Option<OwnedTask>,
     delete_task: Option<OwnedTask>,
+    /// Gives back what the containers shared; the pod's directory goes after that.
+    teardown: Option<JoinHandle<()>>,
     sender: mpsc::UnboundedSender<Message>,
     messages: mpsc::UnboundedReceiver<Message>,
 }
@@ -152,6 +156,7 @@ impl PodWorker {
         context: Arc<NodeContext>,
         desired: watch::Receiver<Desired>,
         refused: Option<Refusal>,
+        survivors: &[Survivor],
     ) -> Self {
         let Desired { pod, mirror, .. } = desired.borrow().clone();
         let metadata = &pod.metadata;
@@ -168,7 +173,7 @@ impl PodWorker {
         let publisher = StatusPublisher::new(api, identity.name.clone(), reports_to);
         let (sender, messages) = mpsc::unbounded_channel();
         let events = context.events.for_pod(&pod);
-        let mut facts = PodFacts::begin(&pod, context.clock.now());
+        let mut facts = PodFacts::begin(&pod, context.clock.now(), survivors);
         if let Some(Refusal { reason, message }) = refused {
             events.record(EventType::Warning, reason, message.clone());
             let message = format!("Pod was rejected: {message}");
@@ -190,6 +195,7 @@ impl PodWorker {
             setup_task: None,
             storage_task: None,
             delete_task: None,
+            teardown: None,
             sender,
             messages,
             context,
@@ -263,7 +269,8 @@ impl PodWorker {
     }
 
     fn report(&mut self) {
-        if self.facts.gone {
+        // What the status says of containers that run on stays true until they are taken over.
+        if self.facts.gone || self.facts.is_resuming() {
             return;
         }
         let pod = self.pod.borrow().clone();
@@ -433,6 +440,8 @@ impl PodWorker {
             dns: pod.spec.as_ref().map(PodDns::of).unwrap_or_default(),
             egress: granted_egress(pod),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
+            // A sandbox that is still there has its address.
+            address: self.facts.is_resuming().then(|| address(pod)).flatten(),
             ports: named_ports(pod),
         };
         let pod_changes = self.pod.subscribe();
@@ -472,9 +481,15 @@ impl PodWorker {
         (self.setup_task, self.storage_task) = (None, None);
         self.instances.clear();
         self.context.room.release(&self.identity.uid);
-        if let Some(surroundings) = self.surroundings.take() {
-            surroundings.network.tear_down();
-        }
+        let surroundings = self.surroundings.take();
+        let (runtimes, pod) = (self.context.runtimes.clone(), self.identity.clone());
+        // Not one that ends with the worker: a sandbox must not stay behind because its pod was quick.
+        self.teardown = Some(tokio::spawn(async move {
+            runtimes.tear_down(&pod).await;
+            if let Some(surroundings) = surroundings {
+                surroundings.network.tear_down();
+            }
+        }));
         self.facts.setup = Setup::TornDown;
     }
 
@@ -522,6 +537,11 @@ impl PodWorker {
     }
 
     async fn clean_up(&mut self) {
+        if let Some(teardown) = self.teardown.take()
+            && let Err(error) = teardown.await
+        {
+            tracing::error!(pod = self.identity.name, %error, "a pod's teardown failed");
+        }
         if !self.facts.gone {
             return;
         }
@@ -560,6 +580,7 @@ async fn set_up(
         directory,
         host_paths: context.host_paths.clone(),
         data_dir: context.data_dir.clone(),
+        for_linux: context.runtimes.for_image(ImageKind::Linux).is_some(),
         images: context.images.clone(),
         events: events.clone(),
     });
@@ -583,6 +604,12 @@ fn granted_egress(pod: &Pod) -> Egress {
         Ok(grants) => grants.egress.unwrap_or_default(),
         Err(_) => Egress::None,
     }
+}
+
+/// The address that the pod had.
+fn address(pod: &Pod) -> Option<Ipv4Addr> {
+    let status = pod.status.as_ref()?;
+    status.pod_ip.as_ref()?.parse().ok()
 }
 
 /// The ports of the pod's containers that have a name; sidecars have ports too.

@@ -122,6 +122,8 @@ impl Inner {
             stdout,
             stderr,
             terminal,
+            // Guests have no terminal that could have a size.
+            sizes: _,
         } = streams;
         let stdout = Output::piped(stdout);
         let stderr = stderr.map_or_else(|| stdout.clone(), Output::piped);

@@ -17,6 +17,7 @@ use windlass_api::stream::remote_command::{Outcome, Streams};
 
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
 use super::screen::{End, Screen, send};
+use super::sizes::Sizes;
 use super::{Place, Refusal, Routes};
 use crate::logs::{LiveOutput, Output};
 use crate::pods::{NodeContext, facts};
@@ -29,11 +30,12 @@ pub(super) const PIECE: usize = 16 << 10;
 
 /// A client's connection to a container that runs.
 struct Attach {
+    /// Keeps nothing running: that is its worker's alone.
+    running: Weak<dyn RunningContainer>,
     output: LiveOutput,
     stdin: Option<OpenStdin>,
-    /// Keeps nothing running: that is its worker's alone.
-    container: Weak<dyn RunningContainer>,
-    terminal: bool,
+    /// Whether the client has a terminal, and the container none of the kernel's.
+    needs_discipline: bool,
 }
 
 /// The container's input; with `once`, it is closed when the client is done.
@@ -112,10 +114,10 @@ pub(super) fn attach(
     let once = is_stdin_once(&pod, container);
     let stdin = running.stdin().filter(|_| streams.stdin);
     let attach = Attach {
+        running: Arc::downgrade(&running),
         output,
         stdin: stdin.map(|stdin| OpenStdin { stdin, once }),
-        container: Arc::downgrade(&running),
-        terminal: streams.tty,
+        needs_discipline: streams.tty && !running.has_terminals(),
     };
     open(&routes.carrier, request, streams, Box::new(attach))
 }
@@ -146,7 +148,7 @@ fn is_stdin_once(pod: &Pod, name: &str) -> bool {
 #[async_trait]
 impl RemoteCommand for Attach {
     async fn run(mut self: Box<Self>, streams: RemoteStreams) -> Outcome {
-        if self.terminal {
+        if self.needs_discipline {
             return self.on_screen(streams).await;
         }
         let has_output = streams.stdout.is_some() || streams.stderr.is_some();
@@ -159,7 +161,7 @@ impl RemoteCommand for Attach {
             () = &mut input => if has_output {
                 output.await;
             },
-            () = ignore(streams.resize) => {}
+            () = resize(&self.running, streams.resize) => {}
         }
         Outcome::Success
     }
@@ -176,7 +178,7 @@ impl Attach {
         match end {
             End::Output => Outcome::Success,
             End::Signal(code) => {
-                if let Some(container) = self.container.upgrade() {
+                if let Some(container) = self.running.upgrade() {
                     container.stop(Duration::ZERO).await;
                 }
                 Outcome::Exited(code)
@@ -205,6 +207,18 @@ async fn pass_in(from: Option<Pipe>, to: Option<OpenStdin>) {
             return;
         }
     }
+}
+
+/// The sizes of the client's terminal to the container's. Never ends. It keeps no container alive.
+async fn resize(container: &Weak<dyn RunningContainer>, sizes: Option<Pipe>) {
+    let mut sizes = Sizes::new(sizes);
+    while let Some(size) = sizes.next().await {
+        let Some(container) = container.upgrade() else {
+            break;
+        };
+        container.resize_terminal(size).await;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Sizes of the client's terminal: a guest has none that could have a size. Never ends.

@@ -1,7 +1,8 @@
 //! `/exec/{namespace}/{pod}/{container}?command=…&input=1&output=1&error=1&tty=1`: what `kubectl exec` ends at.
 //!
 //! The command runs in the container (`runtime/exec.rs`); its streams are the client's. With a terminal both outputs are
-//! one, and a line discipline ([`super::screen`]) stands between, since guests have none.
+//! one. Guests have no line discipline, so that one of ours ([`super::screen`]) stands between; containers of Linux have
+//! the kernel's, which is told the size of the client's.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,16 +11,22 @@ use async_trait::async_trait;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::BytesMut;
+use futures::FutureExt;
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 use windlass_api::stream::remote_command::Outcome;
 use windlass_wasi_shims::pipe::{Chunk, Reader, Writer, one_way};
 
 use super::attach::{PIECE, find_running, ignore, streams};
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
 use super::screen::{End, Screen, send};
+use super::sizes::Sizes;
 use super::{Place, Refusal, Routes};
-use crate::runtime::exec::{ExecError, ExecStreams, Running};
+use crate::runtime::exec::{ExecError, ExecStreams, Running, TerminalSize};
 use crate::runtime::{ExitStatus, RunningContainer, Stdin};
+
+/// Sizes of a terminal that may wait.
+const SIZES: usize = 4;
 
 /// A command that a client wants to run.
 struct Exec {
@@ -58,6 +65,7 @@ impl RemoteCommand for Exec {
             command,
             terminal,
         } = *self;
+        let is_raw = terminal && container.has_terminals();
         let (input, stdin) = one_way();
         let (stdout, output) = one_way();
         let (stderr, errors) = one_way();
@@ -66,13 +74,23 @@ impl RemoteCommand for Exec {
             stdout,
             stderr: (!terminal).then_some(stderr),
             terminal,
+            sizes: None,
+        };
+        let (of_command, resized) = if is_raw {
+            let (sizes, receiver) = mpsc::channel(SIZES);
+            let of_command = ExecStreams {
+                sizes: Some(receiver),
+                ..of_command
+            };
+            (of_command, pass_sizes(streams.resize, sizes).boxed())
+        } else {
+            (of_command, ignore(streams.resize).boxed())
         };
         let running = container.exec(command, of_command);
         // Its worker's alone, which may want to end it while the command runs.
         drop(container);
-        let resized = ignore(streams.resize);
         let carried = async {
-            if terminal {
+            if terminal && !is_raw {
                 let input = Some(Stdin::new(input));
                 let screen = Screen::new(streams.stdin, streams.stdout, input, true);
                 return on_screen(screen, running, output).await;
@@ -121,6 +139,18 @@ async fn on_screen(
             },
         }
     }
+}
+
+/// The client's sizes to the command's terminal, as they come. Never ends.
+async fn pass_sizes(from: Option<Pipe>, to: mpsc::Sender<TerminalSize>) {
+    let mut sizes = Sizes::new(from);
+    while let Some(size) = sizes.next().await {
+        // An error means that the command has ended.
+        if to.send(size).await.is_err() {
+            break;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Never.

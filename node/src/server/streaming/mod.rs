@@ -33,6 +33,7 @@ mod exec;
 mod port_forward;
 mod remote_command;
 mod screen;
+mod sizes;
 mod terminal;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The load tool: figures of running servers as rows of Markdown tables, each with its ratio to a
 //! reference measured in the same run.
 //!
-//! `pods` and `http` measure a server that runs already; `start`, `creates`, `api`, `density` and `workloads` run a given binary on
+//! `pods`, `linux` and `http` measure a server that runs already; `start`, `creates`, `api`, `density` and `workloads` run a given binary on
 //! a directory of their own. Only loopback addresses are accepted, and every run is bounded in count
 //! and time, so that the tool cannot be turned on somebody else's machine.
 
@@ -10,6 +10,7 @@ mod creates;
 mod density;
 mod hello;
 mod http_load;
+mod linux;
 mod pods;
 mod process;
 mod start;
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Latency from creating a pod until it is Ready, against a running server.
     Pods(pods::Args),
+    /// Latency from creating a pod of Linux until it is Ready, against `ctr run` and a wasm pod.
+    Linux(linux::Args),
     /// Requests per second and latencies of a URL over kept-alive connections.
     Http(http_load::Args),
     /// Time from the start of `windlass up` to a served API, and its memory when idle.
@@ -59,6 +62,7 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Pods(args) => pods::run(args).await,
+        Command::Linux(args) => linux::run(args).await,
         Command::Http(args) => http_load::run(args).await,
         Command::Start(args) => start::run(args).await,
         Command::Creates(args) => creates::run(args).await,

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -51,7 +51,8 @@ pub(crate) struct Args {
 /// Measures and prints; what it created is deleted whatever happens.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = process::client(&args.kubeconfig).await?;
-    let pods = Pods::watch(&args, client.clone()).await?;
+    let spec = json!({"containers": [{"name": "app", "image": args.image}]});
+    let pods = Pods::watch(&args.namespace, spec, client.clone()).await?;
     let outcome = measure(&args, &pods, client.clone()).await;
     let deleted = pods.delete_all().await;
     let (api, parameters) = (
@@ -134,9 +135,9 @@ type Stages = Arc<Mutex<Seen>>;
 type Waiting = Arc<Mutex<HashMap<(String, Milestone), oneshot::Sender<Instant>>>>;
 
 /// The pods of the load and the one watch that follows them.
-struct Pods {
+pub(crate) struct Pods {
     api: Api<Pod>,
-    image: String,
+    spec: Value,
     waiting: Waiting,
     stages: Stages,
     watches: [JoinHandle<()>; 2],
@@ -151,9 +152,14 @@ impl Drop for Pods {
 }
 
 impl Pods {
-    async fn watch(args: &Args, client: Client) -> anyhow::Result<Self> {
-        let api: Api<Pod> = Api::namespaced(client.clone(), &args.namespace);
-        let events: Api<Event> = Api::namespaced(client, &args.namespace);
+    /// Pods of this specification.
+    pub(crate) async fn watch(
+        namespace: &str,
+        spec: Value,
+        client: Client,
+    ) -> anyhow::Result<Self> {
+        let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let events: Api<Event> = Api::namespaced(client, namespace);
         let list = api.list(&ListParams::default().labels(LABEL)).await?;
         anyhow::ensure!(
             list.items.is_empty(),
@@ -168,7 +174,7 @@ impl Pods {
         ];
         Ok(Self {
             api,
-            image: args.image.clone(),
+            spec,
             waiting,
             stages,
             watches,
@@ -176,7 +182,12 @@ impl Pods {
     }
 
     /// Creates pods, `at_once` at a time, and returns how long each took to be Ready.
-    async fn lot(&self, lot: &str, count: u16, at_once: usize) -> anyhow::Result<Latencies> {
+    pub(crate) async fn lot(
+        &self,
+        lot: &str,
+        count: u16,
+        at_once: usize,
+    ) -> anyhow::Result<Latencies> {
         let latencies = stream::iter(0..count)
             .map(|n| self.create(format!("load-{lot}-{n}")))
             .buffer_unordered(at_once);
@@ -186,7 +197,7 @@ impl Pods {
     async fn create(&self, name: String) -> anyhow::Result<Duration> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "labels": {"windlass-load": "pods"}},
-            "spec": {"containers": [{"name": "app", "image": self.image}]},
+            "spec": self.spec,
         }))?;
         let ready = self.milestone(&name, Milestone::Ready);
         let started = Instant::now();
@@ -228,7 +239,8 @@ impl Pods {
         Ok(())
     }
 
-    async fn delete_all(&self) -> anyhow::Result<()> {
+    /// Deletes them, without grace.
+    pub(crate) async fn delete_all(&self) -> anyhow::Result<()> {
         let list = self
             .api
             .list_metadata(&ListParams::default().labels(LABEL))

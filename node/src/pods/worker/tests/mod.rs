@@ -129,7 +129,7 @@ impl World {
             evicted: None,
         };
         let (desired, receiver) = watch::channel(wanted);
-        let worker = tokio::spawn(PodWorker::new(context.clone(), receiver, refused).run());
+        let worker = tokio::spawn(PodWorker::new(context.clone(), receiver, refused, &[]).run());
         Self {
             directory,
             api,
