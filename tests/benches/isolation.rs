@@ -156,7 +156,7 @@ impl Node {
     async fn start(&self, file: &Path, memory_bytes: Option<u64>) -> anyhow::Result<Started> {
         let limits = ResourceLimits {
             memory_bytes,
-            cpu_millis: None,
+            ..ResourceLimits::default()
         };
         self.start_with(file, limits).await
     }
@@ -172,8 +172,8 @@ impl Node {
     /// The share of a core that a loop is charged with under a limit.
     async fn share_under(&self, millis: u64, time: Duration) -> anyhow::Result<f64> {
         let limits = ResourceLimits {
-            memory_bytes: None,
             cpu_millis: Some(millis),
+            ..ResourceLimits::default()
         };
         let started = self.start_with(&self.spin, limits).await?;
         // Compiling and the first period are not its steady state.
