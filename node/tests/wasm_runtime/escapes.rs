@@ -196,6 +196,7 @@ async fn no_attempt_leads_out() {
         path: "/tools".to_owned(),
         read_only: true,
         sub_path: None,
+        propagation: MountPropagation::None,
         source: MountSource::Host {
             path: tools.path().to_owned(),
             below: None,
