@@ -57,6 +57,8 @@ pub(crate) struct NodeConfig {
     pub(crate) registries: Registries,
     /// When they go.
     pub(crate) image_collection: ImageCollection,
+    /// Folder of pods that run whatever the API server says.
+    pub(crate) static_pods: Option<PathBuf>,
     /// Whether it runs containers of Linux.
     pub(crate) linux: LinuxOptions,
 }
@@ -147,6 +149,9 @@ pub(crate) struct NodeOptions {
     /// evicted with an empty one [default: memory.available<100Mi,nodefs.available<1Gi].
     #[arg(long, value_name = "THRESHOLDS")]
     eviction_hard: Option<Thresholds>,
+    /// Folder of files with pods that this node runs whether or not the API server answers: static pods.
+    #[arg(long, value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
     #[command(flatten)]
     registries: RegistryOptions,
     /// Percentage of the disk in use above which images that nothing uses are removed; 100 removes none.
@@ -179,6 +184,11 @@ impl NodeOptions {
         };
         policy.check()?;
         Ok(policy)
+    }
+
+    /// Folder of static pods, if there is one.
+    pub(crate) fn static_pods(&self) -> Option<PathBuf> {
+        self.pod_manifest_path.clone()
     }
 
     /// Whether it runs containers of Linux.
@@ -263,6 +273,9 @@ pub(crate) async fn build(config: NodeConfig) -> anyhow::Result<NodeAgent> {
     };
     if let Some(address) = config.node_ports {
         builder = builder.node_ports(address);
+    }
+    if let Some(folder) = config.static_pods {
+        builder = builder.static_pods(folder);
     }
     if let Some(address) = config.dns {
         builder = builder.dns(address);

@@ -21,13 +21,14 @@ use crate::network::{
 };
 use crate::objects::ObjectWatches;
 use crate::pods::room::Room;
-use crate::pods::{self, KnownPods, NodeContext, RunningContainers};
+use crate::pods::{self, Files, KnownPods, NodeContext, RunningContainers};
 use crate::pressure::{self, Pressure, Thresholds};
 use crate::registration::{self, Machine, Registration};
 use crate::runtime::{Runtime, Runtimes};
 use crate::server::stats::Looks;
 use crate::server::tls::DaemonTls;
 use crate::server::{DaemonServer, DaemonState};
+use crate::static_pods::{Source, StaticPods, address_range, mirrors};
 use crate::status::phase::HostFacts;
 use crate::volumes::HostPaths;
 use crate::{lease, tasks::OwnedTask};
@@ -65,6 +66,15 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The folder of static pods can't be read or watched.
+    #[error("static pods of {folder}: {source}")]
+    StaticPods {
+        /// The folder.
+        folder: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The content store can't be opened.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -96,6 +106,7 @@ pub struct NodeAgentBuilder {
     tunnel_identity: Option<TunnelIdentity>,
     registries: Registries,
     image_collection: ImageCollection,
+    static_pods: Option<PathBuf>,
 }
 
 /// A node agent that listens but does not run yet.
@@ -109,6 +120,7 @@ pub struct NodeAgent {
     ingress: IngressListeners,
     tunnel_identity: Option<TunnelIdentity>,
     image_collection: ImageCollection,
+    static_pods: Option<Source>,
     registered: watch::Sender<bool>,
     known: KnownPods,
     pressure: watch::Sender<Pressure>,
@@ -141,6 +153,7 @@ impl NodeAgent {
             tunnel_identity: None,
             registries: Registries::none(),
             image_collection: ImageCollection::default(),
+            static_pods: None,
         }
     }
 
@@ -197,6 +210,7 @@ impl NodeAgent {
             ingress,
             tunnel_identity,
             image_collection,
+            static_pods,
             registered,
             known,
             pressure,
@@ -222,6 +236,24 @@ impl NodeAgent {
             context.node_name.clone(),
             registered.subscribe(),
         ));
+        let view = watch::Sender::default();
+        let _mirrors = OwnedTask::spawn(mirrors::keep(
+            client.clone(),
+            context.node_name.clone(),
+            registered.subscribe(),
+            view.subscribe(),
+        ));
+        let files = Files {
+            wanted: static_pods
+                .as_ref()
+                .map_or_else(|| watch::channel(StaticPods::default()).1, Source::pods),
+            view,
+        };
+        let _address_range = static_pods.as_ref().map(|_| {
+            let (data_dir, network) = (context.data_dir.clone(), network.clone());
+            OwnedTask::spawn(address_range::remember(data_dir, network))
+        });
+        let _static_pods = static_pods.map(|source| OwnedTask::spawn(source.follow()));
         let _registration = OwnedTask::spawn(registration::run(
             client.clone(),
             registration,
@@ -276,7 +308,7 @@ impl NodeAgent {
             evict,
         ));
         let runtimes = context.runtimes.clone();
-        pods::run(context, known, evictions, stop).await;
+        pods::run(context, known, evictions, files, stop).await;
         services_ended.cancel();
         for runtime in runtimes.iter() {
             runtime.shut_down().await;
@@ -444,6 +476,13 @@ impl NodeAgentBuilder {
         self
     }
 
+    /// Runs the pods of this folder's files too, whether or not the API server answers; the API shows them by mirrors.
+    #[must_use]
+    pub fn static_pods(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.static_pods = Some(folder.into());
+        self
+    }
+
     /// Opens the data directory and the daemon endpoint.
     ///
     /// Nothing of the process is touched: no signals, no logger, no limits (see [`crate::raise_open_files_limit`]).
@@ -519,6 +558,10 @@ impl NodeAgentBuilder {
             data_dir,
             clock: Clock::System,
         });
+        let static_pods = match self.static_pods {
+            Some(folder) => Some(open_static_pods(folder, &context).await?),
+            None => None,
+        };
         let registered = watch::Sender::new(false);
         Ok(NodeAgent {
             context,
@@ -530,10 +573,24 @@ impl NodeAgentBuilder {
             ingress,
             tunnel_identity: self.tunnel_identity,
             image_collection: self.image_collection,
+            static_pods,
             registered,
             known: KnownPods::default(),
             pressure,
             thresholds: self.thresholds,
         })
     }
+}
+
+async fn open_static_pods(folder: PathBuf, context: &NodeContext) -> Result<Source, AgentError> {
+    let node = context.node_name.clone();
+    let events = context.events.for_node(&node);
+    let failed = |source| AgentError::StaticPods {
+        folder: folder.display().to_string(),
+        source,
+    };
+    let recalled = address_range::recall(&context.data_dir, &context.network).await;
+    recalled.map_err(failed)?;
+    let opened = Source::open(folder.clone(), node, events).await;
+    opened.map_err(failed)
 }

@@ -25,8 +25,8 @@ pub(crate) struct Leftovers {
 
 impl Leftovers {
     /// Looks for what is of none of these pods.
-    pub(crate) async fn find(context: &NodeContext, pods: &[Pod]) -> Self {
-        let uids: HashSet<&str> = pods.iter().filter_map(uid).collect();
+    pub(crate) async fn find(context: &NodeContext, pods: &[&Pod]) -> Self {
+        let uids: HashSet<&str> = pods.iter().copied().filter_map(uid).collect();
         let of_logs = context.logs.left_behind(|uid| uids.contains(uid)).await;
         let volumes = context.data_dir.join("pods");
         let of_volumes = entries_but(&volumes, |uid| uids.contains(uid)).await;
@@ -37,7 +37,7 @@ impl Leftovers {
                 Err(error) => tracing::warn!(%error, "what earlier pods left behind stays"),
             }
         }
-        let alive = pods.iter().filter(|pod| !has_ended(pod));
+        let alive = pods.iter().copied().filter(|pod| !has_ended(pod));
         Self {
             paths,
             runtimes: context.runtimes.clone(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   API server ◄── kube::Client ──┬─ registration, lease     the Node and that it lives
-//!                                 ├─ pods                    a worker per pod: plan → steps
+//!   folder ── static_pods ─────►  ├─ pods                    a worker per pod: plan → steps
 //!                                 │    ├─ images             pull into the content store
 //!                                 │    ├─ volumes, env       files and variables
 //!                                 │    ├─ network            an address per pod
@@ -29,6 +29,7 @@ mod leftovers;
 pub mod local;
 pub mod logs;
 pub mod network;
+mod object_files;
 mod objects;
 mod open_files;
 mod pods;
@@ -38,6 +39,7 @@ pub mod registration;
 pub mod runtime;
 pub mod server;
 mod service_links;
+mod static_pods;
 pub mod status;
 mod tasks;
 mod volumes;

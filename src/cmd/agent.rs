@@ -106,6 +106,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         api_server: api_address(server).await?,
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
+        static_pods: args.node.static_pods(),
         linux: args.node.linux(),
     });
     let agent = agent.await?;

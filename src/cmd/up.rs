@@ -247,6 +247,7 @@ async fn start_node(args: &Args, plane: &ControlPlane) -> anyhow::Result<Node> {
         api_server: Some(plane.address()),
         registries: args.node.registries()?,
         image_collection: args.node.image_collection()?,
+        static_pods: args.node.static_pods(),
         linux: args.node.linux(),
     });
     let agent = agent.await?;

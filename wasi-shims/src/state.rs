@@ -22,7 +22,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::cpu::Cpu;
-use crate::fs::{self, FilesystemView, Mounts};
+use crate::fs::{self, FilesystemView, HasFiles, Mounts};
 use crate::http::{Outgoing, TlsConfig};
 use crate::limits::{Limits, Memory};
 use crate::net::VirtualNetwork;
@@ -45,6 +45,8 @@ pub struct Grants {
     pub args: Vec<String>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
+    /// The directory it starts in, if it asks; relative paths begin there.
+    pub working_dir: Option<String>,
     /// Where standard output goes.
     pub stdout: Output,
     /// Where standard error goes, and what the host has to say of the container's instances.
@@ -154,6 +156,9 @@ impl InstanceState {
             .envs(&grants.env)
             .stdout(grants.stdout.clone())
             .stderr(grants.stderr.clone());
+        if let Some(directory) = &grants.working_dir {
+            wasi.initial_cwd(directory);
+        }
         if let Some(stdin) = &grants.stdin {
             wasi.stdin(stdin.clone());
         } else {
@@ -189,6 +194,15 @@ impl InstanceState {
         &mut self.table
     }
 
+    fn sockets(&mut self) -> NetworkView<'_> {
+        NetworkView {
+            network: self.network.as_ref(),
+            table: &mut self.table,
+        }
+    }
+}
+
+impl HasFiles for InstanceState {
     fn files(&mut self) -> FilesystemView<'_> {
         FilesystemView {
             host: WasiFilesystemCtxView {
@@ -197,13 +211,6 @@ impl InstanceState {
             },
             mounts: &self.mounts,
             open: &mut self.open_files,
-        }
-    }
-
-    fn sockets(&mut self) -> NetworkView<'_> {
-        NetworkView {
-            network: self.network.as_ref(),
-            table: &mut self.table,
         }
     }
 }
@@ -245,11 +252,11 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     let mut linker = Linker::new(engine);
     add_io_and_clocks(&mut linker)?;
     add_cli_and_random(&mut linker)?;
-    fs::add_to_linker(&mut linker, InstanceState::files)?;
+    fs::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker, InstanceState::sockets)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // 0.3 beside 0.2: other version numbers, no clash. Its sockets and files are not offered:
-    // wasmtime-wasi's are the kernel's.
+    // 0.3 beside 0.2: other version numbers, no clash. Its sockets are not offered: wasmtime-wasi's
+    // are the kernel's.
     wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;
     wasmtime_wasi::p3::clocks::add_to_linker(&mut linker)?;
     wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;

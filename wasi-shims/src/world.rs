@@ -94,6 +94,8 @@ pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:cli/terminal-stdout", "0.3"),
     ("wasi:clocks/monotonic-clock", "0.3"),
     ("wasi:clocks/system-clock", "0.3"),
+    ("wasi:filesystem/preopens", "0.3"),
+    ("wasi:filesystem/types", "0.3"),
     ("wasi:http/client", "0.3"),
     ("wasi:http/types", "0.3"),
     ("wasi:random/insecure", "0.3"),

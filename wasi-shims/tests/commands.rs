@@ -64,23 +64,34 @@ struct Probe {
     stderr: Arc<Printed>,
 }
 
-/// The probe, compiled once for all tests.
-fn compiled() -> Option<(Engine, World)> {
-    static COMPILED: OnceLock<Option<(Engine, World, Ticker)>> = OnceLock::new();
+/// Guests that do with files what their arguments say: by WASI 0.2, and by 0.3.
+const FILE_GUESTS: [&str; 2] = ["probe", "files3"];
+
+/// A guest, compiled once for all tests.
+fn compiled(name: &str) -> Option<(Engine, World)> {
+    type Compiled = Option<(Engine, World, Ticker)>;
+    static COMPILED: [OnceLock<Compiled>; FILE_GUESTS.len()] =
+        [const { OnceLock::new() }; FILE_GUESTS.len()];
     let compile = || {
         let engine = engine();
-        let wasm = std::fs::read(built::guest("probe")?).unwrap();
+        let wasm = std::fs::read(built::guest(name)?).unwrap();
         let world = link(&engine, &wasm).unwrap();
         let ticker = Ticker::start(engine.weak()).unwrap();
         Some((engine, world, ticker))
     };
-    let (engine, world, _) = COMPILED.get_or_init(compile).as_ref()?;
+    let index = FILE_GUESTS.iter().position(|known| *known == name);
+    let compiled = COMPILED.get(index.unwrap()).unwrap();
+    let (engine, world, _) = compiled.get_or_init(compile).as_ref()?;
     Some((engine.clone(), world.clone()))
 }
 
 impl Probe {
     fn new(args: &[&str]) -> Option<Self> {
-        let (engine, world) = compiled()?;
+        Self::of("probe", args)
+    }
+
+    fn of(guest: &str, args: &[&str]) -> Option<Self> {
+        let (engine, world) = compiled(guest)?;
         let (stdout, stderr) = (Arc::new(Printed::default()), Arc::new(Printed::default()));
         let grants = Grants {
             engine,
@@ -90,6 +101,7 @@ impl Probe {
                 .collect(),
             container: "test".into(),
             host_state: None,
+            working_dir: None,
             env: vec![("COLOUR".to_owned(), "green".to_owned())],
             stdout: Output::new(stdout.clone()),
             stderr: Output::new(stderr.clone()),
@@ -241,11 +253,55 @@ async fn files_in_memory_are_read_and_never_written() {
         ),
         (&["write", "/etc/one", "x"], 1, "error: ReadOnlyFilesystem"),
         (&["remove", "/config/a.txt"], 1, "error: ReadOnlyFilesystem"),
+        (
+            &["append", "/config/a.txt", "x"],
+            1,
+            "error: ReadOnlyFilesystem",
+        ),
+        (
+            &["truncate", "/config/a.txt"],
+            1,
+            "error: ReadOnlyFilesystem",
+        ),
+        (&["mkdir", "/config/new"], 1, "error: ReadOnlyFilesystem"),
+        (&["rmdir", "/config/sub"], 1, "error: ReadOnlyFilesystem"),
+        (
+            &["rename", "/config/a.txt", "/config/b.txt"],
+            1,
+            "error: ReadOnlyFilesystem",
+        ),
+        (
+            &["link", "/config/a.txt", "/config/b.txt"],
+            1,
+            "error: ReadOnlyFilesystem",
+        ),
+        (
+            &["symlink", "a.txt", "/config/b.txt"],
+            1,
+            "error: ReadOnlyFilesystem",
+        ),
+        (&["readlink", "/config/none"], 1, "error: NotFound"),
+        (&["read", "/config/../../etc/passwd"], 1, ""),
+        (&["list", "/config/a.txt"], 1, "error: NotADirectory"),
     ] {
-        let Some(probe) = Probe::new(args) else {
+        for guest in FILE_GUESTS {
+            let Some(probe) = Probe::of(guest, args) else {
+                return;
+            };
+            let said = probe.mounts(files()).says(code).await;
+            assert!(want.is_empty() || said == want, "{guest} {args:?}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_the_working_directory_is_told() {
+    for (directory, want) in [(None, "none"), (Some("/data"), "/data")] {
+        let Some(mut guest) = Probe::of("files3", &["cwd"]) else {
             return;
         };
-        assert_eq!(probe.mounts(files()).says(code).await, want, "{args:?}");
+        guest.grants.working_dir = directory.map(str::to_owned);
+        assert_eq!(guest.says(0).await, want);
     }
 }
 
@@ -265,6 +321,12 @@ async fn an_update_shows_in_the_next_open() {
 
 #[tokio::test]
 async fn host_directories_are_written_unless_read_only() {
+    for guest in FILE_GUESTS {
+        use_host_directory(guest).await;
+    }
+}
+
+async fn use_host_directory(guest: &str) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "content").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("escape")).unwrap();
@@ -279,19 +341,56 @@ async fn host_directories_are_written_unless_read_only() {
     for (args, read_only, code, want) in [
         (&["read", "/data/file"][..], true, 0, "content"),
         (&["read", "/dev/log"], true, 0, "content"),
+        (&["size", "/dev/log"], true, 0, "7"),
         (&["write", "/data/file", "x"], true, 1, ""),
         (&["write", "/dev/log", "x"], true, 1, ""),
+        (&["mkdir", "/data/dir"], true, 1, ""),
+        (&["rename", "/data/file", "/data/other"], true, 1, ""),
+        (&["remove", "/data/file"], true, 1, ""),
         (&["read", "/data/escape"], false, 1, ""),
+        (&["read", "/data/../etc/passwd"], false, 1, ""),
+        (&["symlink", "/etc/passwd", "/data/out"], false, 1, ""),
+        (&["symlink", "../../etc/passwd", "/data/up"], false, 1, ""),
         (&["write", "/data/new", "fresh"], false, 0, "written"),
         (&["write", "/dev/log", "ended"], false, 0, "written"),
         (&["append", "/dev/log", " well"], false, 0, "appended"),
         (&["read", "/data/file"], false, 0, "ended well"),
+        (&["mkdir", "/data/dir"], false, 0, "made"),
+        (&["mkdir", "/data/dir"], false, 1, "error: AlreadyExists"),
+        (&["write", "/data/draft", "ended well"], false, 0, "written"),
+        (
+            &["rename", "/data/draft", "/data/dir/moved"],
+            false,
+            0,
+            "renamed",
+        ),
+        (
+            &["link", "/data/dir/moved", "/data/linked"],
+            false,
+            0,
+            "linked",
+        ),
+        (&["read", "/data/linked"], false, 0, "ended well"),
+        (
+            &["symlink", "moved", "/data/dir/soft"],
+            false,
+            0,
+            "ended well",
+        ),
+        (&["readlink", "/data/dir/soft"], false, 0, "moved"),
+        (&["list", "/data/dir"], false, 0, "moved,soft"),
+        (&["truncate", "/data/linked"], false, 0, "truncated"),
+        (&["size", "/data/dir/moved"], false, 0, "0"),
+        (&["remove", "/data/dir/soft"], false, 0, "removed"),
+        (&["remove", "/data/dir/moved"], false, 0, "removed"),
+        (&["rmdir", "/data/dir"], false, 0, "removed"),
+        (&["read", "/data/dir/moved"], false, 1, "error: NotFound"),
     ] {
-        let Some(probe) = Probe::new(args) else {
+        let Some(probe) = Probe::of(guest, args) else {
             return;
         };
         let said = probe.mounts(mounts(read_only)).says(code).await;
-        assert!(want.is_empty() || said == want, "{args:?}: {said}");
+        assert!(want.is_empty() || said == want, "{guest} {args:?}: {said}");
     }
     assert_eq!(
         std::fs::read_to_string(dir.path().join("new")).unwrap(),
@@ -301,11 +400,22 @@ async fn host_directories_are_written_unless_read_only() {
 
 #[tokio::test]
 async fn too_many_open_files_are_an_error_and_not_a_trap() {
-    let tree = Arc::new(MemoryTree::from_files([("a", Bytes::from_static(b"x"))]).unwrap());
-    let mut mounts = Mounts::new();
-    mounts.memory("/config", tree, None).unwrap();
-    let probe = probe!("open-many", "/config/a").mounts(mounts);
-    assert_eq!(probe.says(0).await, "limited true");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "content").unwrap();
+    for (guest, path) in FILE_GUESTS
+        .into_iter()
+        .flat_map(|guest| [(guest, "/config/a"), (guest, "/data/file")])
+    {
+        let tree = Arc::new(MemoryTree::from_files([("a", Bytes::from_static(b"x"))]).unwrap());
+        let mut mounts = Mounts::new();
+        mounts.memory("/config", tree, None).unwrap();
+        mounts.host("/data", dir.path(), None, true).unwrap();
+        let Some(probe) = Probe::of(guest, &["open-many", path]) else {
+            return;
+        };
+        let said = probe.mounts(mounts).says(0).await;
+        assert_eq!(said, "limited true", "{guest} {path}");
+    }
 }
 
 #[tokio::test]

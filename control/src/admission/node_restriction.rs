@@ -7,12 +7,15 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
+use windlass_api::pod_references::api_object_reference;
 
 use super::{Admission, Attributes};
 use crate::registry::error::ApiError;
 use crate::registry::kinds::pod::{MIRROR, is_mirror};
 use crate::registry::kinds::text;
 use crate::registry::object_meta as meta;
+use crate::registry::parse;
+use crate::store::ObjectKey;
 
 pub(super) struct NodeRestriction;
 
@@ -143,12 +146,52 @@ fn check_mirror(attributes: &Attributes<'_>, node: &str, pod: &Value) -> Result<
             "node {node:?} can only create pods with spec.nodeName set to itself"
         ));
     }
-    if !text(pod, "/spec/serviceAccountName").is_empty() {
+    if let Some(reason) = wrong_owner(attributes, node, pod) {
+        return refuse(reason);
+    }
+    if let Some(resource) = api_object_reference(pod) {
         return refuse(format!(
-            "node {node:?} can not create pods that reference a service account"
+            "node {node:?} can not create pods that reference {resource}"
         ));
     }
     Ok(())
+}
+
+/// A mirror goes with its node, and says so.
+fn wrong_owner(attributes: &Attributes<'_>, node: &str, pod: &Value) -> Option<String> {
+    let owners = meta::get(pod, "ownerReferences").and_then(Value::as_array);
+    let owners = owners.map(Vec::as_slice).unwrap_or_default();
+    let [owner] = owners else {
+        let how = if owners.is_empty() { "an" } else { "a single" };
+        let reason = "can only create pods with";
+        return Some(format!(
+            "node {node:?} {reason} {how} owner reference set to itself"
+        ));
+    };
+    let is = |field: &str, value: &str| owner.get(field).and_then(Value::as_str) == Some(value);
+    let says = |field: &str| owner.get(field) == Some(&Value::Bool(true));
+    if !is("apiVersion", "v1") || !is("kind", "Node") || !is("name", node) {
+        let reason = "can only create pods with an owner reference set to itself";
+        return Some(format!("node {node:?} {reason}"));
+    }
+    if !says("controller") {
+        let reason = "can only create pods with a controller owner reference set to itself";
+        return Some(format!("node {node:?} {reason}"));
+    }
+    if says("blockOwnerDeletion") {
+        let reason = "must not set blockOwnerDeletion on an owner reference";
+        return Some(format!("node {node:?} {reason}"));
+    }
+    let key = ObjectKey::new("", "nodes", "", node);
+    let registered = attributes.snapshot.get(&key).map(|found| parse(found));
+    let Some(Ok(registered)) = registered else {
+        return Some(format!(
+            "error looking up node {node} to verify uid: node {node:?} not found"
+        ));
+    };
+    let expected = text(&registered, "/metadata/uid");
+    let got = text(owner, "/uid");
+    (expected != got).then(|| format!("node {node} UID mismatch: expected {expected} got {got}"))
 }
 
 #[cfg(test)]

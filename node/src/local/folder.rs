@@ -9,18 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use serde_json::Value;
-use tokio::sync::Notify;
 use windlass_api::schema::decode_yaml_documents;
 
 use super::{LocalApi, LocalError, LocalEvent, NAMESPACE};
-
-/// Largest object file that is read.
-const MAX_FILE: u64 = 3 << 20;
+use crate::object_files::{Changes, list, read};
 
 /// A folder whose object files a local API follows.
 pub struct Folder {
@@ -54,8 +48,7 @@ impl Folder {
             path: path.clone(),
             source,
         };
-        let changes = Changes::of(&self.path);
-        let changes = changes.map_err(|error| failed(io::Error::other(error)))?;
+        let changes = Changes::of(&self.path).map_err(failed)?;
         loop {
             self.read().await.map_err(failed)?;
             changes.next().await;
@@ -63,7 +56,7 @@ impl Folder {
     }
 
     async fn read(&mut self) -> io::Result<()> {
-        let files = object_files(&self.path).await?;
+        let files = list(&self.path).await?;
         let gone: Vec<_> = self
             .known
             .keys()
@@ -88,16 +81,9 @@ impl Folder {
 
     /// Applies a file whose content is new.
     async fn read_file(&mut self, file: &Path) -> Result<(), String> {
-        let size = tokio::fs::metadata(file)
-            .await
-            .map_err(|error| error.to_string())?
-            .len();
-        if size > MAX_FILE {
-            return Err(format!("it has {size} bytes; at most {MAX_FILE} are read"));
-        }
-        let content = tokio::fs::read(file)
-            .await
-            .map_err(|error| error.to_string())?;
+        let Some(content) = read(file).await? else {
+            return Ok(());
+        };
         let before = self.known.get(file);
         if before.is_some_and(|(before, _)| *before == content) {
             return Ok(());
@@ -168,55 +154,6 @@ fn name_of(object: &Value) -> Name {
         namespace,
         name.unwrap_or_default(),
     )
-}
-
-async fn object_files(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let mut files = BTreeSet::new();
-    let mut entries = tokio::fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        let path = entry.path();
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if !hidden && matches!(extension, Some("yaml" | "yml" | "json")) {
-            files.insert(path);
-        }
-    }
-    Ok(files)
-}
-
-/// Changes in a directory, as the kernel tells them.
-struct Changes {
-    told: Arc<Notify>,
-    _watcher: RecommendedWatcher,
-}
-
-impl Changes {
-    fn of(directory: &Path) -> Result<Self, notify::Error> {
-        let told = Arc::new(Notify::new());
-        let tell = told.clone();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // What was missed shows at the next look, and reading a file changes nothing.
-            if event.is_ok_and(|event| event.kind.is_access() && !is_written(event.kind)) {
-                return;
-            }
-            tell.notify_one();
-        })?;
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        Ok(Self {
-            told,
-            _watcher: watcher,
-        })
-    }
-
-    /// Waits for a change since the last call.
-    async fn next(&self) {
-        self.told.notified().await;
-    }
-}
-
-/// Whether somebody is done with writing a file.
-fn is_written(kind: EventKind) -> bool {
-    kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
 }
 
 #[cfg(test)]

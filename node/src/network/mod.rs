@@ -207,9 +207,14 @@ impl Network {
         }
     }
 
+    /// The node's pod CIDR, now and as it changes.
+    pub(crate) fn pod_cidrs(&self) -> watch::Receiver<Option<Cidr>> {
+        self.0.pod_cidr.subscribe()
+    }
+
     /// Waits until the node has a pod CIDR. Cancel-safe.
     pub async fn pod_cidr(&self) -> Cidr {
-        let mut changes = self.0.pod_cidr.subscribe();
+        let mut changes = self.pod_cidrs();
         loop {
             if let Some(cidr) = *changes.borrow_and_update() {
                 return cidr;

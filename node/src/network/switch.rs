@@ -120,7 +120,7 @@ impl PodPorts {
     }
 
     /// The pod has a network namespace: what listens here listens there, too.
-    pub(super) fn join(&self, joined: Arc<Joined>) {
+    pub(super) fn join(&self, joined: &Arc<Joined>) {
         self.joined.store(Some(joined.clone()));
         for ((transport, local), slot) in &mut self.lock().slots {
             if let (Transport::Tcp, Slot::Listening { queue, mirror }) = (transport, slot)

@@ -2,13 +2,14 @@
 //!
 //! 1. [`run`] watches pods with `spec.nodeName` of this node and keeps a worker per uid.
 //! 2. A changed object is handed to its worker; a worker always sees the newest, never a queue.
+//!    Pods of files have workers too, and their mirrors none (`from_files.rs`).
 //! 3. A pod that vanished from the watch (or from a new list after a broken one) is told to its worker,
 //!    which ends once everything is given back.
 //!
 //! Invariant: work per event does not depend on the number of pods. A pod deleted and created again under
 //! its name has another uid and so another worker; both may run while the old one ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -31,18 +32,22 @@ use crate::objects::ObjectWatches;
 use crate::pressure::{Eviction, Pressure};
 use crate::registration::Machine;
 use crate::runtime::{PodIdentity, RunningContainer, Runtimes, Survivor};
+use crate::static_pods::{forget_source, is_mirror, is_static};
 use crate::status::phase::HostFacts;
 use crate::tasks::OwnedTask;
 use crate::volumes::HostPaths;
 
 mod env;
 pub(crate) mod facts;
+mod from_files;
 mod hooks;
 pub(crate) mod plan;
 pub(crate) mod room;
 mod start;
 mod worker;
 
+pub(crate) use from_files::Files;
+use from_files::FromFiles;
 use room::{Refusal, Room};
 use worker::{Desired, PodWorker};
 
@@ -194,6 +199,7 @@ pub(crate) async fn run(
     context: Arc<NodeContext>,
     known: KnownPods,
     mut evictions: mpsc::UnboundedReceiver<Eviction>,
+    files: Files,
     stop: CancellationToken,
 ) {
     let api: Api<Pod> = Api::all(context.client.clone());
@@ -204,16 +210,19 @@ pub(crate) async fn run(
         context,
         known,
         workers: HashMap::new(),
+        from_files: FromFiles::new(files),
         tasks: JoinSet::new(),
         listed: None,
         leftovers: None,
         survivors: HashMap::new(),
     };
+    dispatcher.take_files();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = dispatcher.tasks.join_next() => dispatcher.collect(ended),
             Some(eviction) = evictions.recv() => dispatcher.evict(eviction),
+            () = dispatcher.from_files.changed() => dispatcher.take_files(),
             event = events.next() => match event {
                 Some(Ok(event)) => dispatcher.take(event).await,
                 Some(Err(error)) => tracing::warn!(%error, "watch of pods failed, will resume"),
@@ -229,6 +238,7 @@ struct Dispatcher {
     known: KnownPods,
     /// By uid.
     workers: HashMap<String, watch::Sender<Desired>>,
+    from_files: FromFiles,
     tasks: JoinSet<String>,
     /// Pods seen in a list that is not whole yet.
     listed: Option<Vec<Pod>>,
@@ -246,7 +256,9 @@ impl Dispatcher {
             watcher::Event::InitDone => self.take_list().await,
             watcher::Event::Apply(pod) => self.apply(pod),
             watcher::Event::Delete(pod) => {
-                if let Some(uid) = &pod.metadata.uid {
+                if is_mirror(&pod) {
+                    self.take_mirror_gone(&pod);
+                } else if let Some(uid) = &pod.metadata.uid {
                     self.vanish(uid);
                 }
             }
@@ -254,8 +266,15 @@ impl Dispatcher {
     }
 
     async fn take_list(&mut self) {
-        let mut pods = self.listed.take().unwrap_or_default();
-        let uids: std::collections::HashSet<&str> = pods
+        let listed = self.listed.take().unwrap_or_default();
+        let (mirrors, mut pods): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_mirror);
+        self.take_mirrors(mirrors);
+        let of_files = self.from_files.pods();
+        let all: Vec<&Pod> = pods
+            .iter()
+            .chain(of_files.iter().map(Arc::as_ref))
+            .collect();
+        let uids: HashSet<&str> = all
             .iter()
             .filter_map(|pod| pod.metadata.uid.as_deref())
             .collect();
@@ -269,7 +288,7 @@ impl Dispatcher {
             self.vanish(&uid);
         }
         if self.leftovers.is_none() {
-            let found = Leftovers::find(&self.context, &pods).await;
+            let found = Leftovers::find(&self.context, &all).await;
             self.leftovers = Some(OwnedTask::spawn(found.remove()));
             self.find_survivors(&pods).await;
         }
@@ -301,9 +320,14 @@ impl Dispatcher {
     }
 
     fn apply(&mut self, mut pod: Pod) {
+        if is_mirror(&pod) {
+            self.take_mirror(pod);
+            return;
+        }
         let Some(uid) = pod.metadata.uid.clone() else {
             return;
         };
+        forget_source(&mut pod);
         // Nobody here reads it, and it is a third of the object.
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
@@ -320,9 +344,15 @@ impl Dispatcher {
         if ended && pod.metadata.deletion_timestamp.is_none() {
             return;
         }
+        self.begin(uid, pod, None);
+    }
+
+    /// Begins a worker.
+    fn begin(&mut self, uid: String, pod: Arc<Pod>, mirror: Option<String>) {
         let refused = self.refused(&uid, &pod);
         let desired = Desired {
             pod,
+            mirror,
             evicted: None,
             gone: false,
             shutdown: false,
@@ -354,7 +384,7 @@ impl Dispatcher {
             .as_ref()
             .is_some_and(|status| status.start_time.is_some());
         let pressure = *self.context.pressure.borrow();
-        let under_pressure = (!known)
+        let under_pressure = (!known && !is_static(pod))
             .then(|| room::refused_under(pressure, pod))
             .flatten();
         under_pressure.or_else(|| Some(self.context.room.take(uid, pod).err()?.into()))
@@ -379,6 +409,7 @@ impl Dispatcher {
                 self.context.containers.remove_pod(&uid);
                 self.context.room.release(&uid);
                 self.workers.remove(&uid);
+                self.take_end(&uid);
             }
             Err(error) => tracing::error!(%error, "a pod worker died"),
         }

@@ -1,7 +1,7 @@
 //! Which pod is evicted when a resource runs out: a pure function of the pods and what they use.
 //!
 //! Those that use more than they asked for go first, among them those of the lowest priority, among them the one that is
-//! furthest above its request. Critical pods are never evicted. Source: kubelet's ranking of pods for eviction.
+//! furthest above its request. Critical pods are never evicted, static ones among them. Source: kubelet's ranking of pods for eviction.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +12,7 @@ use windlass_api::pod_resources::{self, amounts};
 
 use super::{Below, Eviction, Scarce};
 use crate::pods::facts;
+use crate::static_pods::is_static;
 
 /// Pods of this priority and above keep the cluster going.
 const CRITICAL: i32 = 2_000_000_000;
@@ -49,7 +50,7 @@ fn may_be_evicted(pod: &Pod) -> bool {
         .and_then(|status| status.phase.as_deref());
     let ended = matches!(phase, Some("Succeeded" | "Failed"));
     let critical = pod.spec.as_ref().and_then(|spec| spec.priority) >= Some(CRITICAL);
-    !ended && !critical && pod.metadata.deletion_timestamp.is_none()
+    !ended && !critical && !is_static(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn uid(pod: &Pod) -> &str {

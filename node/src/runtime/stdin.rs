@@ -42,17 +42,32 @@ impl Stdin {
     pub async fn write(&self, mut data: Bytes) -> Result<(), StdinClosed> {
         let _turn = self.0.turn.acquire().await.map_err(|_| StdinClosed)?;
         while !data.is_empty() {
-            let space = poll_fn(|cx| match &mut *self.lock() {
-                Some(writer) => writer.poll_space(cx).map_err(|_| StdinClosed),
-                None => Poll::Ready(Err(StdinClosed)),
-            });
-            let length = space.await?.min(data.len());
-            let piece = data.split_to(length);
-            let mut writer = self.lock();
-            let writer = writer.as_mut().ok_or(StdinClosed)?;
-            writer.push(piece).map_err(|_| StdinClosed)?;
+            self.push_some(&mut data).await?;
         }
         Ok(())
+    }
+
+    /// Waits until the container takes some of `data`, and takes that away from it.
+    ///
+    /// Cancel-safe: what is still there was not written.
+    ///
+    /// # Errors
+    /// [`StdinClosed`].
+    pub async fn write_some(&self, data: &mut Bytes) -> Result<(), StdinClosed> {
+        let _turn = self.0.turn.acquire().await.map_err(|_| StdinClosed)?;
+        self.push_some(data).await
+    }
+
+    async fn push_some(&self, data: &mut Bytes) -> Result<(), StdinClosed> {
+        let space = poll_fn(|cx| match &mut *self.lock() {
+            Some(writer) => writer.poll_space(cx).map_err(|_| StdinClosed),
+            None => Poll::Ready(Err(StdinClosed)),
+        });
+        let length = space.await?.min(data.len());
+        let piece = data.split_to(length);
+        let mut writer = self.lock();
+        let writer = writer.as_mut().ok_or(StdinClosed)?;
+        writer.push(piece).map_err(|_| StdinClosed)
     }
 
     /// Ends the input: the container reads what is there, and then the end.

@@ -40,7 +40,8 @@ pub(crate) enum Published {
 pub(crate) struct StatusPublisher {
     api: Api<Pod>,
     name: String,
-    uid: String,
+    /// The uid under which the API has the pod; there may be nothing to report to.
+    uid: Option<String>,
     wanted: Option<PodStatus>,
     /// `wanted` was not handed to a patch yet.
     dirty: bool,
@@ -50,7 +51,7 @@ pub(crate) struct StatusPublisher {
 }
 
 impl StatusPublisher {
-    pub(crate) fn new(api: Api<Pod>, name: String, uid: String) -> Self {
+    pub(crate) fn new(api: Api<Pod>, name: String, uid: Option<String>) -> Self {
         Self {
             api,
             name,
@@ -66,6 +67,16 @@ impl StatusPublisher {
     /// The status reported last, whether or not the server has it yet.
     pub(crate) fn reported(&self) -> Option<&PodStatus> {
         self.wanted.as_ref()
+    }
+
+    /// Reports to another object from now on, or to none.
+    pub(crate) fn report_to(&mut self, uid: Option<String>) {
+        if self.uid == uid {
+            return;
+        }
+        self.uid = uid;
+        self.in_flight = None;
+        self.dirty = self.wanted.is_some();
     }
 
     /// Takes the newest status.
@@ -85,7 +96,7 @@ impl StatusPublisher {
 
     /// Whether the server has (or has refused for good) everything published.
     pub(crate) fn is_settled(&self) -> bool {
-        !self.dirty && self.in_flight.is_none()
+        self.uid.is_none() || (!self.dirty && self.in_flight.is_none())
     }
 
     /// Sends what is to be sent; returns when a patch was answered, never if there is nothing to send.
@@ -93,15 +104,15 @@ impl StatusPublisher {
     /// Cancel-safe: a patch in flight goes on with the next call.
     pub(crate) async fn progress(&mut self) -> Published {
         if self.in_flight.is_none() {
-            if !self.dirty {
+            let (Some(uid), true) = (self.uid.clone(), self.dirty) else {
                 return std::future::pending().await;
-            }
+            };
             if let Some(at) = self.not_before {
                 tokio::time::sleep_until(at).await;
             }
             self.not_before = None;
             self.dirty = false;
-            self.in_flight = self.wanted.as_ref().map(|status| self.patch(status));
+            self.in_flight = self.wanted.as_ref().map(|status| self.patch(&uid, status));
         }
         let Some(in_flight) = &mut self.in_flight else {
             return std::future::pending().await;
@@ -119,6 +130,7 @@ impl StatusPublisher {
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                 self.dirty = false;
+                self.uid = None;
                 Published::Gone
             }
             Err(error) => {
@@ -132,9 +144,9 @@ impl StatusPublisher {
         }
     }
 
-    fn patch(&self, status: &PodStatus) -> BoxFuture<'static, Result<(), kube::Error>> {
-        let (api, name, uid) = (self.api.clone(), self.name.clone(), self.uid.clone());
-        let body = patch_body(&uid, status);
+    fn patch(&self, uid: &str, status: &PodStatus) -> BoxFuture<'static, Result<(), kube::Error>> {
+        let (api, name) = (self.api.clone(), self.name.clone());
+        let body = patch_body(uid, status);
         Box::pin(async move {
             let params = PatchParams {
                 field_manager: Some("kubelet".to_owned()),

@@ -108,6 +108,9 @@ reasons! {
         OutOfMemory = "OutOfmemory",
         /// The node has as many pods as it takes.
         OutOfPods = "OutOfpods",
+        /// A file of static pods is not understood.
+        // Differs from Kubernetes: kubelet tells this to its log alone.
+        InvalidStaticPod = "InvalidStaticPod",
         /// The node agent started.
         Starting = "Starting",
     }

@@ -110,6 +110,12 @@ const ATTEMPTS: &[&str] = &[
     "trap",
 ];
 
+/// What is asked of the files by WASI 0.3 as well.
+const OF_FILES: &[&str] = &[
+    "read", "list", "size", "write", "append", "truncate", "mkdir", "rmdir", "remove", "rename",
+    "link", "symlink",
+];
+
 /// Variables of the host, none of which a guest has.
 const VARIABLES: &[&str] = &["HOME", "PATH", "USER", "CARGO_MANIFEST_DIR", "PWD"];
 
@@ -183,6 +189,19 @@ async fn no_attempt_leads_out() {
     let mut spec = some!(probe(&["cat"]));
     spec.stdin = true;
     spec.mounts = mounts(root);
+    let tools = tempfile::tempdir().unwrap();
+    std::fs::copy(some!(built::guest("files3")), tools.path().join("files3")).unwrap();
+    spec.mounts.push(Mount {
+        volume: "v".to_owned(),
+        path: "/tools".to_owned(),
+        read_only: true,
+        sub_path: None,
+        propagation: MountPropagation::None,
+        source: MountSource::Host {
+            path: tools.path().to_owned(),
+            below: None,
+        },
+    });
     spec.limits = ResourceLimits {
         memory_bytes: Some(64 << 20),
         ..ResourceLimits::default()
@@ -198,9 +217,8 @@ async fn no_attempt_leads_out() {
     };
     let before = outside(root);
     let passwd = std::fs::read("/etc/passwd").unwrap();
-    let run = async |line: &str| {
-        let command: Vec<_> = ["probe"]
-            .into_iter()
+    let run_by = async |program: &str, line: &str| {
+        let command: Vec<_> = std::iter::once(program)
             .chain(line.split(' '))
             .map(str::to_owned)
             .collect();
@@ -210,14 +228,24 @@ async fn no_attempt_leads_out() {
             .unwrap_or_else(|_| panic!("{line} does not end"))
             .unwrap()
     };
+    let run = async |line: &str| run_by("probe", line).await;
+    let by_files3 = ATTEMPTS.iter().filter(|attempt| {
+        let what = attempt.split(' ').next();
+        what.is_some_and(|what| OF_FILES.contains(&what))
+    });
+    let attempts = ATTEMPTS.iter().map(|attempt| ("probe", attempt));
     let mut refused = 0;
-    for attempt in ATTEMPTS {
-        let ended = run(&attempt.replace("HOST", &port)).await;
-        assert_ne!(ended.exit.exit_code, 0, "{attempt}: {}", ended.output);
+    for (program, attempt) in attempts.chain(by_files3.map(|it| ("/tools/files3", it))) {
+        let ended = run_by(program, &attempt.replace("HOST", &port)).await;
+        assert_ne!(
+            ended.exit.exit_code, 0,
+            "{program} {attempt}: {}",
+            ended.output
+        );
         for secret in ["the secret", "root:", "the file"] {
             assert!(
                 !ended.output.contains(secret),
-                "{attempt}: {}",
+                "{program} {attempt}: {}",
                 ended.output
             );
         }
@@ -228,7 +256,7 @@ async fn no_attempt_leads_out() {
         assert_eq!(ended.output, "unset\n", "{variable}");
         refused += 1;
     }
-    assert!(refused >= 50, "{refused}");
+    assert!(refused >= 150, "{refused}");
     assert_eq!(outside(root), before);
     assert_eq!(std::fs::read("/etc/passwd").unwrap(), passwd);
     assert!(!Path::new("/new").exists());
@@ -237,4 +265,6 @@ async fn no_attempt_leads_out() {
     assert_eq!(run("read /data/own").await.output, "the data/own\n");
     assert_eq!(run("read /ro/file").await.output, "the ro/file\n");
     assert_eq!(run("list /etc").await.output, "app.conf\n");
+    let by_files3 = run_by("/tools/files3", "read /data/own").await;
+    assert_eq!(by_files3.output, "the data/own\n");
 }

@@ -68,10 +68,14 @@ impl Node {
         logs.begin(&spec.pod, &spec.name, spec.attempt)
     }
 
+    fn log_directory(&self, spec: &ContainerSpec) -> PathBuf {
+        let pod = format!("{}_{}_{}", spec.pod.namespace, spec.pod.name, spec.pod.uid);
+        self.logs.path().join(pod).join(&spec.name)
+    }
+
     /// What a container printed: the text of its log's lines.
     fn printed(&self, spec: &ContainerSpec) -> String {
-        let pod = format!("{}_{}_{}", spec.pod.namespace, spec.pod.name, spec.pod.uid);
-        let file = self.logs.path().join(pod).join(&spec.name).join("0.log");
+        let file = self.log_directory(spec).join("0.log");
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let message = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
         text.lines().map(message).collect::<Vec<_>>().join("\n")
@@ -186,6 +190,7 @@ macro_rules! some {
 // After the macro, which it uses.
 mod escapes;
 mod exec;
+mod hostile;
 
 #[tokio::test]
 async fn an_http_component_is_served_on_its_pods_address() {

@@ -165,6 +165,113 @@ async fn a_node_writes_what_is_its_own() {
     cluster.shutdown().await;
 }
 
+/// A mirror says of what node it is, and nothing that a node could read by it.
+#[tokio::test]
+async fn a_node_makes_no_pods_but_mirrors_of_its_own() {
+    let cluster = cluster().await;
+    let node = cluster
+        .request(Method::GET, "/api/v1/nodes/a", &[], "")
+        .await
+        .unwrap();
+    let owner = |changes: Value| {
+        let mut owner = json!({"apiVersion": "v1", "kind": "Node", "name": "a", "controller": true,
+            "uid": node.body["metadata"]["uid"]});
+        for (field, value) in changes.as_object().unwrap() {
+            owner[field] = value.clone();
+        }
+        json!([owner])
+    };
+    let spec = |changes: Value| {
+        let mut spec = json!({"nodeName": "a", "containers": [{"name": "c", "image": "i"}]});
+        for (field, value) in changes.as_object().unwrap() {
+            spec[field] = value.clone();
+        }
+        spec
+    };
+    let (plain, own) = (spec(json!({})), owner(json!({})));
+    let two = json!([own[0], own[0]]);
+    let mirror = json!({"kubernetes.io/config.mirror": "x"});
+    for (annotations, owners, spec, wanted) in [
+        (
+            json!({}),
+            &own,
+            plain.clone(),
+            "pod does not have \"kubernetes.io/config.mirror\" annotation",
+        ),
+        (
+            mirror.clone(),
+            &own,
+            spec(json!({"nodeName": "b"})),
+            "can only create pods with spec.nodeName set to itself",
+        ),
+        (
+            mirror.clone(),
+            &json!([]),
+            plain.clone(),
+            "can only create pods with an owner reference set to itself",
+        ),
+        (
+            mirror.clone(),
+            &two,
+            plain.clone(),
+            "can only create pods with a single owner reference set to itself",
+        ),
+        (
+            mirror.clone(),
+            &owner(json!({"name": "b"})),
+            plain.clone(),
+            "can only create pods with an owner reference set to itself",
+        ),
+        (
+            mirror.clone(),
+            &owner(json!({"controller": false})),
+            plain.clone(),
+            "can only create pods with a controller owner reference set to itself",
+        ),
+        (
+            mirror.clone(),
+            &owner(json!({"blockOwnerDeletion": true})),
+            plain.clone(),
+            "must not set blockOwnerDeletion on an owner reference",
+        ),
+        (
+            mirror.clone(),
+            &owner(json!({"uid": "other"})),
+            plain.clone(),
+            "UID mismatch",
+        ),
+        (
+            mirror.clone(),
+            &own,
+            spec(json!({"serviceAccountName": "own"})),
+            "can not create pods that reference serviceaccounts",
+        ),
+        (
+            mirror.clone(),
+            &own,
+            spec(json!({"volumes": [{"name": "v", "secret": {"secretName": "others"}}]})),
+            "can not create pods that reference secrets",
+        ),
+        (
+            mirror.clone(),
+            &own,
+            spec(json!({"volumes": [{"name": "v", "configMap": {"name": "others"}}]})),
+            "can not create pods that reference configmaps",
+        ),
+        (mirror, &own, plain, ""),
+    ] {
+        let pod = json!({"metadata": {"name": "m", "annotations": annotations, "ownerReferences": owners},
+            "spec": spec});
+        let path = format!("{BASE}/pods");
+        let answer = ask(&cluster, Method::POST, &path, pod).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        let expected = if wanted.is_empty() { 201 } else { 403 };
+        assert_eq!(answer.status.as_u16(), expected, "{wanted}: {answer:?}");
+        assert!(message.contains(wanted), "{message}");
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_node_gets_tokens_for_its_pods_as_their_volumes_say() {
     let cluster = cluster().await;

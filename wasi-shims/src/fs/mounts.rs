@@ -13,10 +13,11 @@
 //! link in it leads nowhere else.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -204,13 +205,13 @@ impl Mounts {
         }
     }
 
-    /// The content of a file as the guest names it, if it has at most `limit` bytes.
+    /// A file as the guest names it, open.
     ///
     /// Blocks: call it where that is allowed.
     ///
     /// # Errors
-    /// There is no such file, it is no file, or it is larger.
-    pub fn read(&self, guest: &str, limit: u64) -> io::Result<Bytes> {
+    /// There is no such file, or it is no file.
+    pub fn open(&self, guest: &str) -> io::Result<OpenFile> {
         let path = normalise(guest).map_err(io::Error::other)?;
         let below = |preopen: &str| {
             let below = path.strip_prefix(preopen.trim_end_matches('/'))?;
@@ -222,35 +223,26 @@ impl Mounts {
         let (below, preopen) = inside
             .min_by_key(|(below, _)| below.len())
             .ok_or(io::ErrorKind::NotFound)?;
-        let file = match preopen {
+        match preopen {
             Preopen::Host(dir) => {
                 let dir = cap_std::fs::Dir::from_std_file(dir.dir.try_clone()?);
                 // Asked before it is opened: a pipe would wait for its other end.
                 if !dir.metadata(&below)?.is_file() {
                     return Err(not_a_file());
                 }
-                dir.open(below)?.into_std()
+                let file = dir.open(below)?.into_std();
+                Ok(OpenFile::Host(Arc::new(file)))
             }
-            Preopen::Memory(tree) => {
-                return match tree.version().root.find(&below) {
-                    Some(MemoryNode::File(data)) => bounded(data, limit),
-                    Some(MemoryNode::Directory(_)) => Err(not_a_file()),
-                    None => Err(io::ErrorKind::NotFound.into()),
-                };
-            }
-            Preopen::Files(files) => match files.get(&below).ok_or(io::ErrorKind::NotFound)? {
-                FileMount::Memory { data, .. } => return bounded(data, limit),
-                FileMount::Host(file) => {
-                    let mut data = vec![0; length(&file.file, limit)?];
-                    // The offset belongs to the guest.
-                    file.file.read_exact_at(&mut data, 0)?;
-                    return Ok(data.into());
-                }
+            Preopen::Memory(tree) => match tree.version().root.find(&below) {
+                Some(MemoryNode::File(data)) => Ok(OpenFile::Memory(data.clone())),
+                Some(MemoryNode::Directory(_)) => Err(not_a_file()),
+                None => Err(io::ErrorKind::NotFound.into()),
             },
-        };
-        let mut data = Vec::with_capacity(length(&file, limit)?);
-        file.take(limit).read_to_end(&mut data)?;
-        Ok(data.into())
+            Preopen::Files(files) => match files.get(&below).ok_or(io::ErrorKind::NotFound)? {
+                FileMount::Memory { data, .. } => Ok(OpenFile::Memory(data.clone())),
+                FileMount::Host(file) => Ok(OpenFile::Host(file.file.clone())),
+            },
+        }
     }
 
     pub(super) fn preopens(&self) -> impl Iterator<Item = (&str, &Preopen)> {
@@ -260,27 +252,86 @@ impl Mounts {
     }
 }
 
-fn bounded(data: &Bytes, limit: u64) -> io::Result<Bytes> {
-    if data.len() as u64 > limit {
-        return Err(io::ErrorKind::FileTooLarge.into());
+/// A file of the mounts that the host looks at itself.
+#[derive(Clone, Debug)]
+pub enum OpenFile {
+    /// One that exists only in memory.
+    Memory(Bytes),
+    /// One of the host's.
+    Host(Arc<std::fs::File>),
+}
+
+impl OpenFile {
+    /// The content, if it has at most `limit` bytes. Blocks.
+    ///
+    /// # Errors
+    /// It is larger, or can't be read.
+    pub fn read(&self, limit: u64) -> io::Result<Bytes> {
+        let file = match self {
+            Self::Memory(data) if data.len() as u64 > limit => {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Self::Memory(data) => return Ok(data.clone()),
+            Self::Host(file) => file,
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(not_a_file());
+        }
+        if metadata.len() > limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let length = usize::try_from(metadata.len()).map_err(io::Error::other)?;
+        let mut data = vec![0; length];
+        // The offset belongs to the guest.
+        file.read_exact_at(&mut data, 0)?;
+        Ok(data.into())
     }
-    Ok(data.clone())
+
+    /// What tells this content of the file from any other; nothing of one in memory. Blocks.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub fn stamp(&self) -> io::Result<Option<FileStamp>> {
+        let Self::Host(file) = self else {
+            return Ok(None);
+        };
+        let metadata = file.metadata()?;
+        Ok(Some(FileStamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }))
+    }
+}
+
+/// Which file, and when it was changed last: every write changes that, and nobody but the kernel sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileStamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl FileStamp {
+    /// Whether the last change is so long ago that another one would show: the kernel's clock for it ticks slowly.
+    #[must_use]
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        const TICK: Duration = Duration::from_secs(1);
+        let (seconds, _) = self.changed;
+        let changed = u64::try_from(seconds).map(Duration::from_secs);
+        let since = now.duration_since(UNIX_EPOCH);
+        match (changed, since) {
+            (Ok(changed), Ok(since)) => since > changed + 2 * TICK,
+            _ => false,
+        }
+    }
 }
 
 fn not_a_file() -> io::Error {
     io::Error::other("not a regular file")
-}
-
-/// The length of a regular file.
-fn length(file: &std::fs::File, limit: u64) -> io::Result<usize> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(not_a_file());
-    }
-    if metadata.len() > limit {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    usize::try_from(metadata.len()).map_err(io::Error::other)
 }
 
 /// The path without doubled or trailing slashes.
@@ -351,6 +402,10 @@ fn mode(read_only: bool) -> OpenMode {
 mod tests {
     use super::*;
 
+    fn read(mounts: &Mounts, path: &str, limit: u64) -> io::Result<Bytes> {
+        mounts.open(path)?.read(limit)
+    }
+
     fn tree() -> Arc<MemoryTree> {
         let files = [
             ("app.conf", Bytes::from_static(b"x")),
@@ -391,11 +446,11 @@ mod tests {
         mounts.memory("/part", tree(), Some("dir")).unwrap();
         assert_eq!(paths(&mounts), ["/config", "/etc", "/part"]);
         for path in ["/etc/app.conf", "/config/app.conf"] {
-            assert_eq!(mounts.read(path, 1).unwrap(), "x");
-            assert!(mounts.read(path, 0).is_err());
+            assert_eq!(read(&mounts, path, 1).unwrap(), "x");
+            assert!(read(&mounts, path, 0).is_err());
         }
-        assert_eq!(mounts.read("/part/a", 1).unwrap(), "y");
-        assert!(mounts.read("/config/dir", 9).is_err());
+        assert_eq!(read(&mounts, "/part/a", 1).unwrap(), "y");
+        assert!(read(&mounts, "/config/dir", 9).is_err());
     }
 
     #[test]
@@ -454,12 +509,12 @@ mod tests {
             .host("/d", &volume, Some("made/on/demand".as_ref()), false)
             .unwrap();
         mounts.host("/e", &volume, None, false).unwrap();
-        assert_eq!(mounts.read("/e/file", 1).unwrap(), "y");
-        assert_eq!(mounts.read("/b/file", 1).unwrap(), "y");
+        assert_eq!(read(&mounts, "/e/file", 1).unwrap(), "y");
+        assert_eq!(read(&mounts, "/b/file", 1).unwrap(), "y");
         for path in ["/e/link", "/e/../e/file", "/e", "/e/nosuch", "/f", "file"] {
-            assert!(mounts.read(path, 9).is_err(), "{path}");
+            assert!(read(&mounts, path, 9).is_err(), "{path}");
         }
-        assert!(mounts.read("/e/file", 0).is_err());
+        assert!(read(&mounts, "/e/file", 0).is_err());
         assert_eq!(paths(&mounts), ["/b", "/c", "/d", "/e"]);
         assert!(volume.join("made/on/demand").is_dir());
     }

@@ -1,15 +1,13 @@
 //! Files and directories that are not the host's own, and how paths are walked in them.
+//!
+//! It is the same for every version of WASI: `p2.rs` and `p3.rs` put it in the words of theirs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use wasmtime_wasi::filesystem::File;
-use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
-use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode, MetadataHashValue,
-};
 
 use super::memory::{MemoryNode, MemoryTree};
 use super::mounts::FileMount;
@@ -25,6 +23,46 @@ pub(super) enum Node {
     Files(Arc<BTreeMap<String, FileMount>>),
 }
 
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Directory,
+}
+
+/// Why something can't be done with what is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    Exist,
+    Invalid,
+    IsDirectory,
+    NoEntry,
+    NotDirectory,
+    /// The path leads out.
+    NotPermitted,
+    /// The guest holds as many descriptors as it may.
+    Quota,
+    ReadOnly,
+}
+
+/// What is known of a node.
+pub(super) struct Stat {
+    pub(super) kind: Kind,
+    pub(super) size: u64,
+    pub(super) modified: Option<SystemTime>,
+}
+
+/// How a node is to be opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    pub(super) create: bool,
+    pub(super) directory: bool,
+    pub(super) exclusive: bool,
+    pub(super) truncate: bool,
+    /// Its content is to be changed, or what is below it.
+    pub(super) write: bool,
+}
+
 /// What a path leads to.
 pub(super) enum Found {
     Ours(Node),
@@ -33,14 +71,14 @@ pub(super) enum Found {
 
 impl Node {
     /// What lies at `path`, relative to this directory.
-    pub(super) fn find(&self, path: &str) -> Result<Found, ErrorCode> {
+    pub(super) fn find(&self, path: &str) -> Result<Found, Denied> {
         match self {
-            Self::File { .. } => Err(ErrorCode::NotDirectory),
+            Self::File { .. } => Err(Denied::NotDirectory),
             Self::Directory { tree, path: base } => {
                 let path = join(base, path)?;
                 let version = tree.version();
                 Ok(Found::Ours(
-                    match version.root.find(&path).ok_or(ErrorCode::NoEntry)? {
+                    match version.root.find(&path).ok_or(Denied::NoEntry)? {
                         MemoryNode::File(data) => Self::File {
                             data: data.clone(),
                             modified: version.modified,
@@ -57,7 +95,7 @@ impl Node {
                 if path.is_empty() {
                     return Ok(Found::Ours(self.clone()));
                 }
-                Ok(match files.get(&path).ok_or(ErrorCode::NoEntry)? {
+                Ok(match files.get(&path).ok_or(Denied::NoEntry)? {
                     FileMount::Host(file) => Found::Host(file.clone()),
                     FileMount::Memory { data, tree } => Found::Ours(Self::File {
                         data: data.clone(),
@@ -68,41 +106,67 @@ impl Node {
         }
     }
 
-    pub(super) fn kind(&self) -> DescriptorType {
+    /// What lies at `path`, opened.
+    pub(super) fn open(&self, path: &str, how: How) -> Result<Found, Denied> {
+        let found = match self.find(path) {
+            Err(Denied::NoEntry) if how.create => return Err(Denied::ReadOnly),
+            found => found?,
+        };
+        if how.exclusive {
+            return Err(Denied::Exist);
+        }
+        let directory = matches!(&found, Found::Ours(node) if node.kind() == Kind::Directory);
+        if how.directory && !directory {
+            return Err(Denied::NotDirectory);
+        }
+        let writable = match &found {
+            Found::Ours(_) => false,
+            Found::Host(file) => !file.perms.write_not_permitted(),
+        };
+        if (how.write || how.truncate) && !writable {
+            return Err(Denied::ReadOnly);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::File { .. } => DescriptorType::RegularFile,
-            Self::Directory { .. } | Self::Files(_) => DescriptorType::Directory,
+            Self::File { .. } => Kind::File,
+            Self::Directory { .. } | Self::Files(_) => Kind::Directory,
         }
     }
 
     /// The content, if this is a file.
-    pub(super) fn data(&self) -> Result<&Bytes, ErrorCode> {
+    pub(super) fn data(&self) -> Result<&Bytes, Denied> {
         match self {
             Self::File { data, .. } => Ok(data),
-            Self::Directory { .. } | Self::Files(_) => Err(ErrorCode::IsDirectory),
+            Self::Directory { .. } | Self::Files(_) => Err(Denied::IsDirectory),
         }
     }
 
-    pub(super) fn stat(&self) -> DescriptorStat {
+    /// The content from an offset on, if this is a file.
+    pub(super) fn data_from(&self, offset: u64) -> Result<Bytes, Denied> {
+        let data = self.data()?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(data.slice(offset.min(data.len())..))
+    }
+
+    pub(super) fn stat(&self) -> Stat {
         let (size, modified) = match self {
             Self::File { data, modified } => (data.len() as u64, Some(*modified)),
             Self::Directory { tree, .. } => (0, Some(tree.version().modified)),
             Self::Files(_) => (0, None),
         };
-        let modified = modified.map(datetime);
-        DescriptorStat {
-            type_: self.kind(),
-            link_count: 1,
+        Stat {
+            kind: self.kind(),
             size,
-            data_access_timestamp: modified,
-            data_modification_timestamp: modified,
-            status_change_timestamp: modified,
+            modified,
         }
     }
 
     /// Equal for the same file or directory, and different after an update of a file.
-    pub(super) fn hash(&self) -> MetadataHashValue {
-        let (lower, upper) = match self {
+    pub(super) fn hash(&self) -> (u64, u64) {
+        match self {
             Self::File { data, .. } => (data.as_ptr() as u64, data.len() as u64),
             Self::Directory { tree, path } => {
                 let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
@@ -110,66 +174,51 @@ impl Node {
                 (Arc::as_ptr(tree) as u64, hash)
             }
             Self::Files(files) => (Arc::as_ptr(files) as u64, 0),
-        };
-        MetadataHashValue { lower, upper }
+        }
     }
 
     /// The entries, if this is a directory.
-    pub(super) fn entries(&self) -> Result<Vec<DirectoryEntry>, ErrorCode> {
+    pub(super) fn entries(&self) -> Result<Vec<(Kind, String)>, Denied> {
         match self {
-            Self::File { .. } => Err(ErrorCode::NotDirectory),
+            Self::File { .. } => Err(Denied::NotDirectory),
             Self::Directory { tree, path } => match tree.version().root.find(path) {
                 Some(MemoryNode::Directory(entries)) => Ok(entries
                     .iter()
                     .map(|(name, node)| entry(name, node))
                     .collect()),
-                Some(MemoryNode::File(_)) => Err(ErrorCode::NotDirectory),
-                None => Err(ErrorCode::NoEntry),
+                Some(MemoryNode::File(_)) => Err(Denied::NotDirectory),
+                None => Err(Denied::NoEntry),
             },
             Self::Files(files) => Ok(files
                 .keys()
-                .map(|name| DirectoryEntry {
-                    type_: DescriptorType::RegularFile,
-                    name: name.clone(),
-                })
+                .map(|name| (Kind::File, name.clone()))
                 .collect()),
         }
     }
 }
 
-fn entry(name: &str, node: &MemoryNode) -> DirectoryEntry {
-    let type_ = match node {
-        MemoryNode::File(_) => DescriptorType::RegularFile,
-        MemoryNode::Directory(_) => DescriptorType::Directory,
+fn entry(name: &str, node: &MemoryNode) -> (Kind, String) {
+    let kind = match node {
+        MemoryNode::File(_) => Kind::File,
+        MemoryNode::Directory(_) => Kind::Directory,
     };
-    DirectoryEntry {
-        type_,
-        name: name.to_owned(),
-    }
-}
-
-fn datetime(time: SystemTime) -> Datetime {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Datetime {
-        seconds: since.as_secs(),
-        nanoseconds: since.subsec_nanos(),
-    }
+    (kind, name.to_owned())
 }
 
 /// Joins a relative path to a directory's; neither may lead above the top.
-fn join(base: &str, path: &str) -> Result<String, ErrorCode> {
+fn join(base: &str, path: &str) -> Result<String, Denied> {
     if path.starts_with('/') {
-        return Err(ErrorCode::NotPermitted);
+        return Err(Denied::NotPermitted);
     }
     if path.is_empty() {
-        return Err(ErrorCode::NoEntry);
+        return Err(Denied::NoEntry);
     }
     let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
     for part in path.split('/') {
         match part {
             "" | "." => {}
             ".." => {
-                parts.pop().ok_or(ErrorCode::NotPermitted)?;
+                parts.pop().ok_or(Denied::NotPermitted)?;
             }
             part => parts.push(part),
         }
@@ -189,7 +238,7 @@ mod tests {
         Arc::new(MemoryTree::from_files(files).unwrap())
     }
 
-    fn read(node: &Node, path: &str) -> Result<Bytes, ErrorCode> {
+    fn read(node: &Node, path: &str) -> Result<Bytes, Denied> {
         match node.find(path)? {
             Found::Ours(node) => node.data().cloned(),
             Found::Host(_) => panic!("not a host file"),
@@ -206,13 +255,13 @@ mod tests {
             ("a", Ok("one")),
             ("./dir//b", Ok("two")),
             ("dir/../a", Ok("one")),
-            ("dir", Err(ErrorCode::IsDirectory)),
-            ("nosuch", Err(ErrorCode::NoEntry)),
-            ("a/b", Err(ErrorCode::NoEntry)),
-            ("../a", Err(ErrorCode::NotPermitted)),
-            ("dir/../../a", Err(ErrorCode::NotPermitted)),
-            ("/a", Err(ErrorCode::NotPermitted)),
-            ("", Err(ErrorCode::NoEntry)),
+            ("dir", Err(Denied::IsDirectory)),
+            ("nosuch", Err(Denied::NoEntry)),
+            ("a/b", Err(Denied::NoEntry)),
+            ("../a", Err(Denied::NotPermitted)),
+            ("dir/../../a", Err(Denied::NotPermitted)),
+            ("/a", Err(Denied::NotPermitted)),
+            ("", Err(Denied::NoEntry)),
         ] {
             assert_eq!(read(&root, path), want.map(Bytes::from), "{path:?}");
         }
@@ -235,7 +284,7 @@ mod tests {
         let Found::Ours(again) = root.find("a").unwrap() else {
             panic!("not ours")
         };
-        assert_ne!(again.hash().lower, before.lower);
+        assert_ne!(again.hash().0, before.0);
         assert_eq!(root.entries().unwrap().len(), 1);
     }
 }

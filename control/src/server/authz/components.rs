@@ -371,7 +371,7 @@ pub(super) const NODE: &[Rule] = &[
     ),
     rule(READ, "", &["pods"]),
     rule(&["update", "patch"], "", &["pods/status"]),
-    rule(&["delete"], "", &["pods"]),
+    rule(&["create", "delete"], "", &["pods"]),
     rule(READ, "", &["configmaps", "secrets"]),
     rule(READ, "", &["namespaces"]),
     rule(&["get"], "", &["serviceaccounts"]),

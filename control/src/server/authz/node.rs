@@ -36,6 +36,8 @@ pub(super) fn concerns(
         "leases" => {
             info.namespace == "kube-node-lease" && (info.name == node || info.verb == "create")
         }
+        // Which ones is up to admission: mirrors of its own (`admission/node_restriction.rs`).
+        "pods" if info.verb == "create" && info.name.is_empty() => true,
         "pods" if info.name.is_empty() => {
             let own = format!("spec.nodeName={node}");
             field_selector.split(',').any(|term| term == own)

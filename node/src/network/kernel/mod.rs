@@ -326,7 +326,7 @@ impl Joining {
     fn tell(&self, pod: &LocalPod, namespace: Option<NetworkNamespace>) {
         let (uplink, system) = (self.uplink.clone(), self.system.clone());
         let joined = Joined::new(namespace, uplink, self.gateway(), system);
-        pod.ports.join(Arc::new(joined));
+        pod.ports.join(&Arc::new(joined));
     }
 
     /// The node, as its pods see it.

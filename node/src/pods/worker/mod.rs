@@ -39,6 +39,7 @@ use crate::logs::LogSink;
 use crate::network::{NamedPort, PodDns, PodNetwork, PodNetworkRequest};
 use crate::probes::{Target, Verdict};
 use crate::runtime::{ExitStatus, ImageKind, PodIdentity, StartError, Survivor};
+use crate::static_pods::is_static;
 use crate::status::reason::EventReason;
 use crate::status::{Published, StatusPublisher, phase};
 use crate::tasks::OwnedTask;
@@ -61,6 +62,8 @@ const DELETE_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Desired {
     pub(super) pod: Arc<Pod>,
+    /// Uid of what stands for the pod in the API, if it is a static one.
+    pub(super) mirror: Option<String>,
     /// The object is gone from the API.
     pub(super) gone: bool,
     /// The agent is stopping.
@@ -155,7 +158,7 @@ impl PodWorker {
         refused: Option<Refusal>,
         survivors: &[Survivor],
     ) -> Self {
-        let pod = desired.borrow().pod.clone();
+        let Desired { pod, mirror, .. } = desired.borrow().clone();
         let metadata = &pod.metadata;
         let identity = PodIdentity {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -163,7 +166,11 @@ impl PodWorker {
             uid: metadata.uid.clone().unwrap_or_default(),
         };
         let api = Api::namespaced(context.client.clone(), &identity.namespace);
-        let publisher = StatusPublisher::new(api, identity.name.clone(), identity.uid.clone());
+        let reports_to = match is_static(&pod) {
+            true => mirror,
+            false => Some(identity.uid.clone()),
+        };
+        let publisher = StatusPublisher::new(api, identity.name.clone(), reports_to);
         let (sender, messages) = mpsc::unbounded_channel();
         let events = context.events.for_pod(&pod);
         let mut facts = PodFacts::begin(&pod, context.clock.now(), survivors);
@@ -303,7 +310,7 @@ impl PodWorker {
                 // The dispatcher is gone, and with it the agent.
                 Err(_) => self.facts.gone = true,
             },
-            published = self.publisher.progress() => if published == Published::Gone {
+            published = self.publisher.progress() => if published == Published::Gone && !self.is_static() {
                 self.facts.gone = true;
                 self.force_stops();
             },
@@ -314,6 +321,10 @@ impl PodWorker {
                 self.resize();
             }
         }
+    }
+
+    fn is_static(&self) -> bool {
+        is_static(&self.pod.borrow())
     }
 
     fn desire(&mut self) {
@@ -329,6 +340,9 @@ impl PodWorker {
         self.facts.follow(&desired.pod, now);
         if let Some(message) = desired.evicted {
             self.evict(message);
+        }
+        if self.is_static() {
+            self.publisher.report_to(desired.mirror);
         }
         self.pod.send_replace(desired.pod);
         self.follow_labels();
@@ -391,7 +405,8 @@ impl PodWorker {
     }
 
     fn evict(&mut self, message: String) {
-        if self.facts.failed.is_some() {
+        // Static pods are critical, as upstream has it.
+        if self.facts.failed.is_some() || self.is_static() {
             return;
         }
         let reason = EventReason::Evicted;
@@ -483,6 +498,11 @@ impl PodWorker {
     }
 
     fn finish_deletion(&mut self) {
+        if self.is_static() {
+            // The API has only its mirror.
+            self.facts.gone = true;
+            return;
+        }
         if self.delete_task.is_some() || !self.publisher.is_settled() {
             return;
         }
@@ -548,7 +568,10 @@ async fn set_up(
 ) -> Result<Surroundings, (EventReason, String)> {
     // The first pods may come before the node has its range of addresses.
     context.network.pod_cidr().await;
-    context.network.services_listed().await;
+    let is_static = is_static(&pod.borrow());
+    if !is_static {
+        context.network.services_listed().await;
+    }
     let network = context.network.set_up(request).map_err(|error| {
         let text = format!("Failed to create pod sandbox: {error}");
         (EventReason::FailedCreatePodSandBox, text)

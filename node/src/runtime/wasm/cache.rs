@@ -10,6 +10,7 @@
 //! 3. Whoever asks for the same digest meanwhile waits for the same work. A failure is told to all
 //!    who waited, and the next who asks tries again.
 //! 4. A file that can't be loaded is removed and made anew.
+//! 5. Where there is too much, files go that were used longest ago (`compiled_files.rs`).
 //!
 //! Invariants: a file under its final name is whole; the directory belongs to the agent's user and
 //! nobody else may enter it, because loading machine code is trusting it.
@@ -31,6 +32,7 @@ use windlass_oci::digest::Digest;
 use windlass_wasi_shims::state::InstanceState;
 use windlass_wasi_shims::world::{World, WorldError};
 
+use super::compiled_files::{self, CompiledLimits};
 use super::compiler::{CompileError, Compiler};
 
 /// Compilations at a time; each uses all processors for much of its time.
@@ -61,7 +63,9 @@ pub enum LoadError {
 
 /// The compiled components of one engine.
 pub(super) struct Cache {
+    root: PathBuf,
     directory: PathBuf,
+    limits: CompiledLimits,
     linker: Linker<InstanceState>,
     /// Interfaces that the linker offers beside WASI.
     host: Vec<String>,
@@ -82,6 +86,7 @@ impl Cache {
     /// A cache below `root`, which is made if need be.
     pub(super) fn open(
         root: &Path,
+        limits: CompiledLimits,
         linker: Linker<InstanceState>,
         host: Vec<String>,
         compiler: Arc<dyn Compiler>,
@@ -93,9 +98,12 @@ impl Cache {
             .create(&directory)?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
         remove_leftovers(&directory)?;
+        compiled_files::collect(root, &limits)?;
         let (compilations, worlds) = (Semaphore::new(COMPILATIONS), Mutex::default());
         Ok(Self {
+            root: root.to_owned(),
             directory,
+            limits,
             linker,
             host,
             compiler,
@@ -114,31 +122,35 @@ impl Cache {
         Ok(world.clone())
     }
 
-    /// The same, of a component that is in memory.
+    /// The same, of a component that `read` reads, if it must be compiled. That blocks.
     ///
     /// # Errors
     /// [`LoadError`].
-    pub(super) async fn world_of(&self, wasm: Bytes) -> Result<Loaded, LoadError> {
-        let hashed = wasm.clone();
-        let digest = blocking(move || Ok(Digest::sha256(&hashed))).await;
-        let failed = |source| LoadError::Cache {
-            path: self.directory.clone(),
-            source,
-        };
-        let digest = digest.map_err(failed)?;
-        if let Some(loaded) = self.cell(&digest).get() {
+    pub(super) async fn world_of(
+        &self,
+        digest: &Digest,
+        read: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
+    ) -> Result<Loaded, LoadError> {
+        if let Some(loaded) = self.cell(digest).get() {
             return Ok(loaded.clone());
         }
-        let directory = self.directory.clone();
+        let (directory, expected) = (self.directory.clone(), digest.clone());
         let file = blocking(move || {
+            let wasm = read()?;
+            if !expected.matches(&wasm) {
+                return Err(io::Error::other("it changed while it was read"));
+            }
             let mut file = tempfile::Builder::new()
                 .suffix(".tmp")
                 .tempfile_in(directory)?;
             file.write_all(&wasm)?;
             Ok(file)
         });
-        let file = file.await.map_err(failed)?;
-        self.world(&digest, file.path()).await
+        let file = file.await.map_err(|source| LoadError::Cache {
+            path: self.directory.clone(),
+            source,
+        })?;
+        self.world(digest, file.path()).await
     }
 
     fn cell(&self, digest: &Digest) -> Arc<OnceCell<Loaded>> {
@@ -179,6 +191,11 @@ impl Cache {
         .map_err(failed)?;
         let missing = || failed(io::Error::other("it can't be loaded after it was written"));
         let component = self.map(&path).await.map_err(failed)?.ok_or_else(missing)?;
+        // Mapped, it may be among what goes.
+        let (root, limits) = (self.root.clone(), self.limits);
+        if let Err(error) = blocking(move || compiled_files::collect(&root, &limits)).await {
+            tracing::warn!(%error, "compiled components are not collected");
+        }
         self.linked(&component, Some(compiling))
     }
 
@@ -199,7 +216,10 @@ impl Cache {
                 return Ok(None);
             }
             match load_machine_code(&engine, &path) {
-                Ok(component) => Ok(Some(component)),
+                Ok(component) => {
+                    compiled_files::touch(&path)?;
+                    Ok(Some(component))
+                }
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(path = %path.display(), error, "compiling again");
@@ -316,6 +336,7 @@ mod tests {
             let compiler = Counting(InProcess::new(engine), self.compiled.clone());
             Cache::open(
                 &self.dir.path().join("cache"),
+                CompiledLimits::default(),
                 linker,
                 Vec::new(),
                 Arc::new(compiler),

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
+use windlass_oci::digest::Digest;
 use windlass_oci::reference::Reference;
 use windlass_wasi_shims::state::Grants;
 use windlass_wasi_shims::stdio::{Input, Output};
@@ -150,7 +151,12 @@ impl Inner {
             return Ok(self.program.clone());
         }
         if let Some(tool) = self.parts.tools.find(name) {
-            return self.load(name, tool.wasm.clone()).await;
+            let tool = tool.clone();
+            let hashed = tokio::task::spawn_blocking(move || (tool.digest().clone(), tool)).await;
+            let (digest, tool) = hashed.map_err(|error| cannot_run(name, error.to_string()))?;
+            return self
+                .load(name, &digest, move || Ok(tool.wasm().clone()))
+                .await;
         }
         Err(ExecError::NotFound {
             name: name.to_owned(),
@@ -159,24 +165,37 @@ impl Inner {
     }
 
     async fn file(&self, path: &str) -> Result<World, ExecError> {
-        let (mounts, name) = (self.grants.mounts.clone(), path.to_owned());
-        let read = tokio::task::spawn_blocking(move || mounts.read(&name, MAX_COMPONENT)).await;
-        let wasm = match read {
-            Ok(Ok(wasm)) => wasm,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+        let (mounts, parts) = (self.grants.mounts.clone(), self.parts.clone());
+        let name = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = mounts.open(&name)?;
+            let digest = parts.digests.of(&file, MAX_COMPONENT)?;
+            Ok((file, digest))
+        });
+        let opened: std::io::Result<_> = opened
+            .await
+            .map_err(|error| cannot_run(path, error.to_string()))?;
+        let (file, digest) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(ExecError::NotFound {
                     name: path.to_owned(),
                     known: self.known(),
                 });
             }
-            Ok(Err(error)) => return Err(cannot_run(path, error.to_string())),
             Err(error) => return Err(cannot_run(path, error.to_string())),
         };
-        self.load(path, wasm).await
+        self.load(path, &digest, move || file.read(MAX_COMPONENT))
+            .await
     }
 
-    async fn load(&self, name: &str, wasm: Bytes) -> Result<World, ExecError> {
-        let loaded = self.parts.cache.world_of(wasm).await;
+    async fn load(
+        &self,
+        name: &str,
+        digest: &Digest,
+        read: impl FnOnce() -> std::io::Result<Bytes> + Send + 'static,
+    ) -> Result<World, ExecError> {
+        let loaded = self.parts.cache.world_of(digest, read).await;
         let loaded = loaded.map_err(|error| cannot_run(name, error_text(&error)))?;
         Ok(loaded.world)
     }

@@ -53,6 +53,7 @@ pub(super) async fn grants(
         container: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.name).into(),
         args: spec.args.clone(),
         env: spec.env.clone(),
+        working_dir: spec.objects.container.working_dir.clone(),
         stdout: output(spec, Stream(logs.clone(), Output::Stdout)),
         stderr: output(spec, Stream(logs, Output::Stderr)),
         stdin: input.map(|input| match spec.tty {

@@ -31,10 +31,12 @@ use crate::logs::LogSink;
 use crate::network::PodNetwork;
 
 mod cache;
+mod compiled_files;
 mod compiler;
 mod container;
 mod core_module;
 mod description;
+mod digests;
 mod engine;
 mod exec;
 mod grants;
@@ -43,6 +45,7 @@ mod host_interfaces;
 mod tools;
 
 pub use cache::LoadError;
+pub use compiled_files::CompiledLimits;
 pub use compiler::{CompileError, Compiler, InProcess};
 pub use engine::EngineConfig;
 pub use host_interfaces::HostInterfaces;
@@ -50,6 +53,7 @@ pub use tools::{Tool, Tools};
 
 use cache::Cache;
 use container::Program;
+use digests::Digests;
 use engine::Guests;
 
 /// How the runtime is set up.
@@ -57,6 +61,8 @@ use engine::Guests;
 pub struct WasmConfig {
     /// Where compiled components are kept; only the agent's user may enter it.
     pub cache: PathBuf,
+    /// How much of them is kept.
+    pub cache_limits: CompiledLimits,
     /// Sizes of the engine's pool.
     pub engine: EngineConfig,
     /// TLS for requests guests make; without it `https` is a configuration error for them.
@@ -97,6 +103,7 @@ struct Parts {
     cache: Cache,
     tls: Option<TlsConfig>,
     tools: Tools,
+    digests: Digests,
     host: HostInterfaces,
     /// Instances that http requests may hold, all servers together; the rest is for commands.
     request_instances: Arc<Semaphore>,
@@ -113,13 +120,17 @@ impl WasmRuntime {
         let host = config.host_interfaces;
         host.add_to(&mut linker).map_err(WasmSetupError::Engine)?;
         let compiler = Arc::new(InProcess::new(engine.clone()));
-        let cache =
-            Cache::open(&config.cache, linker, host.names(), compiler).map_err(|source| {
-                WasmSetupError::Cache {
-                    path: config.cache,
-                    source,
-                }
-            })?;
+        let cache = Cache::open(
+            &config.cache,
+            config.cache_limits,
+            linker,
+            host.names(),
+            compiler,
+        );
+        let cache = cache.map_err(|source| WasmSetupError::Cache {
+            path: config.cache,
+            source,
+        })?;
         let guests = Guests::start(&engine, config.engine.threads);
         let guests = guests.map_err(WasmSetupError::Threads)?;
         let for_requests = (config.engine.instances / 4 * 3).max(1);
@@ -130,6 +141,7 @@ impl WasmRuntime {
             cache,
             tls: config.tls,
             tools: config.tools,
+            digests: Digests::default(),
             host,
             request_instances,
         })))

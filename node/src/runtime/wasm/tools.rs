@@ -2,17 +2,41 @@
 //!
 //! They are built from `node/tools` by this crate's build script. `tar` and `test` are what `kubectl cp` calls.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
+use windlass_oci::digest::Digest;
 
 include!(concat!(env!("OUT_DIR"), "/tools.rs"));
 
 /// A component that every container can be asked to run.
 #[derive(Clone, Debug)]
 pub struct Tool {
-    /// What it is called by.
-    pub name: String,
-    /// The component.
-    pub wasm: Bytes,
+    name: String,
+    wasm: Bytes,
+    /// Computed when it is first called, and shared by clones.
+    digest: Arc<OnceLock<Digest>>,
+}
+
+impl Tool {
+    /// A component, and what it is called by.
+    #[must_use]
+    pub fn new(name: impl Into<String>, wasm: Bytes) -> Self {
+        Self {
+            name: name.into(),
+            wasm,
+            digest: Arc::default(),
+        }
+    }
+
+    pub(super) fn wasm(&self) -> &Bytes {
+        &self.wasm
+    }
+
+    /// The digest of the component. Blocks the first time.
+    pub(super) fn digest(&self) -> &Digest {
+        self.digest.get_or_init(|| Digest::sha256(&self.wasm))
+    }
 }
 
 /// The tools of a node.
@@ -25,10 +49,8 @@ pub struct Tools {
 impl Default for Tools {
     /// Those that were built into this crate.
     fn default() -> Self {
-        let tool = |(name, wasm): &(&str, &'static [u8])| Tool {
-            name: (*name).to_owned(),
-            wasm: Bytes::from_static(wasm),
-        };
+        let tool =
+            |(name, wasm): &(&str, &'static [u8])| Tool::new(*name, Bytes::from_static(wasm));
         Self {
             all: BUILT.iter().map(tool).collect(),
             missing: MISSING,

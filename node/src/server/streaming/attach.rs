@@ -1,19 +1,22 @@
 //! `/attach/{namespace}/{pod}/{container}?input=1&output=1&error=1`: what `kubectl attach` ends at.
 //!
 //! Output comes from the container's log sink, as the guest writes it; input goes to its standard input,
-//! if it was left open. With `stdinOnce` the input ends with the first client that attached to it.
+//! if it was left open. With `stdinOnce` the input ends with the first client that attached to it. A client's terminal
+//! has the same line discipline as with exec; what ends a command there (Ctrl-C) ends the container here.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::BytesMut;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use windlass_api::stream::remote_command::{Outcome, Streams};
 
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
+use super::screen::{End, Screen, send};
 use super::sizes::Sizes;
 use super::{Place, Refusal, Routes};
 use crate::logs::{LiveOutput, Output};
@@ -27,9 +30,12 @@ pub(super) const PIECE: usize = 16 << 10;
 
 /// A client's connection to a container that runs.
 struct Attach {
+    /// Keeps nothing running: that is its worker's alone.
     running: Weak<dyn RunningContainer>,
     output: LiveOutput,
     stdin: Option<OpenStdin>,
+    /// Whether the client has a terminal, and the container none of the kernel's.
+    needs_discipline: bool,
 }
 
 /// The container's input; with `once`, it is closed when the client is done.
@@ -111,6 +117,7 @@ pub(super) fn attach(
         running: Arc::downgrade(&running),
         output,
         stdin: stdin.map(|stdin| OpenStdin { stdin, once }),
+        needs_discipline: streams.tty && !running.has_terminals(),
     };
     open(&routes.carrier, request, streams, Box::new(attach))
 }
@@ -141,6 +148,9 @@ fn is_stdin_once(pod: &Pod, name: &str) -> bool {
 #[async_trait]
 impl RemoteCommand for Attach {
     async fn run(mut self: Box<Self>, streams: RemoteStreams) -> Outcome {
+        if self.needs_discipline {
+            return self.on_screen(streams).await;
+        }
         let has_output = streams.stdout.is_some() || streams.stderr.is_some();
         let input = pass_in(streams.stdin, self.stdin.take());
         let output = pass_out(&mut self.output, streams.stdout, streams.stderr);
@@ -154,6 +164,26 @@ impl RemoteCommand for Attach {
             () = resize(&self.running, streams.resize) => {}
         }
         Outcome::Success
+    }
+}
+
+impl Attach {
+    async fn on_screen(mut self, streams: RemoteStreams) -> Outcome {
+        let input = self.stdin.as_ref().map(|open| open.stdin.clone());
+        let screen = Screen::new(streams.stdin, streams.stdout, input, false);
+        let end = tokio::select! {
+            end = screen.carry(&mut self.output) => end,
+            () = ignore(streams.resize) => return Outcome::Success,
+        };
+        match end {
+            End::Output => Outcome::Success,
+            End::Signal(code) => {
+                if let Some(container) = self.running.upgrade() {
+                    container.stop(Duration::ZERO).await;
+                }
+                Outcome::Exited(code)
+            }
+        }
     }
 }
 
@@ -209,11 +239,7 @@ async fn pass_out(output: &mut LiveOutput, stdout: Option<Pipe>, stderr: Option<
             Output::Stderr => &mut stderr,
         };
         let Some(pipe) = pipe else { continue };
-        let written = async {
-            pipe.write_all(&data).await?;
-            pipe.flush().await
-        };
-        if written.await.is_err() {
+        if send(pipe, &data).await.is_err() {
             return;
         }
     }

@@ -1,7 +1,7 @@
 //! `/exec/{namespace}/{pod}/{container}?command=…&input=1&output=1&error=1&tty=1`: what `kubectl exec` ends at.
 //!
 //! The command runs in the container (`runtime/exec.rs`); its streams are the client's. With a terminal both outputs are
-//! one. Guests have no line discipline, so that one of ours ([`super::terminal`]) stands between; containers of Linux have
+//! one. Guests have no line discipline, so that one of ours ([`super::screen`]) stands between; containers of Linux have
 //! the kernel's, which is told the size of the client's.
 
 use std::future::poll_fn;
@@ -10,21 +10,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use windlass_api::stream::remote_command::Outcome;
 use windlass_wasi_shims::pipe::{Chunk, Reader, Writer, one_way};
 
 use super::attach::{PIECE, find_running, ignore, streams};
 use super::remote_command::{Pipe, RemoteCommand, RemoteStreams, open};
+use super::screen::{End, Screen, send};
 use super::sizes::Sizes;
-use super::terminal::{self, Terminal};
 use super::{Place, Refusal, Routes};
-use crate::runtime::ExitStatus;
-use crate::runtime::RunningContainer;
 use crate::runtime::exec::{ExecError, ExecStreams, Running, TerminalSize};
+use crate::runtime::{ExitStatus, RunningContainer, Stdin};
 
 /// Sizes of a terminal that may wait.
 const SIZES: usize = 4;
@@ -92,12 +91,9 @@ impl RemoteCommand for Exec {
         drop(container);
         let carried = async {
             if terminal && !is_raw {
-                let screen = Screen {
-                    keys: streams.stdin,
-                    client: streams.stdout,
-                    terminal: Terminal::default(),
-                };
-                return screen.carry(running, input, output).await;
+                let input = Some(Stdin::new(input));
+                let screen = Screen::new(streams.stdin, streams.stdout, input, true);
+                return on_screen(screen, running, output).await;
             }
             let outputs = async {
                 tokio::join!(
@@ -119,6 +115,28 @@ impl RemoteCommand for Exec {
             Ok(exit) if exit.exit_code == 0 => Outcome::Success,
             Ok(exit) => Outcome::Exited(exit.exit_code),
             Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Runs a command whose streams are a terminal, until it has ended and all it wrote is shown.
+async fn on_screen(
+    screen: Screen,
+    mut running: Running,
+    mut output: Reader,
+) -> Result<ExitStatus, ExecError> {
+    let mut shown = std::pin::pin!(screen.carry(&mut output));
+    let mut ended = None;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut running, if ended.is_none() => ended = Some(result),
+            end = &mut shown => return match (end, ended) {
+                (End::Signal(code), None) => Ok(ExitStatus::exited(code)),
+                (_, Some(result)) => result,
+                // The command closed its output: nothing is shown any more.
+                (End::Output, None) => running.await,
+            },
         }
     }
 }
@@ -160,100 +178,9 @@ async fn pass_in(from: Option<Pipe>, mut to: Writer) -> Never {
 async fn pass_out(mut from: Reader, mut to: Option<Pipe>) {
     while let Chunk::Data(data) = poll_fn(|cx| from.poll_chunk(cx, usize::MAX)).await {
         if let Some(pipe) = &mut to
-            && write(pipe, &data).await.is_err()
+            && send(pipe, &data).await.is_err()
         {
             to = None;
         }
-    }
-}
-
-async fn write(pipe: &mut Pipe, data: &[u8]) -> std::io::Result<()> {
-    pipe.write_all(data).await?;
-    pipe.flush().await
-}
-
-/// A client's terminal.
-struct Screen {
-    keys: Option<Pipe>,
-    client: Option<Pipe>,
-    terminal: Terminal,
-}
-
-impl Screen {
-    /// Carries keys and output until the command has ended and all it wrote is shown.
-    async fn carry(
-        mut self,
-        running: Running,
-        input: Writer,
-        mut output: Reader,
-    ) -> Result<ExitStatus, ExecError> {
-        let mut running = running;
-        let mut ended = None;
-        let mut input = Some(input);
-        // Typed, and not taken by the command yet; keys are read when it is empty.
-        let mut pending = Bytes::new();
-        let mut piece = BytesMut::zeroed(PIECE);
-        loop {
-            if self.keys.is_none() && pending.is_empty() {
-                input = None;
-            }
-            tokio::select! {
-                biased;
-                result = &mut running, if ended.is_none() => ended = Some(result),
-                chunk = poll_fn(|cx| output.poll_chunk(cx, PIECE)) => match (chunk, ended.take()) {
-                    (Chunk::Data(data), before) => {
-                        self.show(&terminal::shown(&data)).await;
-                        ended = before;
-                    }
-                    (Chunk::End | Chunk::Reset, Some(result)) => return result,
-                    // The command closed its output: nothing is shown any more.
-                    (Chunk::End | Chunk::Reset, None) => return running.await,
-                },
-                space = has_space(&mut input), if !pending.is_empty() => {
-                    let taken = pending.split_to(space.min(pending.len()));
-                    if let Some(writer) = &mut input && writer.push(taken).is_err() {
-                        input = None;
-                    }
-                }
-                length = read(&mut self.keys, &mut piece), if pending.is_empty() => {
-                    let typed = self.terminal.typed(piece.get(..length).unwrap_or_default());
-                    self.show(&typed.echo).await;
-                    if let Some(code) = typed.signal {
-                        return Ok(ExitStatus::exited(code));
-                    }
-                    pending = typed.input.into();
-                    if length == 0 || typed.end {
-                        self.keys = None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// What a client that is gone can't see is thrown away.
-    async fn show(&mut self, data: &[u8]) {
-        if let Some(client) = &mut self.client
-            && write(client, data).await.is_err()
-        {
-            self.client = None;
-        }
-    }
-}
-
-/// How much the command takes; an input that is closed takes all.
-async fn has_space(input: &mut Option<Writer>) -> usize {
-    match input {
-        Some(writer) => poll_fn(|cx| writer.poll_space(cx))
-            .await
-            .unwrap_or(usize::MAX),
-        None => usize::MAX,
-    }
-}
-
-/// Reads some keys; 0 at their end. Without a keyboard, never.
-async fn read(keys: &mut Option<Pipe>, piece: &mut BytesMut) -> usize {
-    match keys {
-        Some(keys) => keys.read(piece).await.unwrap_or(0),
-        None => std::future::pending().await,
     }
 }

@@ -32,6 +32,7 @@ mod attach;
 mod exec;
 mod port_forward;
 mod remote_command;
+mod screen;
 mod sizes;
 mod terminal;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -38,11 +39,15 @@ struct World {
     logs: LogSink,
     network: PodNetwork,
     stdin: pipe::Reader,
+    stopped: watch::Receiver<bool>,
     _container: Arc<dyn RunningContainer>,
     _directory: tempfile::TempDir,
 }
 
-struct Container(Stdin);
+struct Container {
+    stdin: Stdin,
+    stopped: watch::Sender<bool>,
+}
 
 #[async_trait]
 impl RunningContainer for Container {
@@ -50,14 +55,16 @@ impl RunningContainer for Container {
         std::future::pending().await
     }
 
-    async fn stop(&self, _: Duration) {}
+    async fn stop(&self, _: Duration) {
+        self.stopped.send_replace(true);
+    }
 
     fn usage(&self) -> Usage {
         Usage::default()
     }
 
     fn stdin(&self) -> Option<Stdin> {
-        Some(self.0.clone())
+        Some(self.stdin.clone())
     }
 
     fn exec(&self, command: Vec<String>, streams: ExecStreams) -> Running {
@@ -85,7 +92,12 @@ fn world() -> World {
     let pods = KnownPods::default();
     pods.insert("u", Arc::new(pod));
     let (writer, stdin) = pipe::one_way();
-    let container: Arc<dyn RunningContainer> = Arc::new(Container(Stdin::new(writer)));
+    let stopped = watch::Sender::new(false);
+    let has_stopped = stopped.subscribe();
+    let container: Arc<dyn RunningContainer> = Arc::new(Container {
+        stdin: Stdin::new(writer),
+        stopped,
+    });
     let containers = RunningContainers::default();
     containers.insert("u", "c", &container);
     let state = DaemonState {
@@ -103,6 +115,7 @@ fn world() -> World {
         logs: sink,
         network: pod_network,
         stdin,
+        stopped: has_stopped,
         _container: container,
         _directory: directory,
     }
@@ -192,6 +205,35 @@ async fn a_web_socket_attaches_to_all_streams_of_a_container() {
     let end = Message::binary(&b"\x03{\"metadata\":{},\"status\":\"Success\"}"[..]);
     assert_eq!(next(&mut socket).await, end);
     assert!(next(&mut socket).await.is_close());
+}
+
+#[tokio::test]
+async fn a_terminal_edits_lines_for_the_container_it_is_attached_to() {
+    let mut world = world();
+    let uri = "/attach/n/p/c?input=1&output=1&tty=1";
+    let mut socket = world.web_socket(uri, "v5.channel.k8s.io").await;
+    assert_eq!(next(&mut socket).await, Message::binary(&b"\x01"[..]));
+    world.logs.write(Output::Stdout, b"name?\n");
+    assert_eq!(
+        next(&mut socket).await,
+        Message::binary(&b"\x01name?\r\n"[..])
+    );
+    socket
+        .send(Message::binary(&b"\x00hx\x7fi\r"[..]))
+        .await
+        .unwrap();
+    assert_eq!(
+        next(&mut socket).await,
+        Message::binary(&b"\x01hx\x08 \x08i\r\n"[..])
+    );
+    let typed = poll_fn(|cx| world.stdin.poll_chunk(cx, 64)).await;
+    assert_eq!(typed, Chunk::Data(Bytes::from_static(b"hi\n")));
+    socket
+        .send(Message::binary(&b"\x00\x03"[..]))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut socket).await, Message::binary(&b"\x01^C\r\n"[..]));
+    world.stopped.wait_for(|stopped| *stopped).await.unwrap();
 }
 
 #[tokio::test]

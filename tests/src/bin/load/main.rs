@@ -1,12 +1,13 @@
 //! The load tool: figures of running servers as rows of Markdown tables, each with its ratio to a
 //! reference measured in the same run.
 //!
-//! `pods`, `linux` and `http` measure a server that runs already; `start`, `creates`, `api` and `workloads` run a given binary on
+//! `pods`, `linux` and `http` measure a server that runs already; `start`, `creates`, `api`, `density` and `workloads` run a given binary on
 //! a directory of their own. Only loopback addresses are accepted, and every run is bounded in count
 //! and time, so that the tool cannot be turned on somebody else's machine.
 
 mod api;
 mod creates;
+mod density;
 mod hello;
 mod http_load;
 mod linux;
@@ -48,6 +49,8 @@ enum Command {
     Creates(creates::Args),
     /// What reads, writes and watches cost at a growing number of stored objects.
     Api(api::Args),
+    /// How many wasm pods a node holds, what each costs, and how long a command in one takes.
+    Density(density::Args),
     /// What controllers and scheduler do per second, and what they cost when nothing happens.
     Workloads(workloads::Args),
     /// The native server that others are compared with.
@@ -64,6 +67,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Start(args) => start::run(args).await,
         Command::Creates(args) => creates::run(args).await,
         Command::Api(args) => api::run(args).await,
+        Command::Density(args) => density::run(args).await,
         Command::Workloads(args) => workloads::run(args).await,
         Command::Hello => hello::run().await,
     }

@@ -3,16 +3,20 @@
 //! One pod goes before, so that the image is pulled and compiled. Then pods are created one after
 //! the other, and again several at a time; each lot is deleted before the next. The reference is the
 //! creation of ConfigMaps through the same API: one durable write each, where a pod costs several.
+//!
+//! The stages of a pod on its way are told by its events, as soon as a watch shows them. Events are written beside the pod's
+//! own way, not on it, so a stage is seen a moment after it was reached; readiness is seen by the watch of pods itself.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -40,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     count: u16,
     /// Pods that are created at a time in the second lot.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=256))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(2..=256))]
     at_once: u16,
 }
 
@@ -84,6 +88,7 @@ async fn measure(args: &Args, pods: &Pods, client: Client) -> anyhow::Result<()>
                 table::ratio(own, other),
             )?;
         }
+        pods.print_stages(lot, at_once)?;
         let rate = latencies.count() as f64 / took.as_secs_f64();
         let figure = format!("pods made Ready per second, {at_once} at a time");
         table::row(&figure, &format!("{rate:.0}"), "itself", None)?;
@@ -120,6 +125,13 @@ enum Milestone {
     Gone,
 }
 
+/// Reasons of events that tell how far a pod is, in the order in which they come.
+const STAGES: [&str; 4] = ["Scheduled", "Pulled", "Created", "Started"];
+
+/// When each pod was created, and when each stage of it was seen.
+type Seen = HashMap<String, (Instant, HashMap<&'static str, Instant>)>;
+type Stages = Arc<Mutex<Seen>>;
+
 type Waiting = Arc<Mutex<HashMap<(String, Milestone), oneshot::Sender<Instant>>>>;
 
 /// The pods of the load and the one watch that follows them.
@@ -127,12 +139,15 @@ pub(crate) struct Pods {
     api: Api<Pod>,
     spec: Value,
     waiting: Waiting,
-    watch: JoinHandle<()>,
+    stages: Stages,
+    watches: [JoinHandle<()>; 2],
 }
 
 impl Drop for Pods {
     fn drop(&mut self) {
-        self.watch.abort();
+        for watch in &self.watches {
+            watch.abort();
+        }
     }
 }
 
@@ -143,7 +158,8 @@ impl Pods {
         spec: Value,
         client: Client,
     ) -> anyhow::Result<Self> {
-        let api: Api<Pod> = Api::namespaced(client, namespace);
+        let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let events: Api<Event> = Api::namespaced(client, namespace);
         let list = api.list(&ListParams::default().labels(LABEL)).await?;
         anyhow::ensure!(
             list.items.is_empty(),
@@ -151,12 +167,17 @@ impl Pods {
         );
         let version = list.metadata.resource_version.unwrap_or_default();
         let waiting = Waiting::default();
-        let watch = tokio::spawn(follow(api.clone(), version, Arc::clone(&waiting)));
+        let stages = Stages::default();
+        let watches = [
+            tokio::spawn(follow(api.clone(), version, Arc::clone(&waiting))),
+            tokio::spawn(follow_events(events, Arc::clone(&stages))),
+        ];
         Ok(Self {
             api,
             spec,
             waiting,
-            watch,
+            stages,
+            watches,
         })
     }
 
@@ -180,10 +201,42 @@ impl Pods {
         }))?;
         let ready = self.milestone(&name, Milestone::Ready);
         let started = Instant::now();
+        self.stages()
+            .insert(name.clone(), (started, HashMap::new()));
         self.api.create(&PostParams::default(), &pod).await?;
         let at = reached(ready).await;
         let at = at.with_context(|| format!("pod {name} did not become Ready"))?;
         Ok(at.duration_since(started))
+    }
+
+    fn stages(&self) -> MutexGuard<'_, Seen> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prints how long the pods of a lot took to each stage, and forgets them. Events are best effort: a stage counts the
+    /// pods it was seen of.
+    fn print_stages(&self, lot: &str, at_once: usize) -> anyhow::Result<()> {
+        let pods = std::mem::take(&mut *self.stages());
+        let of_lot = format!("load-{lot}-");
+        for stage in STAGES {
+            let seen = pods.iter().filter_map(|(name, (created, stages))| {
+                let at = stages.get(stage).filter(|_| name.starts_with(&of_lot))?;
+                Some(at.duration_since(*created))
+            });
+            let latencies = Latencies::new(seen.collect());
+            for percent in [50, 99] {
+                table::row(
+                    &format!(
+                        "until {stage} was seen, of {} pods, {at_once} at a time: p{percent}",
+                        latencies.count()
+                    ),
+                    &millis(latencies.percentile(percent)),
+                    "itself",
+                    None,
+                )?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes them, without grace.
@@ -254,6 +307,27 @@ async fn follow(api: Api<Pod>, mut version: String, waiting: Waiting) {
         .clear();
 }
 
+/// Notes the stages that events tell of, until the watch fails for good.
+async fn follow_events(api: Api<Event>, stages: Stages) {
+    let config = watcher::Config::default().fields("involvedObject.kind=Pod");
+    let mut events = watcher(api, config)
+        .default_backoff()
+        .touched_objects()
+        .boxed();
+    while let Some(event) = events.next().await {
+        let Ok(event) = event else { continue };
+        let reason = event.reason.unwrap_or_default();
+        let stage = STAGES.into_iter().find(|stage| *stage == reason);
+        let (Some(stage), Some(pod)) = (stage, event.involved_object.name) else {
+            continue;
+        };
+        let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, seen)) = stages.get_mut(&pod) {
+            seen.entry(stage).or_insert_with(Instant::now);
+        }
+    }
+}
+
 fn tell(waiting: &Waiting, name: String, milestone: Milestone) {
     let now = Instant::now();
     let waiter = waiting
@@ -266,7 +340,7 @@ fn tell(waiting: &Waiting, name: String, milestone: Milestone) {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()

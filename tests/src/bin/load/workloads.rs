@@ -341,7 +341,7 @@ async fn settle(pid: u32) -> anyhow::Result<()> {
 }
 
 /// The share of a core that a process takes, over some time.
-async fn idle(pid: u32, window: Duration) -> anyhow::Result<f64> {
+pub(crate) async fn idle(pid: u32, window: Duration) -> anyhow::Result<f64> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (before, begun) = (cpu_time(pid)?, Instant::now());
     tokio::time::sleep(window).await;

@@ -123,6 +123,7 @@ impl World {
         });
         let wanted = Desired {
             pod: Arc::new(pod),
+            mirror: None,
             gone: false,
             shutdown: false,
             evicted: None,

@@ -1,8 +1,12 @@
-//! Ingress: requests a second to one wasm http pod, through an Ingress and through a NodePort.
+//! Requests a second to one wasm http pod: through a NodePort, with an instance for each request and with reused ones, and
+//! through an Ingress.
 //!
-//! The reference is plain hyper on loopback, asked in the same way in the same run. A NodePort copies bytes; what an Ingress
-//! costs beyond it is reading them as HTTP twice more. Criterion judges each figure against its own past; the table at the
+//! The references are plain hyper on loopback, and the same component under a plain wasmtime server
+//! (`wasmtime_server.rs`), asked in the same way in the same run. A NodePort copies bytes; what an Ingress costs beyond it is
+//! reading them as HTTP twice more. Criterion judges each figure against its own past; the table at the
 //! end compares them.
+
+mod wasmtime_server;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -25,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use windlass_tests::{Cluster, push};
 
-const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
+const HELLO: &[u8] = include_bytes!("../../../examples/hello/hello.wasm");
 const HOST: &str = "hello.example";
 /// Connections, each with one request at a time.
 const CONNECTIONS: usize = 32;
@@ -67,64 +71,73 @@ fn must<T, E: Display>(outcome: Result<T, E>) -> T {
 }
 
 fn print(rates: &[(&str, f64)]) {
-    let plain = rates.first().map_or(f64::NAN, |(_, rate)| *rate);
-    println!("\n| through | requests a second | of plain hyper |");
-    println!("| --- | --: | --: |");
+    let of = |index: usize| rates.get(index).map_or(f64::NAN, |(_, rate)| *rate);
+    let (hyper, wasmtime) = (of(0), of(1));
+    println!("\n| through | requests a second | of plain hyper | of plain wasmtime |");
+    println!("| --- | --: | --: | --: |");
     for (what, rate) in rates {
-        println!("| {what} | {rate:.0} | {:.2}× |", rate / plain);
+        let (of_hyper, of_wasmtime) = (rate / hyper, rate / wasmtime);
+        println!("| {what} | {rate:.0} | {of_hyper:.2}× | {of_wasmtime:.2}× |");
     }
 }
 
 /// A cluster with a pod behind both, and plain hyper; each with what it is called.
-async fn servers() -> anyhow::Result<(Cluster, [(&'static str, SocketAddr); 3])> {
+async fn servers() -> anyhow::Result<(Cluster, [(&'static str, SocketAddr); 5])> {
     let cluster = Cluster::with_node().await?;
     let image = push(&cluster, "hello", HELLO).await;
-    for (path, object) in [
-        (
-            "/api/v1/namespaces/default/pods",
-            json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hello", "labels": {"app": "hello"}},
+    let create = async |path: &str, object: &serde_json::Value| cluster.create(path, object).await;
+    for (name, requests_per_instance) in [("hello", "1"), ("reused", "1000")] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": name},
+                "annotations": {"wasm.windlass.dev/requests-per-instance": requests_per_instance}},
             "spec": {"nodeName": "node-1", "containers": [{"name": "hello", "image": image,
-                "ports": [{"name": "http", "containerPort": 8080}]}]}}),
-        ),
-        (
-            "/api/v1/namespaces/default/services",
-            json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "hello"},
-            "spec": {"type": "NodePort", "selector": {"app": "hello"}, "ports": [{"port": 80, "targetPort": "http"}]}}),
-        ),
-        (
-            "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
-            json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "hello"},
-            "spec": {"rules": [{"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix",
-                "backend": {"service": {"name": "hello", "port": {"number": 80}}}}]}}]}}),
-        ),
-    ] {
-        cluster.create(path, &object).await?;
+                "ports": [{"name": "http", "containerPort": 8080}]}]}});
+        create("/api/v1/namespaces/default/pods", &pod).await?;
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"type": "NodePort", "selector": {"app": name},
+                "ports": [{"port": 80, "targetPort": "http"}]}});
+        create("/api/v1/namespaces/default/services", &service).await?;
     }
-    let services: Api<Service> = Api::namespaced(cluster.client(), "default");
-    let ports = services
-        .get("hello")
-        .await?
-        .spec
-        .and_then(|spec| spec.ports);
-    let port = ports.and_then(|ports| ports.first()?.node_port);
-    let port = u16::try_from(port.context("the Service has no node port")?)?;
-    let node_port = SocketAddr::new(cluster.node_address().into(), port);
+    let ingress = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "hello"},
+        "spec": {"rules": [{"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix",
+            "backend": {"service": {"name": "hello", "port": {"number": 80}}}}]}}]}});
+    create(
+        "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
+        &ingress,
+    )
+    .await?;
+    let fresh = node_port(&cluster, "hello").await?;
+    let reused = node_port(&cluster, "reused").await?;
     let [ingress, _] = cluster.ingress_addresses();
-    for server in [node_port, ingress] {
+    for server in [fresh, reused, ingress] {
         while !is_served(server).await {}
     }
     let plain = plain().await?;
+    let wasmtime = wasmtime_server::serve(HELLO).await;
+    let wasmtime = wasmtime.map_err(|error| anyhow::anyhow!("{error:#}"))?;
     Ok((
         cluster,
         [
             ("plain hyper", plain),
-            ("NodePort", node_port),
+            ("plain wasmtime", wasmtime),
+            ("NodePort", fresh),
+            ("NodePort, instances reused", reused),
             ("Ingress", ingress),
         ],
     ))
+}
+
+/// Where a Service is reached on the node.
+async fn node_port(cluster: &Cluster, name: &str) -> anyhow::Result<SocketAddr> {
+    let services: Api<Service> = Api::namespaced(cluster.client(), "default");
+    let spec = services.get(name).await?.spec;
+    let ports = spec.and_then(|spec| spec.ports);
+    let port = ports.and_then(|ports| ports.first()?.node_port);
+    let port = u16::try_from(port.context("the Service has no node port")?)?;
+    Ok(SocketAddr::new(cluster.node_address().into(), port))
 }
 
 /// Whether the pod answers already.
