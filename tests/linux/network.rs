@@ -3,10 +3,10 @@
 //! The machine is a network namespace that each test makes: nothing of the real one's tables is touched.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -55,7 +55,9 @@ struct Namespace(String);
 
 impl Namespace {
     fn new() -> Self {
-        let name = format!("wltest-{}-linux", std::process::id());
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wltest-{}-{number}-linux", std::process::id());
         let namespace = Self(name);
         namespace.ip(&["netns", "add", &namespace.0]);
         namespace.ip(&["-n", &namespace.0, "link", "set", "lo", "up"]);
@@ -149,12 +151,37 @@ fn address(pod: &Pod) -> String {
     pod.status.as_ref().unwrap().pod_ip.clone().unwrap()
 }
 
-/// What a page says to a client in a pod, once it says anything.
-async fn page(world: &World, pod: &str, url: &str) -> String {
-    let ask = format!("until wget -q -T 2 -O - {url}; do sleep 0.1; done");
-    let (code, text) = world.exec(pod, &["sh", "-c", &ask], "").await;
-    assert_eq!(code, 0, "{url}: {text}");
+/// The page of a server at an address or a name, to a client in a pod, once there is one.
+///
+/// A static busybox asks for names with `nslookup` only: its other programs would load libraries for that.
+async fn page(world: &World, pod: &str, host: &str, port: u16) -> String {
+    let ask = r#"
+        at() { nslookup $1 | awk '/^Address/ { last = $NF } END { print last }'; }
+        case $0 in *[a-z]*) host=$(at $0) ;; *) host=$0 ;; esac
+        ask() { printf 'GET / HTTP/1.0\r\nHost: test\r\n\r\n'; sleep 1; }
+        until ask | nc -w 2 $host $1; do sleep 0.1; done
+    "#;
+    let port = port.to_string();
+    let (code, text) = world
+        .exec(pod, &["timeout", "30", "sh", "-c", ask, host, &port], "")
+        .await;
+    assert_eq!(code, 0, "{host} {port}: {text}");
     text
+}
+
+/// Whether a client in a pod can connect; no if it is refused.
+async fn connects(world: &World, pod: &str, host: &str, port: u16) -> bool {
+    let port = port.to_string();
+    let ask = [
+        "timeout",
+        "5",
+        "sh",
+        "-c",
+        "nc -w 3 $0 $1 </dev/null",
+        host,
+        &port,
+    ];
+    world.exec(pod, &ask, "").await.0 == 0
 }
 
 /// Conformance: Networking Granular Checks: Pods should function for intra-pod communication: http
@@ -169,7 +196,7 @@ fn pods_of_linux_and_of_wasm_reach_each_other_by_address_and_by_name() {
             "metadata": { "name": "wasm", "labels": { "app": "wasm" } },
             "spec": { "terminationGracePeriodSeconds": 1, "containers": [{
                 "name": "c", "image": hello, "ports": [{ "name": "http", "containerPort": 8080 }],
-                "env": [{ "name": "GREETING", "value": "from wasm" }],
+                "env": [{ "name": "POD_NAME", "value": "wasm" }],
             }] },
         });
         world.create(&wasm).await;
@@ -180,68 +207,45 @@ fn pods_of_linux_and_of_wasm_reach_each_other_by_address_and_by_name() {
         let server = until_ready(&world, "server").await;
         world.until_running("client").await;
         let wasm = world.until_running("wasm").await;
-        // By address, by the Service's short name, by its full one.
-        for url in [
-            format!("http://{}:8080", address(&server)),
-            "http://server".to_owned(),
-            "http://server.default.svc.cluster.local".to_owned(),
+        // By address, and by the Service's name.
+        for (host, port) in [
+            (address(&server).as_str(), 8080),
+            ("server.default.svc.cluster.local", 80),
         ] {
-            assert_eq!(page(&world, "client", &url).await, "from server\n");
+            let text = page(&world, "client", host, port).await;
+            assert!(text.ends_with("from server\n"), "{text}");
         }
-        for url in [
-            format!("http://{}:8080", address(&wasm)),
-            "http://wasm".to_owned(),
+        for (host, port) in [
+            (address(&wasm).as_str(), 8080),
+            ("wasm.default.svc.cluster.local", 80),
         ] {
-            let text = page(&world, "client", &url).await;
-            assert!(text.contains("from wasm"), "{text}");
+            let text = page(&world, "client", host, port).await;
+            assert!(text.contains("Hello from wasm"), "{text}");
         }
         // The machine's own programs.
         let url = format!("http://{}:8080/", address(&server));
         assert_eq!(get(&url).await.unwrap().1, "from server\n");
-        // A port that is not open is refused at once, and an open one is not.
-        for (port, code) in [(8080, 0), (8081, 1)] {
-            let (found, _) = world
-                .exec(
-                    "client",
-                    &[
-                        "nc",
-                        "-z",
-                        "-w",
-                        "3",
-                        "server.default.svc.cluster.local",
-                        "80",
-                    ],
-                    "",
-                )
-                .await;
-            assert_eq!(found, 0);
-            let to = address(&server);
-            let (found, _) = world
-                .exec(
-                    "client",
-                    &["nc", "-z", "-w", "3", &to, &port.to_string()],
-                    "",
-                )
-                .await;
-            assert_eq!(found, code, "{port}");
-        }
+        // A port that is not open is refused.
+        assert!(connects(&world, "client", &address(&server), 8080).await);
+        assert!(!connects(&world, "client", &address(&server), 8081).await);
         // The API is a Service like others.
-        let (code, text) = world
-            .exec(
-                "client",
-                &["nc", "-z", "-w", "3", "kubernetes.default", "443"],
-                "",
-            )
-            .await;
-        assert_eq!(code, 0, "{text}");
+        assert!(connects(&world, "client", "10.96.0.1", 443).await);
         let (_, interfaces) = world.exec("client", &["ip", "-o", "addr"], "").await;
         let own = address(&world.until_running("client").await);
         assert!(interfaces.contains(&format!("{own}/32")), "{interfaces}");
         for name in ["client", "server", "wasm"] {
             world.delete(name).await;
         }
-        let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-        assert!(!links.contains("wlp"), "{links}");
+        // What is theirs goes once they are gone.
+        let no_links = async {
+            let links = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+            while links().contains("wlp") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(windlass_tests::PATIENCE, no_links)
+            .await
+            .expect("no link is left");
         world.end().await;
     });
 }
@@ -253,12 +257,13 @@ fn policies_hold_and_containers_of_both_kinds_share_a_pod() {
         let mut mixed = linux(
             &world,
             "mixed",
-            "until wget -q -O - http://127.0.0.1:8080/; do sleep 0.1; done; echo; sleep 1000",
+            r"ask() { printf 'GET / HTTP/1.0\r\nHost: test\r\n\r\n'; sleep 1; }
+              until ask | nc -w 2 127.0.0.1 8080; do sleep 0.1; done; echo; sleep 1000",
         );
         let containers = mixed["spec"]["containers"].as_array_mut().unwrap();
         containers.push(json!({
             "name": "wasm", "image": hello, "ports": [{ "name": "http", "containerPort": 8080 }],
-            "env": [{ "name": "GREETING", "value": "beside you" }],
+            "env": [{ "name": "POD_NAME", "value": "beside you" }],
         }));
         world.create(&mixed).await;
         world.create(&linux(&world, "client", "sleep 1000")).await;
@@ -280,19 +285,25 @@ fn policies_hold_and_containers_of_both_kinds_share_a_pod() {
         tokio::time::timeout(windlass_tests::PATIENCE, own_page)
             .await
             .expect("the wasm container is at loopback of the other");
-        let to: SocketAddr = format!("{}:8080", address(&mixed)).parse().unwrap();
-        let url = format!("http://{to}");
-        assert!(page(&world, "client", &url).await.contains("beside you"));
+        let to = address(&mixed);
+        assert!(
+            page(&world, "client", &to, 8080)
+                .await
+                .contains("beside you")
+        );
         let policy = json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": { "name": "alone" },
             "spec": { "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"] },
         });
         let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
         world.cluster.create(policies, &policy).await.unwrap();
-        let until_refused =
-            "while wget -q -T 2 -O - $0 >/dev/null; do sleep 0.1; done; echo refused";
+        let until_refused = "while nc -w 2 $0 8080 </dev/null; do sleep 0.1; done; echo refused";
         let (_, text) = world
-            .exec("client", &["sh", "-c", until_refused, &url], "")
+            .exec(
+                "client",
+                &["timeout", "30", "sh", "-c", until_refused, &to],
+                "",
+            )
             .await;
         assert_eq!(text, "refused\n");
         for name in ["client", "mixed"] {
@@ -307,7 +318,8 @@ fn a_pod_keeps_its_address_and_its_peers_while_no_agent_runs() {
     on_a_machine(|mut world| async move {
         world.create(&server(&world, "server")).await;
         let count = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done | nc $SERVER 9000";
-        let sink = "nc -l -p 9000 > /tmp/got";
+        // Its own side stays open: nobody ends the connection.
+        let sink = "sleep 1000 | nc -l -p 9000 > /tmp/got";
         world.create(&linux(&world, "sink", sink)).await;
         let sink = world.until_running("sink").await;
         let mut client = linux(&world, "client", count);
@@ -326,8 +338,8 @@ fn a_pod_keeps_its_address_and_its_peers_while_no_agent_runs() {
         assert_eq!(code, 0, "the connection went on");
         let after = until_ready(&world, "server").await;
         assert_eq!(address(&before), address(&after));
-        let url = format!("http://{}:8080", address(&after));
-        assert_eq!(page(&world, "client", &url).await, "from server\n");
+        let text = page(&world, "client", &address(&after), 8080).await;
+        assert!(text.ends_with("from server\n"), "{text}");
         for name in ["client", "sink", "server"] {
             world.delete(name).await;
         }
