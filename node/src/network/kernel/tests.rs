@@ -693,11 +693,13 @@ fn pods_keep_their_addresses_and_connections_over_a_restart_of_the_agent() {
             pods.each_ref().map(PodNetwork::ip),
             [addresses[1], addresses[0]]
         );
-        let connecting = one.open().socket(to).unwrap().connect(to);
-        tokio::time::timeout(SOON, connecting)
-            .await
-            .unwrap()
-            .unwrap();
+        // Unreachable until the new agent has its routes.
+        let connecting = async {
+            while one.open().socket(to).unwrap().connect(to).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, connecting).await.unwrap();
         far.write_all(b"there").await.unwrap();
         let reading = tokio::time::timeout(SOON, near.read_exact(&mut got));
         reading.await.unwrap().unwrap();
