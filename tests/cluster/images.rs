@@ -105,7 +105,7 @@ async fn each_bad_image_is_named_with_what_is_wrong() {
             "linux",
             push_linux(&cluster).await,
             "CreateContainerError",
-            "no runtime of this node runs images of kind Linux",
+            "this node runs WebAssembly only: containers of Linux need root",
         ),
     ];
     for (name, image, reason, expected) in cases {

@@ -109,11 +109,34 @@ pub(crate) fn mounts_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Ends what a test left running and undoes what it left mounted, however it ended.
-pub(crate) struct CleanUp(pub(crate) PathBuf);
+pub(crate) struct CleanUp {
+    directory: PathBuf,
+    /// The network namespaces that were there before.
+    namespaces: HashSet<OsString>,
+}
+
+impl CleanUp {
+    /// Of a test that keeps everything below a directory, and begins now.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            namespaces: network_namespaces(),
+        }
+    }
+}
+
+/// The network namespaces that were made for sandboxes.
+fn network_namespaces() -> HashSet<OsString> {
+    let all = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = all.map(|entry| entry.file_name());
+    names
+        .filter(|name| name.as_encoded_bytes().starts_with(b"cni-"))
+        .collect()
+}
 
 impl Drop for CleanUp {
     fn drop(&mut self) {
-        let directory = &self.0;
+        let directory = &self.directory;
         let tasks = directory.join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
         let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
         let tasks: Vec<_> = tasks.map(|entry| entry.file_name()).collect();
@@ -134,6 +157,13 @@ impl Drop for CleanUp {
             let undone = Command::new("umount").arg("--lazy").arg(&mounted).status();
             if !undone.is_ok_and(|status| status.success()) {
                 eprintln!("{} stays mounted", mounted.display());
+            }
+        }
+        for namespace in network_namespaces().difference(&self.namespaces) {
+            let mut remove = Command::new("ip");
+            remove.args(["netns", "del"]).arg(namespace);
+            if !remove.status().is_ok_and(|status| status.success()) {
+                eprintln!("{} stays", namespace.display());
             }
         }
         for task in tasks {

@@ -72,7 +72,7 @@ impl World {
         let mut world = Self {
             cluster,
             image,
-            clean_up: CleanUp(directory.clone()),
+            clean_up: CleanUp::new(directory.clone()),
             directory,
             joins_kernel,
             _turn: turn,

@@ -195,7 +195,8 @@ async fn a_container_with_a_terminal_is_talked_to() {
     let mut stdout = attached.stdout().unwrap();
     let mut seen = String::new();
     let talk = async {
-        while !seen.contains("31 101") {
+        // The prompt has no end of line, and is seen all the same.
+        while !(seen.contains("31 101") && seen.contains("/work # ")) {
             // Until the size has arrived, which nothing tells.
             stdin.write_all(b"stty size\n").await.unwrap();
             let mut piece = [0; 256];
@@ -207,9 +208,7 @@ async fn a_container_with_a_terminal_is_talked_to() {
     };
     tokio::time::timeout(windlass_tests::PATIENCE, talk)
         .await
-        .expect("no size");
-    // The prompt has no end of line, and was seen all the same.
-    assert!(seen.contains("/work # "), "{seen}");
+        .unwrap_or_else(|_| panic!("no size, or no prompt: {seen}"));
     let ended = world
         .until("shell", "the end", |pod| {
             exit_code(&container(pod)).is_some()

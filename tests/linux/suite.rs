@@ -112,7 +112,7 @@ async fn containerd_keeps_what_every_runtime_promises() {
     }
     let _turn = TURN.lock().await;
     let directory = tempfile::tempdir().unwrap();
-    let clean_up = CleanUp(directory.path().to_owned());
+    let clean_up = CleanUp::new(directory.path().to_owned());
     let config = ContainerdConfig {
         data_dir: directory.path().to_owned(),
         socket: None,

@@ -159,7 +159,7 @@ async fn an_index_is_followed_to_the_wasm_image() {
 }
 
 #[tokio::test]
-async fn of_a_linux_image_only_the_configuration_is_fetched() {
+async fn of_a_linux_image_all_is_fetched_and_nothing_is_a_program() {
     let config = br#"{"os":"linux","architecture":"amd64","config":{"Cmd":["/bin/sh"]}}"#;
     let image = Image::new((OCI_CONFIG, config), &[(TAR_GZIP, b"a layer")]);
     let fake = Fake::serve(move |asked, _| image.answer(asked)).await;
@@ -169,7 +169,11 @@ async fn of_a_linux_image_only_the_configuration_is_fetched() {
         .await
         .unwrap();
     assert_eq!(pulled.program, None);
-    assert_eq!(fake.asked("/blobs/").len(), 1);
+    assert_eq!(
+        fake.asked("/blobs/").len(),
+        2,
+        "its configuration and its layer"
+    );
 }
 
 #[tokio::test]

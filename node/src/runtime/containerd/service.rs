@@ -232,8 +232,10 @@ pub(super) async fn keep(
             },
         };
         let is_down = matches!(found, RuntimeState::Down { .. });
-        // While one comes up nothing is said of the one that is not there yet.
-        if !is_down || due.is_none_or(|due| tokio::time::Instant::now() > due) {
+        // Nothing is said of one that was never started, or is coming up.
+        let is_new = private.is_some() && child.is_none();
+        let is_late = due.is_none_or(|due| tokio::time::Instant::now() > due);
+        if !is_down || (is_late && !is_new) {
             publish(&state, found);
         }
         if let (true, Some(private)) = (is_down, &private)
