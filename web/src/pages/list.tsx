@@ -22,12 +22,25 @@ function nameColumn(resource: Resource): Column {
   return { id: 'name', title: 'Name', width: 'minmax(9rem, 3fr)', value: (object) => object.metadata.name, render: (object) => <Link to={linkOf(resource.group, resource.resource, object)} title={object.metadata.name}>{object.metadata.name}</Link> };
 }
 
-function textOf(object: KubeObject, columns: Column[]): string {
-  return columns.map((column) => column.value(object)).filter((value) => typeof value === 'string').join(' ').toLowerCase();
+/** What a search looks through. An object is replaced when it changes, so its text is put together once. */
+class Texts {
+  #known = new WeakMap<KubeObject, string>();
+
+  constructor(private readonly columns: readonly Column[]) {}
+
+  of(object: KubeObject): string {
+    let text = this.#known.get(object);
+    if (text === undefined) {
+      text = this.columns.map((column) => column.value(object)).filter((value) => typeof value === 'string').join(' ').toLowerCase();
+      this.#known.set(object, text);
+    }
+    return text;
+  }
 }
 
 /** The rows that the search and the label selector leave. */
 export function useFiltered(items: readonly KubeObject[], columns: Column[], search: string, labels: string) {
+  const texts = useMemo(() => new Texts(columns), [columns]);
   return useMemo(() => {
     let problem: string | undefined;
     let rows = items;
@@ -40,12 +53,12 @@ export function useFiltered(items: readonly KubeObject[], columns: Column[], sea
     const words = search.toLowerCase().split(/\s+/).filter(Boolean);
     if (words.length) {
       rows = rows.filter((object) => {
-        const text = textOf(object, columns);
+        const text = texts.of(object);
         return words.every((word) => text.includes(word));
       });
     }
     return { rows, problem };
-  }, [items, columns, search, labels]);
+  }, [items, texts, search, labels]);
 }
 
 function parseSort(text: string | null): { id: string; descending: boolean } {

@@ -2,7 +2,8 @@
 //
 // Invariant: the focused row is kept by key, not by index, so that it stays under the cursor while rows come and go.
 import { memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent, type MouseEvent, type ReactNode } from 'react';
-import { compareKeys, type SortKey } from '../lib/compare';
+import type { SortKey } from '../lib/compare';
+import { Sorter } from '../lib/sorter';
 import { rowWindow, scrollToRow } from '../lib/windowing';
 
 export interface TableColumn<T> {
@@ -36,23 +37,18 @@ function narrowWidth({ id, width }: { id: string; width?: string }): string {
   return id === 'name' ? 'minmax(6rem, 1.3fr)' : 'minmax(5rem, 1fr)';
 }
 
-export function useSorted<T>(rows: readonly T[], columns: TableColumn<T>[], sort: { id: string; descending: boolean } | undefined): readonly T[] {
-  const column = sort && columns.find((entry) => entry.id === sort.id);
+function useSorted<T>(rows: readonly T[], columns: TableColumn<T>[], sort: { id: string; descending: boolean } | undefined, keyOf: (row: T) => string): readonly T[] {
+  const [sorter] = useState(() => new Sorter(keyOf));
+  const value = sort && columns.find((entry) => entry.id === sort.id)?.value;
   const descending = !!sort?.descending;
-  return useMemo(() => {
-    if (!column) return rows;
-    // Keys once per row: a comparison sort would compute them log n times.
-    const keyed = rows.map((row) => ({ row, key: column.value(row) }));
-    keyed.sort((left, right) => (descending ? compareKeys(right.key, left.key) : compareKeys(left.key, right.key)));
-    return keyed.map((entry) => entry.row);
-  }, [rows, column, descending]);
+  return useMemo(() => (value ? sorter.sort(rows, { value, descending }) : rows), [sorter, rows, value, descending]);
 }
 
 export function Table<T>({ label, rows, columns, keyOf, onOpen, sort, onSort, empty, rowClass }: Props<T>) {
   const scroller = useRef<HTMLDivElement>(null);
   const [view, setView] = useState({ top: 0, height: 600 });
   const [focusKey, setFocusKey] = useState<string>();
-  const sorted = useSorted(rows, columns, sort);
+  const sorted = useSorted(rows, columns, sort, keyOf);
   useLayoutEffect(() => {
     const element = scroller.current;
     if (!element) return undefined;
