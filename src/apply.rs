@@ -5,7 +5,7 @@
 //! 2. Each object is applied server-side, strictly, in the order of the files; Namespaces go first.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use kube::api::{
 use kube::discovery::{ApiCapabilities, Scope};
 use serde_json::Value;
 use windlass_node::images::ApiTransport;
-use windlass_oci::push::push_wasm;
+use windlass_oci::push::{push_components, push_wasm};
 use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
 use windlass_oci::registry::client::RegistryClient;
 
@@ -168,13 +168,13 @@ impl Applier {
             if !is_file(path) {
                 continue;
             }
-            let reference = self.push(&base.join(&*path), &namespace).await?;
+            let reference = self.push(base.join(&*path), &namespace).await?;
             *path = reference.to_string();
         }
         Ok(())
     }
 
-    async fn push(&self, path: &Path, namespace: &str) -> anyhow::Result<Reference> {
+    async fn push(&self, path: PathBuf, namespace: &str) -> anyhow::Result<Reference> {
         let stem = path
             .file_stem()
             .and_then(|stem| stem.to_str())
@@ -188,22 +188,35 @@ impl Applier {
         let reference: Reference = reference
             .parse()
             .with_context(|| format!("no image name can be made of {}", path.display()))?;
-        push_file(&self.registry, path, &reference).await
+        push_files(&self.registry, std::slice::from_ref(&path), &reference).await
     }
 }
 
 /// Pushes the component in `path`; returns the reference by digest.
-pub(crate) async fn push_file(
+pub(crate) async fn push_files(
     registry: &RegistryClient,
-    path: &Path,
+    paths: &[PathBuf],
     reference: &Reference,
 ) -> anyhow::Result<Reference> {
-    let wasm = tokio::fs::read(path)
-        .await
-        .with_context(|| format!("read {}", path.display()))?;
-    let digest = push_wasm(registry, reference, Bytes::from(wasm))
-        .await
-        .with_context(|| format!("push {}", path.display()))?;
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        let wasm = tokio::fs::read(path)
+            .await
+            .with_context(|| format!("read {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push((name.into_owned(), Bytes::from(wasm)));
+    }
+    let names: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let context = || format!("push {}", names.join(", "));
+    // The digest of a single file does not depend on its name.
+    let digest = match <[_; 1]>::try_from(files) {
+        Ok([(_, wasm)]) => push_wasm(registry, reference, wasm).await,
+        Err(files) => push_components(registry, reference, files).await,
+    };
+    let digest = digest.with_context(context)?;
     Ok(reference.with_digest(digest))
 }
 

@@ -203,14 +203,10 @@ impl Descriptor {
 }
 
 impl ImageManifest {
-    /// The layer that is a `.wasm` file, if this is a wasm artifact: the only one of its kind.
-    #[must_use]
-    pub fn wasm_layer(&self) -> Option<&Descriptor> {
-        let mut layers = self
-            .layers
-            .iter()
-            .filter(|layer| media_type::is_wasm_layer(&layer.media_type));
-        layers.next().filter(|_| layers.next().is_none())
+    /// The layers that are `.wasm` files by their type, which only a wasm artifact has. The first is its program.
+    pub fn wasm_layers(&self) -> impl Iterator<Item = &Descriptor> {
+        let layers = self.layers.iter();
+        layers.filter(|layer| media_type::is_wasm_layer(&layer.media_type))
     }
 }
 
@@ -371,30 +367,19 @@ mod tests {
     }
 
     #[test]
-    fn a_wasm_artifact_has_one_wasm_layer() {
-        let with = |types: &[&str]| ImageManifest {
+    fn the_layers_of_a_wasm_artifact_are_told_by_their_types() {
+        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let layers = [media_type::WASM, tar, media_type::WASM_LAYER_V1];
+        let manifest = ImageManifest {
             schema_version: 2,
             media_type: None,
             artifact_type: None,
             config: descriptor(media_type::WASM_CONFIG, None),
-            layers: types
-                .iter()
-                .map(|media_type| descriptor(media_type, None))
-                .collect(),
+            layers: layers.map(|kind| descriptor(kind, None)).to_vec(),
             subject: None,
             annotations: BTreeMap::new(),
         };
-        assert!(with(&[media_type::WASM]).wasm_layer().is_some());
-        assert!(with(&[media_type::WASM_LAYER_V1]).wasm_layer().is_some());
-        assert!(
-            with(&[media_type::WASM, media_type::WASM])
-                .wasm_layer()
-                .is_none()
-        );
-        assert!(
-            with(&["application/vnd.oci.image.layer.v1.tar+gzip"])
-                .wasm_layer()
-                .is_none()
-        );
+        let found: Vec<_> = manifest.wasm_layers().map(|it| &*it.media_type).collect();
+        assert_eq!(found, [media_type::WASM, media_type::WASM_LAYER_V1]);
     }
 }

@@ -21,6 +21,9 @@ pub const WASM_CONFIG_V1: &str = "application/vnd.wasm.config.v1+json";
 /// Layer as earlier Bytecode Alliance tools wrote it.
 pub const WASM_LAYER_V1: &str = "application/vnd.wasm.content.layer.v1+wasm";
 
+/// Annotation of a layer: the name of the file that it is.
+pub const TITLE: &str = "org.opencontainers.image.title";
+
 /// What a client says it accepts when it asks for a manifest.
 pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, \

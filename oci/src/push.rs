@@ -1,4 +1,4 @@
-//! Pushes a `.wasm` file as an artifact.
+//! Pushes `.wasm` files as an artifact.
 
 use bytes::Bytes;
 
@@ -31,7 +31,26 @@ pub async fn push_wasm(
     reference: &Reference,
     wasm: Bytes,
 ) -> Result<Digest, PushError> {
-    let artifact = WasmArtifact::wrap(wasm)?;
+    push(client, reference, WasmArtifact::wrap(wasm)?).await
+}
+
+/// Pushes several files as one artifact: the first is its program, the others are run by their names.
+///
+/// # Errors
+/// As of [`push_wasm`]; two files have the same name.
+pub async fn push_components(
+    client: &RegistryClient,
+    reference: &Reference,
+    files: Vec<(String, Bytes)>,
+) -> Result<Digest, PushError> {
+    push(client, reference, WasmArtifact::wrap_all(files)?).await
+}
+
+async fn push(
+    client: &RegistryClient,
+    reference: &Reference,
+    artifact: WasmArtifact,
+) -> Result<Digest, PushError> {
     let repository = reference.repository();
     for (descriptor, bytes) in artifact.blobs {
         if !client.has_blob(repository, &descriptor.digest).await? {

@@ -14,9 +14,10 @@ use crate::{apply, output};
 /// Arguments of `windlass push`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The component or core module.
-    #[arg(value_name = "FILE.wasm")]
-    file: PathBuf,
+    /// The component or core module. Of several files the first is the image's program; the others are run by their
+    /// names (`command: [NAME]`, `kubectl exec POD -- NAME`).
+    #[arg(value_name = "FILE.wasm", required = true)]
+    files: Vec<PathBuf>,
     /// Where to push it: registry.windlass.local/NAMESPACE/NAME:TAG for the cluster's own registry, or
     /// HOST/REPOSITORY:TAG for any other, with the credentials that `docker login` has written.
     #[arg(value_name = "REF")]
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     connection: Connection,
 }
 
-/// Pushes a file and prints the reference by digest.
+/// Pushes files as one image and prints the reference by digest.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let registry = if args.reference.is_cluster_registry() {
         let transport = ApiTransport::new(args.connection.client().await?);
@@ -36,7 +37,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let registries = args.registries.registries()?;
         registries.pusher(&args.reference, &registries::logins()?)?
     };
-    let pushed = apply::push_file(&registry, &args.file, &args.reference).await?;
+    let pushed = apply::push_files(&registry, &args.files, &args.reference).await?;
     output::line(&pushed.to_string());
     Ok(())
 }

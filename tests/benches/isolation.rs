@@ -240,6 +240,8 @@ fn spec(file: &Path, limits: ResourceLimits) -> anyhow::Result<ContainerSpec> {
             entrypoint: Vec::new(),
             cmd: Vec::new(),
             env: Vec::new(),
+            working_dir: None,
+            components: Vec::new(),
             linux: None,
         },
         // What only the probe listens to.

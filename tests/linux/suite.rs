@@ -94,6 +94,8 @@ async fn image(directory: &Path) -> ResolvedImage {
         entrypoint: Vec::new(),
         cmd: Vec::new(),
         env: Vec::new(),
+        working_dir: None,
+        components: Vec::new(),
         linux: Some(LinuxImage {
             descriptor: Descriptor::new(media_type::IMAGE_MANIFEST, digest.clone(), size),
             manifest: serde_json::from_slice(&built.manifest).unwrap(),

@@ -26,13 +26,13 @@ use windlass_oci::artifact::WasmKind;
 use windlass_oci::content_store::ContentStore;
 use windlass_oci::credentials::Keyring;
 use windlass_oci::digest::Digest;
-use windlass_oci::pull::{ImageAccess, PullError, PulledImage, Puller, StoredImage};
+use windlass_oci::pull::{ImageAccess, Programs, PullError, PulledImage, Puller, StoredImage};
 use windlass_oci::reference::{CLUSTER_REGISTRY, Reference};
 use windlass_oci::registry::client::{self, BoxError, RegistryClient, Transport};
 use windlass_oci::registry::remote::registries::Registries;
 
 use crate::events::{EventType, ObjectEvents};
-use crate::runtime::{ImageKind, LinuxImage, ResolvedImage, StartError};
+use crate::runtime::{ImageComponent, ImageKind, LinuxImage, ResolvedImage, StartError};
 use crate::status::reason::{ContainerReason, EventReason};
 use collection::Uses;
 pub(crate) use collection::run as run_collection;
@@ -240,15 +240,22 @@ impl Images {
             let (name, value) = text.split_once('=').unwrap_or((&text, ""));
             (name.to_owned(), value.to_owned())
         };
-        let (blob, kind) = match &pulled.program {
-            Some(program) => (program, self.wasm_kind(image, program).await?),
+        let (blob, kind) = match &pulled.programs {
+            Some(Programs { main, .. }) => (main, self.wasm_kind(image, main).await?),
             None => (&pulled.manifest.config.digest, ImageKind::Linux),
         };
+        let store = self.puller.store();
+        let components = pulled.programs.iter().flat_map(|found| &found.components);
+        let components = components.map(|component| ImageComponent {
+            name: component.name.clone(),
+            digest: component.digest.clone(),
+            blob: store.path(&component.digest),
+        });
         Ok(ResolvedImage {
             reference: image.to_owned(),
             digest: pulled.digest.clone(),
             blob_digest: blob.clone(),
-            blob: self.puller.store().path(blob),
+            blob: store.path(blob),
             lease: pulled.lease.clone(),
             kind,
             entrypoint: config.entrypoint.unwrap_or_default(),
@@ -259,10 +266,12 @@ impl Images {
                 .into_iter()
                 .map(split)
                 .collect(),
+            working_dir: config.working_dir.filter(|path| !path.is_empty()),
+            components: components.collect(),
             linux: (kind == ImageKind::Linux).then(|| LinuxImage {
                 descriptor: pulled.descriptor.clone(),
                 manifest: pulled.manifest.clone(),
-                store: self.puller.store().clone(),
+                store: store.clone(),
                 user: config.user.unwrap_or_default(),
             }),
         })

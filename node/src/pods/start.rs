@@ -209,12 +209,16 @@ impl StartRequest {
 
     fn spec(
         &self,
-        image: ResolvedImage,
+        mut image: ResolvedImage,
         environment: Environment,
         termination_message: TerminationMessage,
         handler: String,
     ) -> Result<ContainerSpec, String> {
         let container = &self.container;
+        let command = container.command.iter().flatten().next();
+        if let Some(program) = command.map(|text| environment.expand(text)) {
+            image.choose(&program);
+        }
         let limits = limits(container)?;
         let mounts = container.volume_mounts.iter().flatten();
         let mounts: Result<Vec<_>, _> = mounts
@@ -397,7 +401,7 @@ fn ports(container: &Container) -> Vec<ContainerPort> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::ImageKind;
+    use crate::runtime::{ImageComponent, ImageKind};
 
     fn image(entrypoint: &[&str], cmd: &[&str]) -> ResolvedImage {
         let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
@@ -411,6 +415,8 @@ mod tests {
             entrypoint: strings(entrypoint),
             cmd: strings(cmd),
             env: Vec::new(),
+            working_dir: None,
+            components: Vec::new(),
             linux: None,
         }
     }
@@ -445,5 +451,28 @@ mod tests {
         assert!(
             image_id(&image(&[], &[])).starts_with("registry.windlass.local/default/a@sha256:")
         );
+    }
+
+    #[test]
+    fn a_command_chooses_a_component_of_its_image() {
+        let component = |name: &str| ImageComponent {
+            name: name.to_owned(),
+            digest: windlass_oci::digest::Digest::sha256(name.as_bytes()),
+            blob: PathBuf::from(name),
+        };
+        let cases = [
+            ("tool", "a/tool.wasm"),
+            ("tool.wasm", "a/tool.wasm"),
+            ("/a/tool.wasm", "a/tool.wasm"),
+            ("b/tool.wasm", "b/tool.wasm"),
+            ("/tool.wasm", ""),
+            ("other", ""),
+        ];
+        for (name, chosen) in cases {
+            let mut image = image(&[], &[]);
+            image.components = ["a/tool.wasm", "b/tool.wasm"].map(component).to_vec();
+            image.choose(name);
+            assert_eq!(image.blob, PathBuf::from(chosen), "{name}");
+        }
     }
 }

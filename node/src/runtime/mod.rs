@@ -438,8 +438,63 @@ pub struct ResolvedImage {
     pub cmd: Vec<String>,
     /// `Env` of the image's configuration.
     pub env: Vec<(String, String)>,
+    /// `WorkingDir` of the image's configuration.
+    pub working_dir: Option<String>,
+    /// The components of a wasm image that have names.
+    pub components: Vec<ImageComponent>,
     /// What only an image for Linux has.
     pub linux: Option<LinuxImage>,
+}
+
+/// A component of a wasm image that has a name.
+#[derive(Clone, Debug)]
+pub struct ImageComponent {
+    /// Its path from the image's root without a slash before it, or its layer's title.
+    pub name: String,
+    /// Digest of the wasm blob.
+    pub digest: Digest,
+    /// The wasm blob in the content store; the image's lease keeps it there.
+    pub blob: PathBuf,
+}
+
+impl ImageComponent {
+    /// The file's name without its directory and `.wasm`.
+    #[must_use]
+    pub fn stem(&self) -> &str {
+        let file = self.file();
+        file.strip_suffix(".wasm").unwrap_or(file)
+    }
+
+    /// The file's name without its directory.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+}
+
+impl ResolvedImage {
+    /// The component that a name means: its path in the image, else its file's name, else that without `.wasm`.
+    #[must_use]
+    pub fn component(&self, name: &str) -> Option<&ImageComponent> {
+        let path = name.strip_prefix('/').unwrap_or(name);
+        let ways: [fn(&ImageComponent) -> &str; 3] =
+            [|it| &it.name, ImageComponent::file, ImageComponent::stem];
+        let ways = ways
+            .into_iter()
+            .take(if name.starts_with('/') { 1 } else { 3 });
+        ways.into_iter().find_map(|called| {
+            let mut all = self.components.iter();
+            all.find(|component| called(component) == path)
+        })
+    }
+
+    /// Makes the component that a name means the program; a name that means none changes nothing.
+    pub fn choose(&mut self, name: &str) {
+        if let Some(ImageComponent { digest, blob, .. }) = self.component(name).cloned() {
+            self.blob_digest = digest;
+            self.blob = blob;
+        }
+    }
 }
 
 /// An image for Linux, whole in the content store.

@@ -1,9 +1,12 @@
-//! `image`: what an image holds, read-only. Of a wasm artifact, or an image with one program in it, that is the component as a
-//! file: a container runs it by its path (`kubectl exec … -- /tools/NAME.wasm`), or reads it.
+//! `image`: what an image holds, read-only. Of a wasm image those are its components as files, the program under the image's
+//! name and each that has a name of its own under that: a container runs them by their paths
+//! (`kubectl exec … -- /tools/NAME.wasm`), or reads them.
 //!
-//! The file is a second name (a hard link) of the blob in the content store, where nobody writes to it; the lease keeps the
+//! A file is a second name (a hard link) of the blob in the content store, where nobody writes to it; the lease keeps the
 //! image on the node.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,7 +15,7 @@ use windlass_oci::reference::Reference;
 
 use super::{Mounted, VolumeContext, VolumeType};
 use crate::images::{ImageRequest, PullSecrets};
-use crate::runtime::{ImageKind, MountSource};
+use crate::runtime::{ImageKind, MountSource, ResolvedImage};
 
 pub(super) struct ImageVolume;
 
@@ -49,27 +52,49 @@ impl VolumeType for ImageVolume {
             ));
         }
         let path = context.directory.join(&volume.name);
-        let file = path.join(format!("{}.wasm", name_of(&reference)));
-        let blob = image.blob.clone();
+        let files = files(&name_of(&reference), &image);
         let linked = tokio::task::spawn_blocking({
             let path = path.clone();
             move || {
-                std::fs::create_dir_all(&path)?;
-                // An earlier try may have come this far.
-                match std::fs::hard_link(blob, file) {
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-                    linked => linked,
-                }
+                files
+                    .iter()
+                    .try_for_each(|(name, blob)| link(&path, name, blob))
             }
         });
         let linked = linked.await.map_err(|error| error.to_string())?;
-        linked.map_err(|error| format!("make {}: {error}", path.display()))?;
+        linked.map_err(|error| format!("make files in {}: {error}", path.display()))?;
         Ok(Mounted {
             source: MountSource::Host { path, below: None },
             read_only: true,
             _updater: None,
             _image: Some(image.lease.clone()),
         })
+    }
+}
+
+/// What is in the volume: paths and blobs. A component that is called as the image is comes before the program.
+fn files(name: &str, image: &ResolvedImage) -> BTreeMap<PathBuf, PathBuf> {
+    let program = (format!("{name}.wasm").into(), image.blob.clone());
+    let components = image.components.iter();
+    // Names are a stranger's: what leads out of the volume is no file of it.
+    let components = components.filter_map(|component| {
+        let path = Path::new(&component.name);
+        let mut parts = path.components();
+        parts
+            .all(|part| matches!(part, std::path::Component::Normal(_)))
+            .then(|| (path.to_owned(), component.blob.clone()))
+    });
+    std::iter::once(program).chain(components).collect()
+}
+
+/// Gives a blob a name in the volume. Of two files of which one's path is a directory of the other's, the second fails.
+fn link(volume: &Path, name: &Path, blob: &Path) -> std::io::Result<()> {
+    let file = volume.join(name);
+    std::fs::create_dir_all(file.parent().unwrap_or(volume))?;
+    match std::fs::hard_link(blob, file) {
+        // An earlier try may have come this far.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Commands run in containers that run.
 
 use std::future::poll_fn;
+use std::path::Path;
 
 use windlass_node::runtime::exec::{Collected, ExecError, ExecStreams, collect};
-use windlass_node::runtime::{Mount, MountPropagation, MountSource};
+use windlass_node::runtime::{ImageComponent, Mount, MountPropagation, MountSource};
 use windlass_wasi_shims::fs::MemoryTree;
 use windlass_wasi_shims::pipe::{Chunk, Reader, one_way};
 
@@ -77,6 +78,41 @@ async fn a_command_has_what_its_container_has() {
         ("/etc/passwd", "executable file not found"),
         ("/data/broken.wasm", "not a valid WebAssembly component"),
         ("/data", "exec: \"/data\": "),
+    ] {
+        let error = run(&container, line).await.unwrap_err().to_string();
+        assert!(error.contains(wanted), "{line}: {error}");
+    }
+    container.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn components_of_the_image_are_run_by_their_names() {
+    let node = Node::new();
+    let file = some!(built::guest("probe"));
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(broken.path(), "no wasm").unwrap();
+    let component = |name: &str, blob: &Path| ImageComponent {
+        name: name.to_owned(),
+        digest: Digest::sha256(&std::fs::read(blob).unwrap()),
+        blob: blob.to_owned(),
+    };
+    let mut spec = some!(probe(&["cat"]));
+    spec.stdin = true;
+    spec.image.components = vec![
+        component("app.wasm", &file),
+        component("bin/tool.wasm", &file),
+        component("bad.wasm", broken.path()),
+    ];
+    let pod = node.pod();
+    let container = node.start(&spec, &pod).await.unwrap();
+    for name in ["tool", "tool.wasm", "bin/tool.wasm", "/bin/tool.wasm"] {
+        let line = format!("{name} args a");
+        assert_eq!(said(&container, &line).await, "a", "{name}");
+    }
+    for (line, wanted) in [
+        ("/tool.wasm", "executable file not found"),
+        ("bad", "not a valid WebAssembly component"),
+        ("sh", "the components of its image are app, tool, bad, "),
     ] {
         let error = run(&container, line).await.unwrap_err().to_string();
         assert!(error.contains(wanted), "{line}: {error}");

@@ -135,6 +135,8 @@ fn spec(file: PathBuf, kind: ImageKind) -> ContainerSpec {
             entrypoint: Vec::new(),
             cmd: Vec::new(),
             env: Vec::new(),
+            working_dir: None,
+            components: Vec::new(),
             linux: None,
         },
         args: Vec::new(),

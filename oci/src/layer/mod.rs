@@ -1,26 +1,31 @@
-//! Finds the one program of a wasm image in its layers.
+//! Finds the program of a wasm image in its layers, and the other components that can be asked for by name.
 //!
 //! A layer is one of: a `.wasm` file as it is, or a tar archive as image builders write it; either may be compressed
 //! with gzip or zstd, and either may go under any media type. So:
 //!
 //! 1. [`list`] reads each layer once and keeps what could be a program and what hides files of lower layers.
-//! 2. [`choose`] decides which file is the program: the one that the image's entrypoint names, else the only `.wasm`.
-//! 3. [`extract`] reads the layer again and writes that file out.
+//! 2. [`choose`] decides which file is the program: the one that the image's entrypoint names, else the only `.wasm`,
+//!    else the first layer that is a `.wasm` file itself. The others are components beside it.
+//! 3. [`extract`] reads the layer again and writes those files out.
 //!
-//! Nothing is unpacked onto the disk but that one file, and both passes are bounded by [`Limits`].
+//! Nothing is unpacked onto the disk but those files, and both passes are bounded by [`Limits`].
 
 mod decompress;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod tar;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use tar::{Archive, is_tar, plain};
 
 const MAGIC: &[u8] = b"\0asm";
 /// More files that could be the program than any image has.
 const MAX_FILES: usize = 1024;
+/// Components that an image may offer by name; those after them are not offered.
+const MAX_COMPONENTS: usize = 32;
+/// Bytes that are copied at a time.
+const COPY: usize = 64 << 10;
 const HIDES_FILE: &str = ".wh.";
 const HIDES_DIRECTORY: &str = ".wh..wh..opq";
 
@@ -46,7 +51,10 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// It is a `.wasm` file itself.
-    Program,
+    Program {
+        /// What the manifest calls it.
+        title: Option<String>,
+    },
     /// It is an archive.
     Archive {
         /// Files that could be the program.
@@ -65,13 +73,15 @@ pub enum Hidden {
     Inside(String),
 }
 
-/// Which file of which layer is the program.
+/// A WebAssembly file of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Place of the layer among those that were listed.
     pub layer: usize,
-    /// Path in the layer's archive; `None`: the layer itself.
-    pub path: Option<String>,
+    /// Whether it is a file in the layer's archive; else it is the layer itself.
+    pub in_archive: bool,
+    /// Its path from the image's root, without a slash before it, or the layer's title.
+    pub name: Option<String>,
 }
 
 /// Why there is no program in an image.
@@ -97,14 +107,20 @@ impl From<io::Error> for ProgramError {
     }
 }
 
-/// Reads through a layer. `named` are the paths that the entrypoint may mean.
+/// Reads through a layer of this title. `named` are the paths that the entrypoint may mean.
 ///
 /// # Errors
 /// It is neither wasm nor an archive, is damaged, or expands to more than it may.
-pub fn list(layer: impl Read, named: &[String], limits: Limits) -> Result<Listing, ProgramError> {
+pub fn list(
+    layer: impl Read,
+    title: Option<&str>,
+    named: &[String],
+    limits: Limits,
+) -> Result<Listing, ProgramError> {
     let (start, layer) = open(layer, limits)?;
     if start.starts_with(MAGIC) {
-        return Ok(Listing::Program);
+        let title = title.map(plain).filter(|title| !title.is_empty());
+        return Ok(Listing::Program { title });
     }
     // An empty layer is an archive of nothing.
     if !start.is_empty() && !is_tar(&start) && start.iter().any(|byte| *byte != 0) {
@@ -130,60 +146,88 @@ pub fn list(layer: impl Read, named: &[String], limits: Limits) -> Result<Listin
     Ok(Listing::Archive { files, hidden })
 }
 
-/// Decides which file is the program. `layers` are the lowest first, `named` the best first.
+/// Decides which file is the program. It is the first of what is answered; after it come the other components that have
+/// a name. `layers` are the lowest first, `named` the best first.
 ///
 /// # Errors
-/// There is none, or there are several and the entrypoint names none of them.
-pub fn choose(layers: &[Listing], named: &[String]) -> Result<Choice, ProgramError> {
-    let visible = visible(layers);
+/// There is none, or there are several files and the entrypoint names none of them.
+pub fn choose(layers: &[Listing], named: &[String]) -> Result<Vec<Choice>, ProgramError> {
+    let mut visible = visible(layers);
     let by_name = named.iter().find_map(|name| {
         let mut all = visible.iter();
-        all.find(|choice| choice.path.as_ref() == Some(name))
+        all.position(|choice| choice.name.as_ref() == Some(name))
     });
-    if let Some(found) = by_name {
-        return Ok(found.clone());
-    }
-    let is_wasm = |choice: &&Choice| {
-        let path = choice.path.as_deref();
-        path.is_none_or(|path| path.ends_with(".wasm"))
+    let program = match by_name {
+        Some(found) => found,
+        None => by_kind(&visible)?,
     };
-    let programs: Vec<_> = visible.iter().filter(is_wasm).collect();
-    match programs.as_slice() {
-        [] => Err(ProgramError::None),
-        [only] => Ok((*only).clone()),
-        several => {
-            let names = several.iter().map(|choice| match &choice.path {
-                Some(path) => format!("/{path}"),
-                None => format!("layer {}", choice.layer),
-            });
-            let names: Vec<_> = names.take(5).collect();
-            Err(ProgramError::Several(names.join(", ")))
+    let program = visible.remove(program);
+    let mut chosen = vec![program];
+    for other in visible.into_iter().filter(Choice::is_wasm) {
+        let is_new = chosen.iter().all(|known| known.name != other.name);
+        if other.name.is_some() && is_new && chosen.len() < MAX_COMPONENTS {
+            chosen.push(other);
         }
+    }
+    Ok(chosen)
+}
+
+/// Which file is the program where nothing names it.
+fn by_kind(visible: &[Choice]) -> Result<usize, ProgramError> {
+    let programs = visible.iter().enumerate();
+    let mut programs = programs.filter(|(_, choice)| choice.is_wasm());
+    let (first, choice) = programs.next().ok_or(ProgramError::None)?;
+    // Layers are in an order that somebody meant; files of an archive are in none.
+    if programs.next().is_none() || !choice.in_archive {
+        return Ok(first);
+    }
+    let names = visible.iter().filter(|choice| choice.is_wasm());
+    let names = names.map(|choice| match &choice.name {
+        Some(name) => format!("/{name}"),
+        None => format!("layer {}", choice.layer),
+    });
+    let names: Vec<_> = names.take(5).collect();
+    Err(ProgramError::Several(names.join(", ")))
+}
+
+impl Choice {
+    /// Whether it is WebAssembly by what it is called; a layer is by its content.
+    fn is_wasm(&self) -> bool {
+        let name = self.name.as_deref().unwrap_or_default();
+        !self.in_archive || name.ends_with(".wasm")
     }
 }
 
-/// The files that no higher layer hides or replaces.
+/// The files that no higher layer hides or replaces, those of the lowest layer first.
 fn visible(layers: &[Listing]) -> Vec<Choice> {
     let mut found: Vec<Choice> = Vec::new();
     let mut hidden_above: Vec<&Hidden> = Vec::new();
     for (layer, listing) in layers.iter().enumerate().rev() {
         match listing {
-            Listing::Program => found.push(Choice { layer, path: None }),
+            Listing::Program { title } => found.push(Choice {
+                layer,
+                in_archive: false,
+                name: title.clone(),
+            }),
             Listing::Archive { files, hidden } => {
                 for path in files {
                     let is_hidden = hidden_above.iter().any(|hidden| hidden.covers(path));
                     let is_known = found
                         .iter()
-                        .any(|choice| choice.path.as_ref() == Some(path));
+                        .any(|choice| choice.in_archive && choice.name.as_ref() == Some(path));
                     if !is_hidden && !is_known {
-                        let path = Some(path.clone());
-                        found.push(Choice { layer, path });
+                        found.push(Choice {
+                            layer,
+                            in_archive: true,
+                            name: Some(path.clone()),
+                        });
                     }
                 }
                 hidden_above.extend(hidden);
             }
         }
     }
+    found.sort_by_key(|choice| choice.layer);
     found
 }
 
@@ -200,38 +244,60 @@ impl Hidden {
     }
 }
 
-/// Writes the chosen file of a layer out.
+/// Writes files of a layer's archive out, in the order in which they are there: `write` gets the place in `paths` and the
+/// next bytes. Of no paths, that is the layer itself.
 ///
 /// # Errors
-/// The layer is damaged, or the file larger than it may be; what was written by then is no program.
+/// The layer is damaged, or a file larger than it may be; what was written by then is no program.
 pub fn extract(
     layer: impl Read,
-    path: Option<&str>,
+    paths: &[String],
     limits: Limits,
-    mut target: impl Write,
+    mut write: impl FnMut(usize, &[u8]) -> io::Result<()>,
 ) -> Result<(), ProgramError> {
     let (_, mut layer) = open(layer, limits)?;
-    let copied = match path {
-        None => copy(&mut layer, limits, &mut target)?,
-        Some(path) => {
-            let mut archive = Archive::new(layer);
-            loop {
-                let header = archive.next()?.ok_or(ProgramError::None)?;
-                if header.is_file && header.name == path {
-                    break copy(archive.content(), limits, &mut target)?;
-                }
-            }
+    if paths.is_empty() {
+        return copy(&mut layer, limits, |bytes| write(0, bytes));
+    }
+    let mut wanted: Vec<usize> = (0..paths.len()).collect();
+    let mut archive = Archive::new(layer);
+    while let Some(header) = archive.next()? {
+        let is_meant = |at: &usize| header.is_file && paths.get(*at) == Some(&header.name);
+        if let Some(found) = wanted.iter().position(is_meant) {
+            let at = wanted.swap_remove(found);
+            copy(archive.content(), limits, |bytes| write(at, bytes))?;
         }
-    };
-    if copied > limits.program {
-        let text = format!("the program is larger than {} bytes", limits.program);
-        return Err(ProgramError::Damaged(text));
+        if wanted.is_empty() {
+            break;
+        }
     }
     Ok(())
 }
 
-fn copy(source: impl Read, limits: Limits, target: &mut impl Write) -> io::Result<u64> {
-    io::copy(&mut source.take(limits.program.saturating_add(1)), target)
+fn copy(
+    source: impl Read,
+    limits: Limits,
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ProgramError> {
+    let mut source = source.take(limits.program.saturating_add(1));
+    let mut buffer = vec![0; COPY];
+    let mut copied = 0;
+    loop {
+        let read = match source.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let bytes = buffer.get(..read).unwrap_or_default();
+        copied += bytes.len() as u64;
+        if copied > limits.program {
+            let text = format!("the program is larger than {} bytes", limits.program);
+            return Err(ProgramError::Damaged(text));
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        write(bytes)?;
+    }
 }
 
 /// The first block of what a layer holds, and all of it.
@@ -267,17 +333,60 @@ mod tests {
     fn program(layers: &[Vec<u8>], named: &[&str]) -> Result<Vec<u8>, ProgramError> {
         let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
         let limits = Limits::default();
-        let listings = layers.iter().map(|layer| list(&**layer, &named, limits));
-        let listings: Vec<_> = listings.collect::<Result<_, _>>()?;
-        let choice = choose(&listings, &named)?;
+        let chosen = chosen(layers, &named)?;
+        let choice = &chosen[0];
+        let path = choice.name.clone().filter(|_| choice.in_archive);
+        let paths: Vec<_> = path.into_iter().collect();
         let mut found = Vec::new();
-        extract(
-            &*layers[choice.layer],
-            choice.path.as_deref(),
-            limits,
-            &mut found,
-        )?;
+        extract(&*layers[choice.layer], &paths, limits, |at, bytes| {
+            assert_eq!(at, 0);
+            found.extend_from_slice(bytes);
+            Ok(())
+        })?;
         Ok(found)
+    }
+
+    /// What is chosen of layers that are titled by their places.
+    fn chosen(layers: &[Vec<u8>], named: &[String]) -> Result<Vec<Choice>, ProgramError> {
+        let listings = layers.iter().enumerate().map(|(at, layer)| {
+            let title = format!("./{at}.wasm");
+            list(&**layer, Some(&title), named, Limits::default())
+        });
+        choose(&listings.collect::<Result<Vec<_>, _>>()?, named)
+    }
+
+    fn names(chosen: Vec<Choice>) -> Vec<String> {
+        let names = chosen.into_iter().map(|choice| choice.name);
+        names.map(Option::unwrap_or_default).collect()
+    }
+
+    #[test]
+    fn components_beside_the_program_have_names() {
+        let other = [WASM, b"2"].concat();
+        let layers = [WASM.to_vec(), gzip(&other)];
+        let named = |name: &str| [name.to_owned()];
+        assert_eq!(names(chosen(&layers, &[]).unwrap()), ["0.wasm", "1.wasm"]);
+        let second = chosen(&layers, &named("1.wasm")).unwrap();
+        assert_eq!(names(second), ["1.wasm", "0.wasm"]);
+        let archive = tar(&[("bin/a.wasm", WASM), ("bin/b.wasm", WASM), ("x", b"1")]);
+        let of_archive = chosen(&[archive], &named("bin/b.wasm")).unwrap();
+        assert_eq!(names(of_archive), ["bin/b.wasm", "bin/a.wasm"]);
+        let many: Vec<_> = (0..40).map(|_| WASM.to_vec()).collect();
+        assert_eq!(chosen(&many, &[]).unwrap().len(), MAX_COMPONENTS);
+    }
+
+    #[test]
+    fn several_files_are_extracted_in_one_pass() {
+        let other = [WASM, b"2"].concat();
+        let archive = tar(&[("a.wasm", WASM), ("x", b"1"), ("b.wasm", &other)]);
+        let paths = ["b.wasm", "none.wasm", "a.wasm"].map(str::to_owned);
+        let mut found = vec![Vec::new(); paths.len()];
+        let write = |at: usize, bytes: &[u8]| {
+            found[at].extend_from_slice(bytes);
+            Ok(())
+        };
+        extract(&*gzip(&archive), &paths, Limits::default(), write).unwrap();
+        assert_eq!(found, [other, Vec::new(), WASM.to_vec()]);
     }
 
     #[test]
@@ -344,7 +453,7 @@ mod tests {
             expanded: 1 << 20,
             program: 4,
         };
-        let error = extract(WASM, None, limits, Vec::new()).unwrap_err();
+        let error = extract(WASM, &[], limits, |_, _| Ok(())).unwrap_err();
         assert!(error.to_string().contains("larger than 4"), "{error}");
     }
 

@@ -32,6 +32,7 @@ use crate::registry::remote::registries::{Candidate, Registries};
 use config::ConfigFile;
 pub use config::ImageConfig;
 use program::wanted_layers;
+pub use program::{Component, Programs};
 pub use stored::{ImageAccess, StoredImage};
 use stored::{Remembered, name_of};
 use turns::Turns;
@@ -67,8 +68,8 @@ pub struct PulledImage {
     pub manifest: ImageManifest,
     /// The parts of the configuration a runtime reads.
     pub config: ImageConfig,
-    /// The `.wasm` file that is its program; `None` if it is an image for Linux.
-    pub program: Option<Digest>,
+    /// Its `.wasm` files; `None` if it is an image for Linux.
+    pub programs: Option<Programs>,
     /// Who may use it without asking the registry.
     pub access: ImageAccess,
     /// Bytes this pull had to fetch.
@@ -101,6 +102,9 @@ pub enum PullError {
     /// The configuration is not JSON of the right shape.
     #[error("malformed image configuration: {0}")]
     Config(#[source] serde_json::Error),
+    /// JSON of our own could not be written.
+    #[error("remember the image: {0}")]
+    Remember(#[source] serde_json::Error),
     /// There is no program in it.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -164,8 +168,9 @@ impl Puller {
         let Some(manifest) = self.stored_manifest(&found.descriptor).await? else {
             return Ok(None);
         };
-        let lease = self.lease(&digest, &manifest, found.program.as_ref(), lease);
-        let needed = std::iter::once(&manifest.config.digest).chain(&found.program);
+        let lease = self.lease(&digest, &manifest, found.programs.as_ref(), lease);
+        let programs = found.programs.iter().flat_map(Programs::digests);
+        let needed = std::iter::once(&manifest.config.digest).chain(programs);
         for blob in needed {
             if self.store.size(blob).await?.is_none() {
                 return Ok(None);
@@ -173,7 +178,7 @@ impl Puller {
         }
         let file = self.read_config(&manifest).await?;
         // An image without its program is one for Linux, or was forgotten in part.
-        if found.program.is_none()
+        if found.programs.is_none()
             && (file.is_wasm(&manifest) || !self.has_layers(&manifest).await?)
         {
             return Ok(None);
@@ -187,7 +192,7 @@ impl Puller {
             digest,
             manifest,
             config: file.config.unwrap_or_default(),
-            program: found.program,
+            programs: found.programs,
             access: found.access,
             fetched: 0,
             lease,
@@ -256,10 +261,10 @@ impl Puller {
         let lease = self.lease(&digest, &manifest, None, Lease::default());
         let mut fetched = self.fetch(candidate, &manifest.config).await?;
         let file = self.read_config(&manifest).await?;
-        let program = if file.is_wasm(&manifest) {
+        let programs = if file.is_wasm(&manifest) {
             let layers = wanted_layers(&manifest);
             fetched += self.fetch_layers(candidate, &layers, MAX_LAYER).await?;
-            Some(self.program(&layers, file.config.as_ref()).await?)
+            Some(self.programs(&layers, file.config.as_ref()).await?)
         } else {
             let layers: Vec<_> = manifest.layers.iter().collect();
             fetched += self
@@ -267,15 +272,15 @@ impl Puller {
                 .await?;
             None
         };
-        let (program, made) = program.unzip();
-        let lease = self.lease(&digest, &manifest, program.as_ref(), lease);
+        let (programs, made) = programs.unzip();
+        let lease = self.lease(&digest, &manifest, programs.as_ref(), lease);
         drop(made);
         let access = ImageAccess::with(candidate.origin.as_ref());
         let access = self
             .remember(
                 reference,
                 (&digest, &manifest, &bytes),
-                program.clone(),
+                programs.clone(),
                 access,
             )
             .await?;
@@ -288,7 +293,7 @@ impl Puller {
             digest,
             manifest,
             config: file.config.unwrap_or_default(),
-            program,
+            programs,
             access,
             fetched,
             lease,
@@ -300,14 +305,15 @@ impl Puller {
         &self,
         digest: &Digest,
         manifest: &ImageManifest,
-        program: Option<&Digest>,
+        programs: Option<&Programs>,
         earlier: Lease,
     ) -> Lease {
         let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
         let parts = parts.map(|part| part.digest.clone());
+        let programs = programs.into_iter().flat_map(Programs::digests).cloned();
         let lease = self
             .store
-            .lease(parts.chain([digest.clone()]).chain(program.cloned()));
+            .lease(parts.chain([digest.clone()]).chain(programs));
         drop(earlier);
         lease
     }
@@ -352,7 +358,7 @@ impl Puller {
         &self,
         reference: &Reference,
         (digest, manifest, bytes): (&Digest, &ImageManifest, &Bytes),
-        program: Option<Digest>,
+        programs: Option<Programs>,
         access: ImageAccess,
     ) -> Result<ImageAccess, PullError> {
         let mut writer = self.store.writer(digest.algorithm(), MAX_MANIFEST).await?;
@@ -370,12 +376,16 @@ impl Puller {
                 digest.clone(),
                 bytes.len() as u64,
             ),
-            program,
+            programs,
             access: access.clone(),
         };
         let (name, leaf) = (name_of(reference), reference.manifest_reference());
         self.store
-            .set_ref(&name, &leaf, &remembered.write())
+            .set_ref(
+                &name,
+                &leaf,
+                &remembered.write().map_err(PullError::Remember)?,
+            )
             .await?;
         Ok(access)
     }

@@ -1,12 +1,12 @@
 //! The images of a store: what is remembered of each, which there are, and their removal.
 //!
-//! A reference's file is the descriptor of the image manifest, with two annotations: the digest of the program, and who
-//! may use the image.
+//! A reference's file is the descriptor of the image manifest, with annotations: the digests of the program and
+//! of the components that have names, and who may use the image.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use super::{MAX_MANIFEST, PullError, Puller};
+use super::{MAX_MANIFEST, Programs, PullError, Puller};
 use crate::content_store::{ContentError, Swept};
 use crate::credentials::Origin;
 use crate::digest::Digest;
@@ -14,6 +14,7 @@ use crate::manifest::{Descriptor, ImageManifest, Manifest};
 use crate::reference::Reference;
 
 const PROGRAM: &str = "dev.windlass.program";
+const COMPONENTS: &str = "dev.windlass.components";
 const ACCESS: &str = "dev.windlass.access";
 
 /// Who may use an image that is here without asking the registry.
@@ -72,26 +73,32 @@ impl ImageAccess {
 /// What a reference's file says.
 pub(super) struct Remembered {
     pub(super) descriptor: Descriptor,
-    pub(super) program: Option<Digest>,
+    pub(super) programs: Option<Programs>,
     pub(super) access: ImageAccess,
 }
 
 impl Remembered {
-    pub(super) fn write(self) -> Descriptor {
+    pub(super) fn write(self) -> Result<Descriptor, serde_json::Error> {
         let mut descriptor = self.descriptor;
         let notes = &mut descriptor.annotations;
         notes.insert(ACCESS.to_owned(), self.access.write());
-        if let Some(program) = self.program {
-            notes.insert(PROGRAM.to_owned(), program.to_string());
+        if let Some(Programs { main, components }) = self.programs {
+            notes.insert(PROGRAM.to_owned(), main.to_string());
+            let components = serde_json::to_string(&components)?;
+            notes.insert(COMPONENTS.to_owned(), components);
         }
-        descriptor
+        Ok(descriptor)
     }
 
     pub(super) fn read(descriptor: Descriptor) -> Self {
         let note = |name: &str| descriptor.annotations.get(name);
         let access = note(ACCESS).map(|text| ImageAccess::read(text));
+        let main = note(PROGRAM).and_then(|text| text.parse().ok());
+        // Earlier versions did not say.
+        let components = note(COMPONENTS).and_then(|text| serde_json::from_str(text).ok());
+        let components = components.unwrap_or_default();
         Self {
-            program: note(PROGRAM).and_then(|text| text.parse().ok()),
+            programs: main.map(|main| Programs { main, components }),
             // What does not say is nobody's, and is asked for again.
             access: access.unwrap_or(ImageAccess::Sources(BTreeSet::new())),
             descriptor,
@@ -161,7 +168,7 @@ impl Puller {
         let mut blobs: HashSet<Digest> = parts
             .map(|part| &part.digest)
             .chain(own)
-            .chain(&found.program)
+            .chain(found.programs.iter().flat_map(Programs::digests))
             .cloned()
             .collect();
         let mut size = 0;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::artifact::WasmArtifact;
-use crate::push::push_wasm;
+use crate::push::{push_components, push_wasm};
 use crate::reference::CLUSTER_REGISTRY;
 use crate::registry::client::{Body, BoxError, RouterTransport, Transport};
 use crate::registry::server::{Access, Authorize, Denied, Limits, router};
@@ -100,7 +101,7 @@ async fn what_was_pushed_is_pulled_by_tag_and_by_digest() {
     assert_eq!(pulled.digest, digest);
     let by_digest = world.pull(&tag.with_digest(digest)).await.unwrap();
     assert_eq!(by_digest.manifest, pulled.manifest);
-    let layer = pulled.manifest.wasm_layer().unwrap();
+    let layer = pulled.manifest.wasm_layers().next().unwrap();
     let bytes = world
         .puller
         .store()
@@ -141,6 +142,27 @@ async fn concurrent_pulls_fetch_each_blob_once() {
         pulled.unwrap();
     }
     assert_eq!(world.blob_gets.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn several_components_are_kept_by_their_names() {
+    let world = world().await;
+    let tag = reference("default/hello:v1");
+    let file = |name: &str, text: &[u8]| (name.to_owned(), component(text));
+    let files = vec![file("app.wasm", b"1"), file("tool.wasm", b"2")];
+    push_components(&world.client, &tag, files).await.unwrap();
+    let pulled = world.pull(&tag).await.unwrap();
+    let programs = pulled.programs.unwrap();
+    assert_eq!(programs.main, Digest::sha256(&component(b"1")));
+    let names: Vec<_> = programs.components.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, ["app.wasm", "tool.wasm"]);
+    let tool = &programs.components[1].digest;
+    assert_eq!(*tool, Digest::sha256(&component(b"2")));
+
+    drop(pulled.lease);
+    world.puller.sweep(Duration::ZERO).await.unwrap();
+    let found = world.puller.local(&tag).await.unwrap().unwrap();
+    assert_eq!(found.programs, Some(programs));
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn the_program_is_found_in_every_layout() {
             .local(&reference.parse().unwrap())
             .await
             .unwrap();
-        assert_eq!(found.unwrap().program, pulled.program, "{name}");
+        assert_eq!(found.unwrap().programs, pulled.programs, "{name}");
     }
 }
 
@@ -168,7 +168,7 @@ async fn of_a_linux_image_all_is_fetched_and_nothing_is_a_program() {
         .pull(&format!("{}/a/b:v1", fake.address))
         .await
         .unwrap();
-    assert_eq!(pulled.program, None);
+    assert_eq!(pulled.programs, None);
     assert_eq!(
         fake.asked("/blobs/").len(),
         2,

@@ -75,10 +75,10 @@ impl Node {
 
     /// What the image's program is.
     async fn program(&self, image: &PulledImage) -> Vec<u8> {
-        let program = image.program.as_ref().unwrap();
+        let programs = image.programs.as_ref().unwrap();
         self.puller
             .store()
-            .read(program, 1 << 30)
+            .read(&programs.main, 1 << 30)
             .await
             .unwrap()
             .into()

@@ -4,8 +4,9 @@
 //!
 //! | name | what runs |
 //! |---|---|
-//! | an absolute path | the component in that file of the container's mounts |
+//! | an absolute path | the component in that file of the container's mounts, or of its image |
 //! | the container's own program, by its first argument, its image's name or the container's | another instance of it |
+//! | a component of the image, by its path, its file's name, or that without `.wasm` | that |
 //! | a tool of the node ([`super::tools`]), such as `tar` | that |
 //!
 //! Whichever it is, it may import only what the pod was granted, and shares the container's accounts of memory and
@@ -26,7 +27,7 @@ use windlass_wasi_shims::world::World;
 use super::container::exit_status;
 use super::{Parts, error_text, grants};
 use crate::runtime::exec::{ExecError, ExecStreams, Running};
-use crate::runtime::{ContainerSpec, ExitStatus};
+use crate::runtime::{ContainerSpec, ExitStatus, ImageComponent};
 
 /// Commands that a container may run at a time.
 const AT_ONCE: usize = 64;
@@ -144,11 +145,20 @@ impl Inner {
     }
 
     async fn find(&self, name: &str) -> Result<World, ExecError> {
-        if name.starts_with('/') {
-            return self.file(name).await;
+        if name.starts_with('/')
+            && let Some(found) = self.file(name).await?
+        {
+            return Ok(found);
         }
         if self.own_names().iter().any(|own| own == name) {
             return Ok(self.program.clone());
+        }
+        if let Some(component) = self.spec.image.component(name) {
+            let loaded = self.parts.cache.world(&component.digest, &component.blob);
+            let loaded = loaded.await;
+            return loaded
+                .map(|loaded| loaded.world)
+                .map_err(|error| cannot_run(name, error_text(&error)));
         }
         if let Some(tool) = self.parts.tools.find(name) {
             let tool = tool.clone();
@@ -164,7 +174,8 @@ impl Inner {
         })
     }
 
-    async fn file(&self, path: &str) -> Result<World, ExecError> {
+    /// The component in a file of the mounts, if there is that file.
+    async fn file(&self, path: &str) -> Result<Option<World>, ExecError> {
         let (mounts, parts) = (self.grants.mounts.clone(), self.parts.clone());
         let name = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
@@ -178,15 +189,12 @@ impl Inner {
         let (file, digest) = match opened {
             Ok(opened) => opened,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ExecError::NotFound {
-                    name: path.to_owned(),
-                    known: self.known(),
-                });
+                return Ok(None);
             }
             Err(error) => return Err(cannot_run(path, error.to_string())),
         };
-        self.load(path, &digest, move || file.read(MAX_COMPONENT))
-            .await
+        let world = self.load(path, &digest, move || file.read(MAX_COMPONENT));
+        world.await.map(Some)
     }
 
     async fn load(
@@ -225,8 +233,15 @@ impl Inner {
                 self.own_names().join(" or ")
             ),
         };
+        let others = self.spec.image.components.iter();
+        let mut others: Vec<_> = others.map(ImageComponent::stem).collect();
+        others.dedup();
+        let others = match others.as_slice() {
+            [] | [_] => String::new(),
+            _ => format!(", the components of its image are {}", others.join(", ")),
+        };
         let tools = self.parts.tools.describe();
-        format!("{own}, {tools}; components in volumes are run by their absolute paths")
+        format!("{own}{others}, {tools}; components in volumes are run by their absolute paths")
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn grants(
         container: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.name).into(),
         args: spec.args.clone(),
         env: spec.env.clone(),
-        working_dir: spec.objects.container.working_dir.clone(),
+        working_dir: working_dir(spec),
         stdout: output(spec, Stream(logs.clone(), Output::Stdout)),
         stderr: output(spec, Stream(logs, Output::Stderr)),
         stdin: input.map(|input| match spec.tty {
@@ -71,6 +71,13 @@ pub(super) async fn grants(
         grants: Arc::new(grants),
         stdin,
     })
+}
+
+/// Spec: what the container says comes before what its image does.
+fn working_dir(spec: &ContainerSpec) -> Option<String> {
+    let container = spec.objects.container.working_dir.clone();
+    let own = container.filter(|path| !path.is_empty());
+    own.or_else(|| spec.image.working_dir.clone())
 }
 
 fn output(spec: &ContainerSpec, stream: Stream) -> stdio::Output {
