@@ -139,12 +139,16 @@ pub(super) fn place(option: &str, path: Option<&PathBuf>) -> String {
 
 /// Runs until interrupted.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let life = args.dashboard_session.map(Duration::try_from).transpose();
+    let life = life.context("--dashboard-session")?;
+    anyhow::ensure!(
+        life != Some(Duration::ZERO),
+        "--dashboard-session: a session has to last for some time, such as 30m"
+    );
     let mut plane = start(&args.data_dir, &args.control_plane).await?;
     output::step(&format!("the API serves at https://{}", plane.address()));
     print_kubeconfig(&args.data_dir)?;
     if let Some(address) = args.dashboard_listen {
-        let life = args.dashboard_session.map(Duration::try_from).transpose();
-        let life = life.context("--dashboard-session")?;
         let address = dashboard::serve(&mut plane, address, life).await?;
         output::step(&format!("the dashboard is at https://{address}"));
     }

@@ -2,17 +2,22 @@
 //!
 //! Between agent and server stands a gate that knows the ClusterRole `system:node` and the Node authorizer of Kubernetes
 //! v1.35 as its documentation describes them. What they allow goes through, whatever else is refused, and both are kept.
-//! The pods of the node run all the same.
+//! The pods of the node run all the same. Of an agent that joins by a token the audit log tells the same.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, AttachParams, DeleteParams, PostParams};
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_control::identity::NODES;
+use windlass_control::server::audit::{AuditOptions, BatchOptions, LogFileOptions, Mode, Policy};
+use windlass_node::registration::bootstrap::{JoinRequest, bootstrap, ca_hash, renew};
 use windlass_tests::{Cluster, eventually};
 
 use crate::{HELLO, apply, is_ready, push};
@@ -171,6 +176,18 @@ impl Asked {
         })
     }
 
+    /// What an event of the audit log is about.
+    fn of_event(event: &Value) -> Option<Self> {
+        let method = match event["verb"].as_str()? {
+            "create" => Method::POST,
+            "update" => Method::PUT,
+            "patch" => Method::PATCH,
+            "delete" => Method::DELETE,
+            _ => Method::GET,
+        };
+        Self::of(&method, &event["requestURI"].as_str()?.parse().ok()?)
+    }
+
     fn is_allowed(&self) -> bool {
         KUBELET.iter().any(|(verbs, group, resources, which)| {
             verbs.contains(&self.verb)
@@ -283,6 +300,8 @@ async fn an_agent_needs_no_more_than_a_kubelet() {
                 {"name": "map", "configMap": {"name": "named"}},
                 {"name": "secret", "secret": {"secretName": "named"}},
                 {"name": "scratch", "emptyDir": {}},
+                {"name": "of-host", "hostPath": {"path": cluster.host_directory(), "type": "Directory"}},
+                {"name": "of-image", "image": {"reference": image}},
                 {"name": "self", "downwardAPI": {"items": [
                     {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
                 {"name": "token", "projected": {"sources": [
@@ -296,6 +315,7 @@ async fn an_agent_needs_no_more_than_a_kubelet() {
                     {"name": "map", "mountPath": "/map"}, {"name": "secret", "mountPath": "/secret"},
                     {"name": "scratch", "mountPath": "/tmp"}, {"name": "self", "mountPath": "/self"},
                     {"name": "token", "mountPath": "/token"},
+                    {"name": "of-host", "mountPath": "/host"}, {"name": "of-image", "mountPath": "/image"},
                 ],
                 "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
             }],
@@ -304,6 +324,11 @@ async fn an_agent_needs_no_more_than_a_kubelet() {
     apply::<Pod>(&cluster, &pod).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
     eventually(pods.clone(), "all", "readiness", is_ready).await;
+    let over_tls: Api<Pod> = Api::default_namespaced(cluster.client_over_tls().await.unwrap());
+    let params = AttachParams::default();
+    let exec = over_tls.exec("all", ["test", "-d", "/host"], &params);
+    let status = exec.await.unwrap().take_status().unwrap().await.unwrap();
+    assert_eq!(status.status.as_deref(), Some("Success"), "{status:?}");
     let static_pod = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: own}}\nspec:\n  containers:\n  \
          - {{name: a, image: {image}}}\n"
@@ -333,6 +358,105 @@ async fn an_agent_needs_no_more_than_a_kubelet() {
         "watch /pods",
     ] {
         assert!(allowed.contains(needed), "{needed} is not in {allowed:?}");
+    }
+}
+
+/// What a bootstrap token is for: the ClusterRole `system:node-bootstrapper`.
+const BOOTSTRAPPER: &[&str] = &["create", "get", "list", "watch"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_takes_what_a_token_and_a_stranger_may_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.log");
+    let audit = everything_to(&log);
+    let cluster = Cluster::start(|config| {
+        config.in_memory = true;
+        config.audit = Some(audit);
+    });
+    let mut cluster = cluster.await.unwrap();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"},
+        "stringData": {
+            "token-id": "abcdef", "token-secret": "0123456789abcdef",
+            "usage-bootstrap-authentication": "true",
+        },
+    });
+    let secrets: Api<Secret> = Api::namespaced(cluster.client(), "kube-system");
+    let secret = serde_json::from_value(secret).unwrap();
+    secrets
+        .create(&PostParams::default(), &secret)
+        .await
+        .unwrap();
+    let hash = ca_hash(cluster.plane().authority().certificate().as_bytes()).unwrap();
+    let token = format!("abcdef.0123456789abcdef:sha256:{hash}");
+    let request = JoinRequest {
+        server: format!("https://{}", cluster.plane().address()),
+        node_name: NODE.to_owned(),
+        addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        directory: directory.path().join("certificates"),
+    };
+    let joined = bootstrap(&request, &token.parse().unwrap()).await.unwrap();
+    let joined = renew(&request, &joined).await.unwrap();
+    let client = joined.client(&request).unwrap();
+    let added = cluster.add_node_with(NODE, |builder| builder.client(client).ingress(None, None));
+    added.await.unwrap();
+    let image = push(&cluster, "hello", HELLO).await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "hello", "image": image}]},
+    });
+    apply::<Pod>(&cluster, &pod).await;
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    eventually(pods, "web", "readiness", is_ready).await;
+    cluster.shutdown().await;
+
+    let node = format!("system:node:{NODE}");
+    let mut seen = BTreeSet::new();
+    for line in std::fs::read_to_string(&log).unwrap().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let user = event["user"]["username"].as_str().unwrap_or_default();
+        let Some(asked) = Asked::of_event(&event) else {
+            continue;
+        };
+        let said = format!("{} {}/{}", asked.verb, asked.group, asked.resource);
+        let is_allowed = match user {
+            "system:anonymous" => asked.resource == "configmaps" && asked.name == "cluster-info",
+            "system:bootstrap:abcdef" => {
+                asked.resource == "certificatesigningrequests" && BOOTSTRAPPER.contains(&asked.verb)
+            }
+            // What is listed is watched then.
+            user if user == node => {
+                asked.is_allowed()
+                    || BESIDES.contains(&said.replacen("watch ", "list ", 1).as_str())
+            }
+            _ => continue,
+        };
+        assert!(is_allowed, "{user}: {said}");
+        seen.insert(user.to_owned());
+    }
+    assert_eq!(seen.len(), 3, "all three have asked: {seen:?}");
+}
+
+/// An audit log with a line for every request that has ended.
+fn everything_to(log: &Path) -> AuditOptions {
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
+                  rules: [{level: Metadata}]\n";
+    let file = LogFileOptions {
+        path: log.to_owned(),
+        max_size: 1 << 30,
+        max_age: Duration::ZERO,
+        max_backups: 0,
+    };
+    let batches = BatchOptions {
+        buffer: 1000,
+        max_size: 100,
+        max_wait: Duration::from_millis(10),
+    };
+    AuditOptions {
+        policy: Policy::parse(policy).unwrap(),
+        log: Some((file, Mode::Blocking, batches)),
+        webhook: None,
     }
 }
 

@@ -98,7 +98,11 @@ pub enum BootstrapError {
         message: String,
     },
     /// Nobody signed a request in time.
-    #[error("CertificateSigningRequest {name} was not signed within {} s", SIGNED_WITHIN.as_secs())]
+    #[error(
+        "CertificateSigningRequest {name} was not signed within {} s; where nobody approves such requests by themselves, \
+         `kubectl certificate approve {name}` does",
+        SIGNED_WITHIN.as_secs()
+    )]
     NotSigned {
         /// Its name.
         name: String,
@@ -316,7 +320,7 @@ pub async fn bootstrap(
     };
     let with_token = client(&request.server, Some(&ca_pem), auth)?;
     let identity = request_client(&with_token, &request.node_name).await?;
-    let ca_pem = cluster_info_ca(&with_token).await?;
+    let ca_pem = trusted_by_now(request, &ca_pem).await?;
     // The node itself requests its serving certificate, since a token may not speak for one.
     let auth = AuthInfo {
         client_certificate_data: Some(STANDARD.encode(&identity.certificate_pem)),
@@ -344,7 +348,7 @@ pub async fn renew(
 ) -> Result<NodeCertificates, BootstrapError> {
     let as_node = current.client(request)?;
     let certificates = NodeCertificates {
-        ca_pem: cluster_info_ca(&as_node).await?,
+        ca_pem: refreshed_ca(request, &current.ca_pem).await,
         client: request_client(&as_node, &request.node_name).await?,
         serving: request_serving(&as_node, request).await?,
     };
@@ -354,18 +358,25 @@ pub async fn renew(
 
 /// Takes over and keeps whom the cluster trusts by now. Without an answer the node goes on with what it knows.
 pub async fn refresh_ca(request: &JoinRequest, mut known: NodeCertificates) -> NodeCertificates {
-    let refresh = async {
-        let ca_pem = cluster_info_ca(&known.client(request)?).await?;
-        if ca_pem != known.ca_pem {
-            known.ca_pem = ca_pem;
-            save(&request.directory, &known)?;
+    let ca_pem = refreshed_ca(request, &known.ca_pem).await;
+    if ca_pem != known.ca_pem {
+        known.ca_pem = ca_pem;
+        if let Err(error) = save(&request.directory, &known) {
+            tracing::warn!(%error, "keep whom the cluster trusts by now");
         }
-        Ok::<_, BootstrapError>(())
-    };
-    if let Err(error) = refresh.await {
-        tracing::warn!(%error, "read whom the cluster trusts by now");
     }
     known
+}
+
+/// Whom the cluster trusts by now, else whom the node knows: a server need not answer strangers.
+async fn refreshed_ca(request: &JoinRequest, known: &str) -> String {
+    match trusted_by_now(request, known).await {
+        Ok(ca_pem) => ca_pem,
+        Err(error) => {
+            tracing::warn!(%error, "read whom the cluster trusts by now");
+            known.to_owned()
+        }
+    }
 }
 
 fn client(server: &str, ca_pem: Option<&str>, auth: AuthInfo) -> Result<Client, BootstrapError> {
@@ -381,6 +392,13 @@ fn client(server: &str, ca_pem: Option<&str>, auth: AuthInfo) -> Result<Client, 
         None => config.accept_invalid_certs = true,
     }
     Client::try_from(config).map_err(|error| malformed(&error))
+}
+
+/// Whom the cluster trusts by now, from a server that `ca_pem` vouches for. It is asked as by anybody: that is all who may
+/// read it in a cluster that kubeadm made.
+async fn trusted_by_now(request: &JoinRequest, ca_pem: &str) -> Result<String, BootstrapError> {
+    let anybody = client(&request.server, Some(ca_pem), AuthInfo::default())?;
+    cluster_info_ca(&anybody).await
 }
 
 /// Fetches the CA from a server nobody vouches for yet, and checks it against the token.

@@ -3,6 +3,7 @@
 //! A node reads the Secrets and ConfigMaps that its pods name, each by its name, and no others; a node that an
 //! administrator made one that serves Ingresses, those with their certificates too.
 
+use memchr::memmem::Finder;
 use serde_json::Value;
 use windlass_api::ingress;
 
@@ -22,14 +23,7 @@ pub(super) fn concerns(
     field_selector: &str,
 ) -> bool {
     let writes = !READ.contains(&info.verb);
-    let any_pod = |names: fn(&Value, &str) -> bool| {
-        // Not to be asked for all of them: what a pod does not name has no name either.
-        if info.name.is_empty() {
-            return false;
-        }
-        let pods = pods(node, &info.namespace, snapshot);
-        pods.iter().any(|pod| names(pod, &info.name))
-    };
+    let any_pod = |names| any_pod(node, info, snapshot, names);
     match &*info.resource {
         "nodes" if info.verb == "create" => true,
         "nodes" => !writes || info.name == node,
@@ -62,17 +56,28 @@ fn runs_on(pod: &Entry, node: &str) -> bool {
     pod.fields.get("spec.nodeName") == Some(node)
 }
 
-/// The pods of a namespace that are on the node.
-fn pods(node: &str, namespace: &str, snapshot: &Snapshot) -> Vec<Value> {
-    if namespace.is_empty() {
-        return Vec::new();
+/// Whether a pod of the node, in the object's namespace, names the object. A node starts pods one after the other and asks
+/// for each one's objects: those that have the name nowhere in them are not parsed for that.
+fn any_pod(
+    node: &str,
+    info: &RequestInfo,
+    snapshot: &Snapshot,
+    names: fn(&Value, &str) -> bool,
+) -> bool {
+    // Not to be asked for all of them: what a pod does not name has no name either.
+    if info.name.is_empty() || info.namespace.is_empty() {
+        return false;
     }
-    let range = KeyRange::namespace("", "pods", namespace);
-    let own = snapshot
-        .range(&range, None)
-        .filter(|pod| runs_on(pod, node));
-    own.filter_map(|pod| serde_json::from_slice(&pod.bytes).ok())
-        .collect()
+    let range = KeyRange::namespace("", "pods", &info.namespace);
+    // No name of an object has characters that JSON escapes.
+    let quoted = format!("\"{}\"", info.name);
+    let quoted = Finder::new(&quoted);
+    let mut pods = snapshot.range(&range, None);
+    pods.any(|pod| {
+        let mentions = runs_on(pod, node) && quoted.find(&pod.bytes).is_some();
+        let parsed = || serde_json::from_slice::<Value>(&pod.bytes);
+        mentions && parsed().is_ok_and(|pod| names(&pod, &info.name))
+    })
 }
 
 fn parsed(snapshot: &Snapshot, key: &ObjectKey) -> Option<Value> {
