@@ -146,7 +146,8 @@ pub(crate) struct NodeOptions {
     #[arg(long = "allow-host-path", value_name = "PATH")]
     host_paths: Vec<PathBuf>,
     /// What must be left free before pods are evicted, such as memory.available<100Mi,nodefs.available<5%; nothing is
-    /// evicted with an empty one [default: memory.available<100Mi,nodefs.available<1Gi].
+    /// evicted with an empty one [default: memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%]. There is
+    /// pid.available too.
     #[arg(long, value_name = "THRESHOLDS")]
     eviction_hard: Option<Thresholds>,
     /// Folder of files with pods that this node runs whether or not the API server answers: static pods.

@@ -49,6 +49,7 @@ mod worker;
 pub(crate) use from_files::Files;
 use from_files::FromFiles;
 use room::{Refusal, Room};
+pub(crate) use worker::storage::DiskUse;
 use worker::{Desired, PodWorker};
 
 /// Longest wait for pods to end when the agent stops; what is left is cut off.
@@ -174,14 +175,9 @@ impl RunningContainers {
 }
 
 impl NodeContext {
-    /// Bytes of a container's logs. Looks at the disk: call it where that is allowed.
-    pub(crate) fn logs_of(&self, pod: &PodIdentity, container: &str) -> u64 {
-        worker::storage::used(&self.logs.directory(pod, container))
-    }
-
-    /// Bytes of a pod's volumes on disk. Looks at the disk too.
-    pub(crate) fn volumes_of(&self, pod: &PodIdentity) -> u64 {
-        worker::storage::used(&start::pod_directory(&self.data_dir, pod).join("volumes"))
+    /// Where a pod's volumes are that are on the node's own disk.
+    pub(crate) fn volumes_directory(&self, pod: &PodIdentity) -> PathBuf {
+        start::pod_directory(&self.data_dir, pod).join("volumes")
     }
 
     /// The identity of a pod, as the logs know it.

@@ -82,6 +82,9 @@ pub(crate) fn refused_under(pressure: Pressure, pod: &Pod) -> Option<Refusal> {
         .is_some_and(|spec| pod_resources::qos_class(spec) == QosClass::BestEffort);
     let condition = match pressure {
         Pressure { disk: true, .. } => "DiskPressure",
+        Pressure {
+            processes: true, ..
+        } => "PIDPressure",
         Pressure { memory: true, .. } if best_effort => "MemoryPressure",
         _ => return None,
     };
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_node_under_pressure_takes_what_it_can_bear() {
-        let (memory, disk) = (true, true);
+        let (memory, disk, processes) = (true, true, true);
         let none = Pressure::default();
         for (pressure, best_effort, burstable) in [
             (none, None, None),
@@ -261,6 +264,11 @@ mod tests {
                 Pressure { disk, ..none },
                 Some("[DiskPressure]"),
                 Some("[DiskPressure]"),
+            ),
+            (
+                Pressure { processes, ..none },
+                Some("[PIDPressure]"),
+                Some("[PIDPressure]"),
             ),
         ] {
             let empty = serde_json::from_value(json!({ "spec": { "containers": [] } })).unwrap();

@@ -1,12 +1,11 @@
-//! A node that runs low on memory or disk: it says so, takes no pods that would make it worse, and evicts.
+//! A node that runs low on memory, disk, files or processes: it says so, takes no pods that would make it worse, and evicts.
 //!
 //! 1. Every ten seconds the machine is looked at ([`look`]) and compared with [`Thresholds`].
 //! 2. A resource that is below its threshold, or was within five minutes, is a condition of the Node
-//!    (`MemoryPressure`, `DiskPressure`); pods come back slowly, not at the first free megabyte.
+//!    (`MemoryPressure`, `DiskPressure`, `PIDPressure`); pods come back slowly, not at the first free megabyte.
 //! 3. While it is below, one pod at a time is evicted; [`plan`] says which.
 //!
-//! Differs from Kubernetes: soft thresholds and those of inodes and process numbers are not known; wasm pods have no
-//! processes.
+//! Differs from Kubernetes: soft thresholds are not known, and images are on the disk that `nodefs` means.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use windlass_api::quantity::Quantity;
 
-use crate::pods::{KnownPods, NodeContext};
+use crate::pods::{DiskUse, KnownPods, NodeContext};
 
 mod plan;
 
@@ -30,11 +29,12 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// How long a resource counts as scarce after it was last below its threshold.
 const TRANSITION: Duration = Duration::from_secs(300);
 
-/// Which resources are scarce.
+/// Which conditions the node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {
     pub(crate) memory: bool,
     pub(crate) disk: bool,
+    pub(crate) processes: bool,
 }
 
 /// A resource that can be scarce.
@@ -42,15 +42,27 @@ pub(crate) struct Pressure {
 pub(crate) enum Scarce {
     Memory,
     Disk,
+    Inodes,
+    Processes,
 }
+
+/// Each resource with its signal in `--eviction-hard` and its name in kubelet's messages.
+const RESOURCES: [(Scarce, &str, &str); 4] = [
+    (Scarce::Memory, "memory.available", "memory"),
+    (Scarce::Disk, "nodefs.available", "ephemeral-storage"),
+    (Scarce::Inodes, "nodefs.inodesFree", "inodes"),
+    (Scarce::Processes, "pid.available", "pids"),
+];
+
+/// Something of each resource, in the order of [`RESOURCES`].
+type OfEach<T> = [T; RESOURCES.len()];
 
 impl Scarce {
     /// As kubelet's messages call it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Disk => "ephemeral-storage",
-        }
+    fn name(self) -> &'static str {
+        let mut all = RESOURCES.iter();
+        all.find(|(what, _, _)| *what == self)
+            .map_or("", |(_, _, name)| name)
     }
 }
 
@@ -66,19 +78,19 @@ pub(crate) struct Eviction {
 /// How much must be left of a resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Least {
-    Bytes(u64),
+    Amount(u64),
     Percent(f64),
 }
 
 impl Least {
     fn of(self, total: u64) -> u64 {
         match self {
-            Self::Bytes(bytes) => bytes,
+            Self::Amount(amount) => amount,
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_precision_loss,
                 clippy::cast_sign_loss,
-                reason = "a share of a size that is not exact to the byte"
+                reason = "a share of an amount that is not exact"
             )]
             Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
         }
@@ -87,25 +99,26 @@ impl Least {
 
 /// What must be left free on a node, as kubelet's `--eviction-hard` writes it: `memory.available<100Mi,nodefs.available<5%`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Thresholds {
-    memory: Option<Least>,
-    disk: Option<Least>,
-}
+pub struct Thresholds(OfEach<Option<Least>>);
 
 impl Default for Thresholds {
-    /// 100 MiB of memory, and 1 GiB of the disk that holds the agent's directory: enough for the machine to go on.
+    /// 100 MiB of memory; of the disk that holds the agent's directory 1 GiB, enough for the machine to go on, and of its
+    /// files 5 %. None of processes.
     fn default() -> Self {
-        Self {
-            memory: Some(Least::Bytes(100 << 20)),
-            disk: Some(Least::Bytes(1 << 30)),
-        }
+        Self([
+            Some(Least::Amount(100 << 20)),
+            Some(Least::Amount(1 << 30)),
+            Some(Least::Percent(5.0)),
+            None,
+        ])
     }
 }
 
 /// A text that names no thresholds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a threshold: expected memory.available or nodefs.available, <, and a quantity or percentage"
+    "{text:?} is not a threshold: expected {}, then <, and a quantity or percentage",
+    RESOURCES.map(|(_, signal, _)| signal).join(" or ")
 )]
 pub struct ThresholdError {
     text: String,
@@ -116,25 +129,17 @@ impl FromStr for Thresholds {
 
     /// What is not named has no threshold.
     fn from_str(text: &str) -> Result<Self, ThresholdError> {
-        let mut thresholds = Self {
-            memory: None,
-            disk: None,
-        };
-        for term in text
-            .split(',')
-            .map(str::trim)
-            .filter(|term| !term.is_empty())
-        {
+        let mut thresholds = Self(Default::default());
+        let terms = text.split(',').map(str::trim);
+        for term in terms.filter(|term| !term.is_empty()) {
             let wrong = || ThresholdError {
                 text: term.to_owned(),
             };
             let (signal, least) = term.split_once('<').ok_or_else(wrong)?;
             let least = least_of(least.trim()).ok_or_else(wrong)?;
-            match signal.trim() {
-                "memory.available" => thresholds.memory = Some(least),
-                "nodefs.available" => thresholds.disk = Some(least),
-                _ => return Err(wrong()),
-            }
+            let mut all = thresholds.0.iter_mut().zip(RESOURCES);
+            let found = all.find(|(_, (_, known, _))| *known == signal.trim());
+            *found.ok_or_else(wrong)?.0 = Some(least);
         }
         Ok(thresholds)
     }
@@ -148,10 +153,10 @@ fn least_of(text: &str) -> Option<Least> {
             .then_some(Least::Percent(percent));
     }
     let quantity = text.parse::<Quantity>().ok()?;
-    u64::try_from(quantity.units()).ok().map(Least::Bytes)
+    u64::try_from(quantity.units()).ok().map(Least::Amount)
 }
 
-/// What a machine has, in bytes.
+/// What a machine has of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Left {
     available: u64,
@@ -159,32 +164,48 @@ struct Left {
 }
 
 /// What was seen of a machine; what can't be found out is not scarce.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    memory: Option<Left>,
-    disk: Option<Left>,
-}
+type Seen = OfEach<Option<Left>>;
 
 fn look(directory: &Path) -> Seen {
     let memory = |name| crate::registration::meminfo(name).and_then(|it| u64::try_from(it).ok());
-    let disk = rustix::fs::statvfs(directory).ok();
-    Seen {
-        memory: memory("MemAvailable")
-            .zip(memory("MemTotal"))
-            .map(|(available, total)| Left { available, total }),
-        disk: disk.map(|found| Left {
-            available: found.f_bavail.saturating_mul(found.f_frsize),
-            total: found.f_blocks.saturating_mul(found.f_frsize),
-        }),
-    }
+    let memory = memory("MemAvailable").zip(memory("MemTotal"));
+    let memory = memory.map(|(available, total)| Left { available, total });
+    let found = rustix::fs::statvfs(directory).ok();
+    let disk = found.as_ref().map(|found| Left {
+        available: found.f_bavail.saturating_mul(found.f_frsize),
+        total: found.f_blocks.saturating_mul(found.f_frsize),
+    });
+    // File systems that make inodes as they are needed say that they have none.
+    let inodes = found.filter(|found| found.f_files > 0).map(|found| Left {
+        available: found.f_favail,
+        total: found.f_files,
+    });
+    [memory, disk, inodes, processes()]
+}
+
+/// Processes and threads that the machine may still start.
+fn processes() -> Option<Left> {
+    let number = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    let kernel = ["pid_max", "threads-max"].map(|name| number(&format!("/proc/sys/kernel/{name}")));
+    let total = kernel.into_iter().flatten().min()?;
+    // Spec: proc_loadavg(5): the fourth field is RUNNING/ALL.
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let (_, all) = load.split(' ').nth(3)?.split_once('/')?;
+    let available = total.saturating_sub(all.parse().ok()?);
+    Some(Left { available, total })
 }
 
 /// Remembers how long ago resources were scarce.
 #[derive(Debug)]
 struct Monitor {
     thresholds: Thresholds,
-    memory: Option<Instant>,
-    disk: Option<Instant>,
+    last: OfEach<Option<Instant>>,
 }
 
 /// A resource that is below its threshold now.
@@ -196,37 +217,37 @@ struct Below {
 }
 
 impl Monitor {
-    const fn new(thresholds: Thresholds) -> Self {
+    fn new(thresholds: Thresholds) -> Self {
         Self {
             thresholds,
-            memory: None,
-            disk: None,
+            last: OfEach::default(),
         }
     }
 
-    /// What is below its threshold now, and what counts as scarce.
+    /// What is below its threshold now, and which conditions follow.
     fn take(&mut self, seen: Seen, now: Instant) -> (Vec<Below>, Pressure) {
         let mut below = Vec::new();
-        let mut is_scarce =
-            |what, least: Option<Least>, left: Option<Left>, last: &mut Option<Instant>| {
-                if let (Some(least), Some(left)) = (least, left) {
-                    let threshold = least.of(left.total);
-                    if left.available < threshold {
-                        *last = Some(now);
-                        below.push(Below {
-                            what,
-                            available: left.available,
-                            threshold,
-                        });
-                    }
+        let mut pressure = Pressure::default();
+        let all = RESOURCES.iter().zip(self.thresholds.0).zip(seen);
+        for ((((what, _, _), least), left), last) in all.zip(&mut self.last) {
+            if let (Some(least), Some(left)) = (least, left) {
+                let threshold = least.of(left.total);
+                if left.available < threshold {
+                    *last = Some(now);
+                    below.push(Below {
+                        what: *what,
+                        available: left.available,
+                        threshold,
+                    });
                 }
-                last.is_some_and(|last| now.duration_since(last) < TRANSITION)
+            }
+            let condition = match what {
+                Scarce::Memory => &mut pressure.memory,
+                Scarce::Disk | Scarce::Inodes => &mut pressure.disk,
+                Scarce::Processes => &mut pressure.processes,
             };
-        let Thresholds { memory, disk } = self.thresholds;
-        let pressure = Pressure {
-            memory: is_scarce(Scarce::Memory, memory, seen.memory, &mut self.memory),
-            disk: is_scarce(Scarce::Disk, disk, seen.disk, &mut self.disk),
-        };
+            *condition |= last.is_some_and(|last| now.duration_since(last) < TRANSITION);
+        }
         (below, pressure)
     }
 }
@@ -269,60 +290,78 @@ pub(crate) async fn run(
 /// What the pods use of the resource.
 async fn uses(context: &Arc<NodeContext>, known: &KnownPods, what: Scarce) -> Uses {
     let (context, pods) = (context.clone(), known.all());
-    let of_pod = move |pod: &Pod| {
-        let identity = NodeContext::identity(pod);
-        let running = context.containers.of_pod(&identity.uid).into_iter();
-        let mut used: BTreeMap<String, u64> = match what {
-            Scarce::Memory => running
-                .map(|(name, container)| (name, container.usage().memory_bytes))
-                .collect(),
-            Scarce::Disk => running
-                .map(|(name, _)| (name.clone(), context.logs_of(&identity, &name)))
-                .collect(),
-        };
-        if what == Scarce::Disk {
-            used.insert(String::new(), context.volumes_of(&identity));
-        }
-        (identity.uid, used)
-    };
-    let measured =
-        tokio::task::spawn_blocking(move || pods.iter().map(|pod| of_pod(pod)).collect());
+    let measured = tokio::task::spawn_blocking(move || {
+        pods.iter().map(|pod| used(&context, pod, what)).collect()
+    });
     measured.await.unwrap_or_default()
+}
+
+/// What a pod uses of the resource; what belongs to no container of its is under no name.
+fn used(context: &NodeContext, pod: &Pod, what: Scarce) -> (String, BTreeMap<String, u64>) {
+    let identity = NodeContext::identity(pod);
+    let running = context.containers.of_pod(&identity.uid).into_iter();
+    let on_disk = |directory: &Path| {
+        let kept = DiskUse::of(directory);
+        match what {
+            Scarce::Inodes => kept.files,
+            _ => kept.bytes,
+        }
+    };
+    let mut used: BTreeMap<String, u64> = running
+        .map(|(name, container)| {
+            let used = match what {
+                Scarce::Memory => container.usage().memory_bytes,
+                Scarce::Processes => container.usage().processes,
+                Scarce::Disk | Scarce::Inodes => on_disk(&context.logs.directory(&identity, &name)),
+            };
+            (name, used)
+        })
+        .collect();
+    if matches!(what, Scarce::Disk | Scarce::Inodes) {
+        used.insert(
+            String::new(),
+            on_disk(&context.volumes_directory(&identity)),
+        );
+    }
+    (identity.uid, used)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn only(what: Scarce, left: Left) -> Seen {
+        RESOURCES.map(|(resource, _, _)| (resource == what).then_some(left))
+    }
+
     #[test]
     fn thresholds_are_written_as_for_kubelet() {
-        let read: Thresholds = "memory.available<100Mi, nodefs.available<10%"
-            .parse()
-            .unwrap();
-        assert_eq!(read.memory, Some(Least::Bytes(100 << 20)));
-        assert_eq!(read.disk.unwrap().of(1000), 100);
+        let text =
+            "memory.available<100Mi, nodefs.available<10%,nodefs.inodesFree<5%,pid.available<1k";
+        let Thresholds(read) = text.parse().unwrap();
+        assert_eq!(read[0], Some(Least::Amount(100 << 20)));
+        assert_eq!(read[1].unwrap().of(1000), 100);
+        assert_eq!(read[2].unwrap().of(1000), 50);
+        assert_eq!(read[3], Some(Least::Amount(1000)));
         let none: Thresholds = "".parse().unwrap();
-        assert_eq!((none.memory, none.disk), (None, None));
+        assert_eq!(none.0, [None; 4]);
         for wrong in [
             "memory.available",
-            "pid.available<10%",
+            "imagefs.available<10%",
             "memory.available<x",
             "nodefs.available<100%",
         ] {
-            assert!(wrong.parse::<Thresholds>().is_err(), "{wrong}");
+            let error = wrong.parse::<Thresholds>().unwrap_err().to_string();
+            assert!(
+                error.contains("nodefs.inodesFree or pid.available"),
+                "{error}"
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_scarce_counts_so_for_a_while() {
         let mut monitor = Monitor::new("memory.available<100".parse().unwrap());
-        let seen = |available| Seen {
-            memory: Some(Left {
-                available,
-                total: 1000,
-            }),
-            disk: None,
-        };
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for (seconds, available, below, scarce) in [
@@ -332,17 +371,45 @@ mod tests {
             (300, 100, false, true),
             (311, 100, false, false),
         ] {
-            let (found, pressure) = monitor.take(seen(available), at(seconds));
+            let left = Left {
+                available,
+                total: 1000,
+            };
+            let (found, pressure) = monitor.take(only(Scarce::Memory, left), at(seconds));
             assert_eq!(!found.is_empty(), below, "{seconds}");
             assert_eq!(pressure.memory, scarce, "{seconds}");
             assert!(!pressure.disk);
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn each_resource_has_its_condition() {
+        let (memory, disk, processes) = (true, true, true);
+        let none = Pressure::default();
+        for (what, wanted) in [
+            (Scarce::Memory, Pressure { memory, ..none }),
+            (Scarce::Disk, Pressure { disk, ..none }),
+            (Scarce::Inodes, Pressure { disk, ..none }),
+            (Scarce::Processes, Pressure { processes, ..none }),
+        ] {
+            let all = RESOURCES.map(|(_, signal, _)| format!("{signal}<10"));
+            let mut monitor = Monitor::new(all.join(",").parse().unwrap());
+            let left = Left {
+                available: 9,
+                total: 1000,
+            };
+            let (below, pressure) = monitor.take(only(what, left), Instant::now());
+            assert_eq!(pressure, wanted, "{what:?}");
+            let below: Vec<_> = below.iter().map(|below| below.what).collect();
+            assert_eq!(below, [what]);
+        }
+    }
+
     #[test]
     fn this_machine_can_be_looked_at() {
-        let seen = look(Path::new("/"));
-        assert!(seen.memory.is_some_and(|left| left.available <= left.total));
-        assert!(seen.disk.is_some_and(|left| left.available <= left.total));
+        let [memory, disk, _, processes] = look(Path::new("/"));
+        for left in [memory, disk, processes] {
+            assert!(left.is_some_and(|left| left.available <= left.total));
+        }
     }
 }

@@ -85,7 +85,10 @@ fn message(below: &Below, pod: &Pod, uses: &Uses) -> String {
     let mut text = format!(
         "The node was low on resource: {name}. Threshold quantity: {threshold}, available: {available}. "
     );
-    for (container, used) in uses.get(uid(pod)).into_iter().flatten() {
+    // What can't be requested is not compared with a request.
+    let has_requests = matches!(what, Scarce::Memory | Scarce::Disk);
+    let uses = uses.get(uid(pod)).filter(|_| has_requests);
+    for (container, used) in uses.into_iter().flatten() {
         let spec = pod.spec.as_ref();
         let found = spec.and_then(|spec| facts::container(spec, container));
         let Some(found) = found else { continue };

@@ -39,6 +39,39 @@ const RETRY: Duration = Duration::from_secs(2);
 const READY: &str = "kubelet is posting ready status";
 /// Condition of nodes that have a runtime for containers of Linux.
 const LINUX_READY: &str = "LinuxContainersReady";
+/// Conditions of a node: what is told while it has enough of a resource, and while it has not.
+type PressureTexts = (
+    &'static str,
+    (&'static str, &'static str),
+    (&'static str, &'static str),
+);
+const MEMORY_PRESSURE: PressureTexts = (
+    "MemoryPressure",
+    (
+        "KubeletHasSufficientMemory",
+        "kubelet has sufficient memory available",
+    ),
+    (
+        "KubeletHasInsufficientMemory",
+        "kubelet has insufficient memory available",
+    ),
+);
+const DISK_PRESSURE: PressureTexts = (
+    "DiskPressure",
+    ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+);
+const PID_PRESSURE: PressureTexts = (
+    "PIDPressure",
+    (
+        "KubeletHasSufficientPID",
+        "kubelet has sufficient PID available",
+    ),
+    (
+        "KubeletHasInsufficientPID",
+        "kubelet has insufficient PID available",
+    ),
+);
 /// The API version this agent implements, as `kubectl get nodes` shows it.
 const KUBELET_VERSION: &str = concat!("v1.35.0+windlass-", env!("CARGO_PKG_VERSION"));
 
@@ -225,7 +258,6 @@ fn conditions(
     linux: Option<&RuntimeState>,
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    let (memory, disk) = (pressure.memory, pressure.disk);
     let down = match linux {
         Some(RuntimeState::Down { message }) => Some(message),
         _ => None,
@@ -253,45 +285,20 @@ fn conditions(
             (LINUX_READY, "False", "ContainerdDown", message.as_str())
         }
     });
-    let of_node = [
-        match memory {
-            false => (
-                "MemoryPressure",
-                "False",
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-            ),
-            true => (
-                "MemoryPressure",
-                "True",
-                "KubeletHasInsufficientMemory",
-                "kubelet has insufficient memory available",
-            ),
-        },
-        match disk {
-            false => (
-                "DiskPressure",
-                "False",
-                "KubeletHasNoDiskPressure",
-                "kubelet has no disk pressure",
-            ),
-            true => (
-                "DiskPressure",
-                "True",
-                "KubeletHasDiskPressure",
-                "kubelet has disk pressure",
-            ),
-        },
-        (
-            "PIDPressure",
-            "False",
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available",
-        ),
-        ("Ready", "True", "KubeletReady", ready.as_str()),
+    let pressed = [
+        (pressure.memory, MEMORY_PRESSURE),
+        (pressure.disk, DISK_PRESSURE),
+        (pressure.processes, PID_PRESSURE),
     ];
+    let of_node = pressed.map(|(is_pressed, (kind, no, yes))| {
+        let (reason, message) = if is_pressed { yes } else { no };
+        let status = if is_pressed { "True" } else { "False" };
+        (kind, status, reason, message)
+    });
+    let ready = ("Ready", "True", "KubeletReady", ready.as_str());
     of_node
         .into_iter()
+        .chain([ready])
         .chain(of_linux)
         .map(|(kind, status, reason, message)| {
             let mut old = old.iter().flat_map(|old| old.conditions.iter().flatten());
@@ -470,7 +477,7 @@ mod tests {
         };
         let scarce = Pressure {
             memory: true,
-            disk: false,
+            ..Pressure::default()
         };
         let changed = conditions(Some(&old), scarce, None, at(9));
         let memory = changed.iter().find(|found| found.type_ == "MemoryPressure");

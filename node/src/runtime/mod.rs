@@ -202,6 +202,8 @@ pub struct Usage {
     pub cpu_nanos: u64,
     /// Memory in use now, in bytes.
     pub memory_bytes: u64,
+    /// Processes and threads now; a wasm container has none of its own.
+    pub processes: u64,
 }
 
 /// How a container ended.

@@ -102,7 +102,7 @@ impl Bounds {
     fn exceeded(&self) -> Option<String> {
         let mut total = 0;
         for (name, path, bound) in &self.volumes {
-            let used = used(path);
+            let used = DiskUse::of(path).bytes;
             if let Some(bound) = bound.filter(|bound| used > bytes(*bound)) {
                 return Some(format!(
                     "Usage of EmptyDir volume {name:?} exceeds the limit \"{bound}\". "
@@ -110,7 +110,10 @@ impl Bounds {
             }
             total += used;
         }
-        let logs = self.containers.iter().map(|(_, path, _)| used(path));
+        let logs = self
+            .containers
+            .iter()
+            .map(|(_, path, _)| DiskUse::of(path).bytes);
         let logs: Vec<u64> = logs.collect();
         total += logs.iter().sum::<u64>();
         if let Some(bound) = self.pod.filter(|bound| total > bytes(*bound)) {
@@ -132,24 +135,38 @@ fn bytes(bound: Quantity) -> u64 {
     u64::try_from(bound.units()).unwrap_or(0)
 }
 
-/// Bytes of the files below a directory. What can't be looked at, such as a file removed meanwhile, counts nothing.
-pub(crate) fn used(path: &Path) -> u64 {
-    let mut total = 0;
-    let mut left = vec![path.to_owned()];
-    while let Some(directory) = left.pop() {
-        let Ok(entries) = std::fs::read_dir(directory) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            // Of a symbolic link itself, not of what it leads to.
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => left.push(entry.path()),
-                Ok(found) => total += found.len(),
-                Err(_) => {}
+/// What is below a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskUse {
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
+    /// Files, directories and links.
+    pub(crate) files: u64,
+}
+
+impl DiskUse {
+    /// Looks at the disk. What can't be looked at, such as a file removed meanwhile, counts nothing.
+    pub(crate) fn of(path: &Path) -> Self {
+        let mut found = Self::default();
+        let mut left = vec![path.to_owned()];
+        while let Some(directory) = left.pop() {
+            let Ok(entries) = std::fs::read_dir(directory) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                // Of a symbolic link itself, not of what it leads to.
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
+                found.files += 1;
+                match metadata.is_dir() {
+                    true => left.push(entry.path()),
+                    false => found.bytes += metadata.len(),
+                }
             }
         }
+        found
     }
-    total
 }
 
 #[cfg(test)]
@@ -204,5 +221,17 @@ mod tests {
                 .any(|of| !of.is_empty());
             assert_eq!(bounds.any(), any);
         }
+    }
+
+    #[test]
+    fn files_without_content_count_as_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        for name in ["a", "sub/b", "sub/c"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let found = DiskUse::of(dir.path());
+        assert_eq!(found, DiskUse { bytes: 0, files: 4 });
+        assert_eq!(DiskUse::of(&dir.path().join("none")), DiskUse::default());
     }
 }

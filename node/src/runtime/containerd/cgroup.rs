@@ -12,8 +12,12 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// The control groups of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cgroup {
-    /// Of version 1: for memory, and for processor time.
-    V1 { memory: PathBuf, cpu: PathBuf },
+    /// Of version 1: for memory, for processor time, and for processes, if that is counted.
+    V1 {
+        memory: PathBuf,
+        cpu: PathBuf,
+        pids: Option<PathBuf>,
+    },
     /// Of version 2.
     V2(PathBuf),
     /// The process was gone before it could be found out.
@@ -43,7 +47,11 @@ impl Cgroup {
                 .map(|(_, path)| root.join(controller).join(path))
         };
         match (of("memory"), of("cpuacct")) {
-            (Some(memory), Some(cpu)) => Self::V1 { memory, cpu },
+            (Some(memory), Some(cpu)) => Self::V1 {
+                memory,
+                cpu,
+                pids: of("pids"),
+            },
             _ => match entries().find(|(names, _)| names.is_empty()) {
                 Some((_, path)) => Self::V2(root.join(path)),
                 None => Self::Unknown,
@@ -54,16 +62,20 @@ impl Cgroup {
     /// What the container has used; nothing once it has ended.
     pub(super) fn usage(&self) -> Usage {
         match self {
-            Self::V1 { memory, cpu } => Usage {
+            Self::V1 { memory, cpu, pids } => Usage {
                 cpu_nanos: number(&cpu.join("cpuacct.usage")),
                 memory_bytes: number(&memory.join("memory.usage_in_bytes"))
                     .saturating_sub(field(&memory.join("memory.stat"), "total_inactive_file")),
+                processes: pids
+                    .as_ref()
+                    .map_or(0, |pids| number(&pids.join("pids.current"))),
             },
             Self::V2(path) => Usage {
                 cpu_nanos: field(&path.join("cpu.stat"), "usage_usec").saturating_mul(1000),
                 // Spec: the working set, what can't be given back without harm.
                 memory_bytes: number(&path.join("memory.current"))
                     .saturating_sub(field(&path.join("memory.stat"), "inactive_file")),
+                processes: number(&path.join("pids.current")),
             },
             Self::Unknown => Usage::default(),
         }
@@ -102,14 +114,21 @@ mod tests {
             "cache 1\ntotal_inactive_file 1000\n",
         );
         write("cpuacct/k8s.io/a/cpuacct.usage", "77\n");
-        let one = "4:memory:/k8s.io/a\n3:cpu,cpuacct:/k8s.io/a\n0::/x\n";
+        write("pids/k8s.io/a/pids.current", "12\n");
+        let one = "5:pids:/k8s.io/a\n4:memory:/k8s.io/a\n3:cpu,cpuacct:/k8s.io/a\n0::/x\n";
+        let wanted = |cpu_nanos, memory_bytes, processes| Usage {
+            cpu_nanos,
+            memory_bytes,
+            processes,
+        };
         let usage = Cgroup::parse(one, dir.path()).usage();
-        assert_eq!((usage.cpu_nanos, usage.memory_bytes), (77, 4000));
+        assert_eq!(usage, wanted(77, 4000, 12));
         write("k8s.io/b/memory.current", "900\n");
         write("k8s.io/b/memory.stat", "anon 1\ninactive_file 100\n");
         write("k8s.io/b/cpu.stat", "usage_usec 3\nuser_usec 2\n");
+        write("k8s.io/b/pids.current", "2\n");
         let usage = Cgroup::parse("0::/k8s.io/b\n", dir.path()).usage();
-        assert_eq!((usage.cpu_nanos, usage.memory_bytes), (3000, 800));
+        assert_eq!(usage, wanted(3000, 800, 2));
         assert_eq!(Cgroup::parse("", dir.path()), Cgroup::Unknown);
         assert_eq!(
             Cgroup::parse("0::/gone\n", dir.path()).usage(),

@@ -287,6 +287,7 @@ impl RunningContainer for WasmContainer {
         Usage {
             cpu_nanos: self.grants.cpu.used_nanos(),
             memory_bytes: self.grants.memory.used() as u64,
+            processes: 0,
         }
     }
 
