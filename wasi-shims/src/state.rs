@@ -22,12 +22,13 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::cpu::Cpu;
-use crate::fs::{self, FilesystemView, HasFiles, Mounts};
+use crate::fs::{self, FilesystemView, HasFiles, MAX_LISTINGS, Mounts};
 use crate::http::{Outgoing, TlsConfig};
 use crate::limits::{Limits, Memory};
 use crate::net::VirtualNetwork;
 use crate::sockets::{self, NetworkView};
 use crate::stdio::{Input, Output};
+use tokio::sync::Semaphore;
 
 /// Anything of the embedder's.
 pub type HostState = Arc<dyn Any + Send + Sync>;
@@ -145,6 +146,7 @@ pub struct InstanceState {
     network: Arc<dyn VirtualNetwork>,
     mounts: Arc<Mounts>,
     open_files: usize,
+    listings: Arc<Semaphore>,
     limits: Limits,
     _counted: Counted,
 }
@@ -174,6 +176,7 @@ impl InstanceState {
             network: grants.network.clone(),
             mounts: grants.mounts.clone(),
             open_files: 0,
+            listings: Arc::new(Semaphore::new(MAX_LISTINGS)),
             limits: Limits::new(grants.memory.clone()),
             _counted: Counted::new(&grants.instances),
         }
@@ -211,6 +214,7 @@ impl HasFiles for InstanceState {
             },
             mounts: &self.mounts,
             open: &mut self.open_files,
+            listings: &self.listings,
         }
     }
 }

@@ -418,6 +418,24 @@ async fn too_many_open_files_are_an_error_and_not_a_trap() {
     }
 }
 
+/// A listing costs the host a file descriptor and never all names, nor a thread that waits for the guest.
+#[tokio::test]
+async fn listings_are_read_as_they_are_asked_for_and_are_few() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..1000 {
+        std::fs::write(dir.path().join(number.to_string()), "").unwrap();
+    }
+    for guest in FILE_GUESTS {
+        let mut mounts = Mounts::new();
+        mounts.host("/data", dir.path(), None, true).unwrap();
+        let Some(probe) = Probe::of(guest, &["list-many", "/data"]) else {
+            return;
+        };
+        let said = probe.mounts(mounts).says(0).await;
+        assert_eq!(said, "limited 64, then 1000", "{guest}");
+    }
+}
+
 #[tokio::test]
 async fn the_memory_limit_is_noticed_and_given_back() {
     let mut probe = probe!("eat", "64");

@@ -1,7 +1,9 @@
 //! `wasi:filesystem` 0.2.
 
+use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::FileType;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, File};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
@@ -14,6 +16,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
+use super::listing::{Entry, Listing, ListingError};
 use super::node::{Denied, Found, How, Kind, Node, Stat};
 use super::view::{FilesystemView, Handle, HasFiles, HasFilesystem};
 
@@ -25,8 +28,38 @@ pub(super) fn add_to_linker<T: HasFiles>(linker: &mut Linker<T>) -> wasmtime::Re
     types::add_to_linker::<T, HasFilesystem>(linker, T::files)
 }
 
-/// The entries of a directory of ours that are still to be read.
-struct Entries(std::vec::IntoIter<DirectoryEntry>);
+/// The entries of a directory that are still to be told.
+struct Entries {
+    read: VecDeque<DirectoryEntry>,
+    /// Of a host directory, what is not read yet.
+    rest: Option<Listing>,
+}
+
+impl From<Entry> for DirectoryEntry {
+    fn from(entry: Entry) -> Self {
+        Self {
+            type_: match entry.kind {
+                FileType::RegularFile => DescriptorType::RegularFile,
+                FileType::Directory => DescriptorType::Directory,
+                FileType::Symlink => DescriptorType::SymbolicLink,
+                FileType::CharacterDevice => DescriptorType::CharacterDevice,
+                FileType::BlockDevice => DescriptorType::BlockDevice,
+                // As wasmtime-wasi tells them.
+                _ => DescriptorType::Unknown,
+            },
+            name: entry.name,
+        }
+    }
+}
+
+impl From<ListingError> for FsError {
+    fn from(error: ListingError) -> Self {
+        match error {
+            ListingError::Io(error) => error.into(),
+            ListingError::Name => ErrorCode::IllegalByteSequence.into(),
+        }
+    }
+}
 
 impl From<Denied> for FsError {
     fn from(denied: Denied) -> Self {
@@ -184,17 +217,30 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn read_directory(&mut self, fd: Handle) -> FsResult<Resource<DirectoryEntryStream>> {
-        let Some(node) = self.node(&fd) else {
-            return self.host.read_directory(fd).await;
+        let listing = match self.node(&fd) {
+            Some(node) => {
+                let entries = node.entries()?.into_iter();
+                let entries = entries.map(|(of, name)| DirectoryEntry {
+                    type_: kind(of),
+                    name,
+                });
+                Entries {
+                    read: entries.collect(),
+                    rest: None,
+                }
+            }
+            None => {
+                let Descriptor::Dir(directory) = self.host.table.get(&fd)? else {
+                    return Err(ErrorCode::NotDirectory.into());
+                };
+                Entries {
+                    read: VecDeque::new(),
+                    rest: Some(Listing::new(directory.dir.clone(), self.listings)?),
+                }
+            }
         };
-        let entries = node.entries()?.into_iter();
-        let entries = entries.map(|(of, name)| DirectoryEntry {
-            type_: kind(of),
-            name,
-        });
-        let entries = Entries(entries.collect::<Vec<_>>().into_iter());
-        let entries = self.host.table.push(entries)?;
-        Ok(Resource::new_own(entries.rep()))
+        let listing = self.host.table.push(listing)?;
+        Ok(Resource::new_own(listing.rep()))
     }
 
     async fn create_directory_at(&mut self, fd: Handle, path: String) -> FsResult<()> {
@@ -403,22 +449,22 @@ impl HostDirectoryEntryStream for FilesystemView<'_> {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        match self
-            .host
-            .table
-            .get_mut::<Entries>(&Resource::new_borrow(stream.rep()))
+        let entries = Resource::<Entries>::new_borrow(stream.rep());
+        let entries = self.host.table.get_mut(&entries)?;
+        if entries.read.is_empty()
+            && let Some(listing) = entries.rest.take()
         {
-            Ok(entries) => Ok(entries.0.next()),
-            Err(_) => self.host.read_directory_entry(stream).await,
+            let (rest, read) = listing.next().await;
+            entries.read = read?.into_iter().map(DirectoryEntry::from).collect();
+            // None are the end.
+            entries.rest = rest.filter(|_| !entries.read.is_empty());
         }
+        Ok(entries.read.pop_front())
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
-        let ours = Resource::<Entries>::new_own(stream.rep());
-        if self.host.table.get(&ours).is_ok() {
-            self.host.table.delete(ours)?;
-            return Ok(());
-        }
-        HostDirectoryEntryStream::drop(&mut self.host, stream)
+        let entries = Resource::<Entries>::new_own(stream.rep());
+        self.host.table.delete(entries)?;
+        Ok(())
     }
 }

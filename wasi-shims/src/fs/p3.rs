@@ -3,11 +3,21 @@
 //! Calls run beside each other here, and the guest may drop one: what a call counts, it counts at once, so a dropped call
 //! can cost the guest a descriptor of its own, and nobody else anything.
 
+use std::collections::VecDeque;
 use std::iter;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wasmtime::AsContextMut;
-use wasmtime::component::{Access, Accessor, FutureReader, Linker, Resource, StreamReader};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rustix::fs::FileType;
+use tokio::sync::oneshot;
+use wasmtime::component::{
+    Access, Accessor, Destination, FutureReader, Linker, Resource, StreamProducer, StreamReader,
+    StreamResult, VecBuffer,
+};
+use wasmtime::{AsContextMut, StoreContextMut};
 use wasmtime_wasi::filesystem::{Descriptor, File, WasiFilesystem, WasiFilesystemCtxView};
 use wasmtime_wasi::p3::bindings::clocks::system_clock::Instant;
 use wasmtime_wasi::p3::bindings::filesystem::preopens;
@@ -17,6 +27,7 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 
+use super::listing::{Entry, Listing, ListingError};
 use super::node::{Denied, Found, How, Kind, Node, Stat};
 use super::view::{FilesystemView, Handle, HasFiles, HasFilesystem};
 
@@ -272,9 +283,17 @@ impl<T: HasFiles> HostDescriptorWithStore<T> for HasFilesystem {
         mut store: Access<'_, T, Self>,
         fd: Handle,
     ) -> wasmtime::Result<(StreamReader<DirectoryEntry>, Outcome)> {
-        let Some(node) = store.get().node(&fd) else {
-            let host = host_access(&mut store);
-            return WasiFilesystem::read_directory(host, fd);
+        let mut view = store.get();
+        let Some(node) = view.node(&fd) else {
+            return match host_listing(&mut view, &fd)? {
+                Ok(listing) => {
+                    let (sender, outcome) = oneshot::channel();
+                    let entries = HostEntries::new(listing, sender);
+                    let stream = StreamReader::new(&mut store, entries)?;
+                    Ok((stream, FutureReader::new(&mut store, outcome)?))
+                }
+                Err(error) => ended(&mut store, Err(error)),
+            };
         };
         match node.entries() {
             Ok(entries) => {
@@ -493,6 +512,106 @@ impl<T: HasFiles> HostDescriptorWithStore<T> for HasFilesystem {
                 let call = async |fd| WasiFilesystem::metadata_hash(&host(store), fd).await;
                 with_host_file(store, file, call).await
             }
+        }
+    }
+}
+
+/// A listing of a host directory, or why there is none.
+fn host_listing(
+    view: &mut FilesystemView<'_>,
+    fd: &Handle,
+) -> wasmtime::Result<Result<Listing, ErrorCode>> {
+    let Descriptor::Dir(directory) = view.host.table.get(fd)? else {
+        return Ok(Err(ErrorCode::NotDirectory));
+    };
+    Ok(Listing::new(directory.dir.clone(), view.listings).map_err(ErrorCode::from))
+}
+
+/// What a listing answers: itself, and the next entries.
+type Read = (Option<Listing>, Result<VecDeque<Entry>, ListingError>);
+
+/// The entries of a host directory as a stream. wasmtime-wasi's own keeps a thread for as long as nobody reads it.
+struct HostEntries {
+    reading: Option<BoxFuture<'static, Read>>,
+    outcome: Option<oneshot::Sender<Result<(), ErrorCode>>>,
+}
+
+impl HostEntries {
+    fn new(listing: Listing, outcome: oneshot::Sender<Result<(), ErrorCode>>) -> Self {
+        Self {
+            reading: Some(listing.next().boxed()),
+            outcome: Some(outcome),
+        }
+    }
+
+    fn end(&mut self, outcome: Result<(), ErrorCode>) {
+        self.reading = None;
+        if let Some(sender) = self.outcome.take() {
+            // A guest that dropped the other end does not want to know.
+            let _ = sender.send(outcome);
+        }
+    }
+}
+
+impl<D> StreamProducer<D> for HostEntries {
+    type Item = DirectoryEntry;
+    type Buffer = VecBuffer<DirectoryEntry>;
+
+    fn poll_produce<'a>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut store: StoreContextMut<'a, D>,
+        mut destination: Destination<'a, Self::Item, Self::Buffer>,
+        finish: bool,
+    ) -> Poll<wasmtime::Result<StreamResult>> {
+        // Whether there is more can't be told without reading it.
+        if destination.remaining(&mut store) == Some(0) {
+            return Poll::Ready(Ok(StreamResult::Completed));
+        }
+        let Some(reading) = &mut self.reading else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let (listing, read) = match reading.poll_unpin(context) {
+            Poll::Ready(read) => read,
+            Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
+            Poll::Pending => return Poll::Pending,
+        };
+        let outcome = match read {
+            Ok(entries) if !entries.is_empty() => {
+                let entries: Vec<_> = entries.into_iter().map(DirectoryEntry::from).collect();
+                destination.set_buffer(entries.into());
+                self.reading = listing.map(|listing| listing.next().boxed());
+                return Poll::Ready(Ok(StreamResult::Completed));
+            }
+            Ok(_) => Ok(()),
+            Err(ListingError::Io(error)) => Err(error.into()),
+            Err(ListingError::Name) => Err(ErrorCode::IllegalByteSequence),
+        };
+        self.end(outcome);
+        Poll::Ready(Ok(StreamResult::Dropped))
+    }
+}
+
+impl Drop for HostEntries {
+    fn drop(&mut self) {
+        // A guest that stops reading has had no error.
+        self.end(Ok(()));
+    }
+}
+
+impl From<Entry> for DirectoryEntry {
+    fn from(entry: Entry) -> Self {
+        Self {
+            type_: match entry.kind {
+                FileType::RegularFile => DescriptorType::RegularFile,
+                FileType::Directory => DescriptorType::Directory,
+                FileType::Symlink => DescriptorType::SymbolicLink,
+                FileType::CharacterDevice => DescriptorType::CharacterDevice,
+                FileType::BlockDevice => DescriptorType::BlockDevice,
+                // As wasmtime-wasi tells them.
+                _ => DescriptorType::Other(None),
+            },
+            name: entry.name,
         }
     }
 }

@@ -7,6 +7,9 @@
 //! Invariant: a guest holds at most [`MAX_DESCRIPTORS`] descriptors; one more is an error it can
 //! deal with, never a trap and never the agent's last file descriptor.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTableError};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 
@@ -25,6 +28,8 @@ pub struct FilesystemView<'a> {
     pub mounts: &'a Mounts,
     /// How many descriptors the guest holds.
     pub open: &'a mut usize,
+    /// Places for listings of host directories.
+    pub listings: &'a Arc<Semaphore>,
 }
 
 /// A store's data that has files.

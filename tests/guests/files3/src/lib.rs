@@ -123,6 +123,26 @@ async fn carry_out(args: &[&str]) -> Result<String, ErrorCode> {
             }
             Ok("no limit".to_owned())
         }
+        ["list-many", path] => {
+            let dir = open(path, OpenFlags::DIRECTORY, DescriptorFlags::READ).await?;
+            let mut begun = Vec::new();
+            while begun.len() < 100_000 {
+                let (mut entries, outcome) = dir.read_directory();
+                if entries.next().await.is_none() {
+                    break;
+                }
+                begun.push((entries, outcome));
+            }
+            let limit = begun.len();
+            drop(begun);
+            let (mut entries, outcome) = dir.read_directory();
+            let mut again = 0;
+            while entries.next().await.is_some() {
+                again += 1;
+            }
+            outcome.await?;
+            Ok(format!("limited {limit}, then {again}"))
+        }
         _ => Ok(format!("unknown: {args:?}")),
     }
 }

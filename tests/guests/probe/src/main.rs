@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ["list", path] => list(path),
         ["size", path] => std::fs::metadata(path).map(|found| found.len().to_string()),
         ["open-many", path] => open_many(path),
+        ["list-many", path] => list_many(path),
         ["resolve", name] => resolve(name),
         ["dns-ask", server, name] => dns_ask(server, name),
         ["tcp-echo", address, connections] => tcp_echo(address, connections.parse().unwrap_or(1)),
@@ -140,6 +141,24 @@ fn open_many(path: &str) -> Outcome {
             Err(_) => return Ok(format!("limited {}", files.len() > 500)),
         }
     }
+}
+
+/// How many listings can be begun, and how many entries one has after those were given up.
+fn list_many(path: &str) -> Outcome {
+    let mut begun = Vec::new();
+    while begun.len() < 100_000 {
+        let Ok(mut listing) = std::fs::read_dir(path) else {
+            break;
+        };
+        match listing.next() {
+            Some(Ok(_)) => begun.push(listing),
+            _ => break,
+        }
+    }
+    let limit = begun.len();
+    drop(begun);
+    let again = std::fs::read_dir(path)?.count();
+    Ok(format!("limited {limit}, then {again}"))
 }
 
 fn resolve(name: &str) -> Outcome {
