@@ -26,7 +26,10 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=pause");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
     write_tools(&out)?;
-    write_pause(&out)
+    match env::var_os("CARGO_FEATURE_CONTAINERD") {
+        Some(_) => write_pause(&out),
+        None => Ok(()),
+    }
 }
 
 /// Makes the program of sandboxes, or says why there is none.

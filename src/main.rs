@@ -46,10 +46,10 @@ enum Command {
     /// Run the control plane alone.
     Server(Box<cmd::server::Args>),
     /// Run a node agent that joins a server.
-    Agent(cmd::agent::Args),
+    Agent(Box<cmd::agent::Args>),
     /// Apply manifests to a running server.
     Apply(cmd::apply::Args),
-    /// Push a WebAssembly component to the server's image registry.
+    /// Push WebAssembly components to the server's image registry.
     Push(cmd::push::Args),
     /// Manage the tokens with which nodes join.
     Token(cmd::token::Args),
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Command::Server(args) => serve(false, cmd::server::run(*args)),
         Command::Agent(args) => args
             .needs_root()
-            .and_then(|linux| serve(linux, cmd::agent::run(args))),
+            .and_then(|linux| serve(linux, cmd::agent::run(*args))),
         Command::Apply(args) => run(cmd::apply::run(args)),
         Command::Push(args) => run(cmd::push::run(args)),
         Command::Token(args) => run(cmd::token::run(args)),

@@ -7,6 +7,7 @@
 //! Mounts outlive the agent. What is mounted is therefore read from the kernel each time, never remembered.
 
 use std::io;
+#[cfg(feature = "containerd")]
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub(crate) async fn in_memory(at: &Path, size: Option<u64>, mode: u32) -> io::Re
 ///
 /// # Errors
 /// mount(8) fails: its words.
+#[cfg(feature = "containerd")]
 pub(crate) async fn bind(what: BorrowedFd<'_>, at: &Path) -> io::Result<()> {
     let link = format!("/proc/{}/fd/{}", std::process::id(), what.as_raw_fd());
     let mut mount = Command::new("mount");

@@ -26,10 +26,12 @@ use crate::runtime::PodIdentity;
 mod line;
 mod read;
 mod sink;
+#[cfg(feature = "containerd")]
 mod written;
 
 pub use read::{LogQuery, LogStream, ReadError};
 pub use sink::{LiveOutput, LogSink, Output};
+#[cfg(feature = "containerd")]
 pub(crate) use written::WrittenLog;
 
 /// Bounds of one container's logs.

@@ -178,37 +178,6 @@ impl LogSink {
         &self.0.path
     }
 
-    pub(super) fn limits(&self) -> LogLimits {
-        self.0.limits
-    }
-
-    /// Another process has written the file, up to this length.
-    pub(super) fn advance(&self, length: u64) {
-        let mut state = self.state();
-        state.mark.length = length;
-        self.0.mark.send_replace(state.mark);
-    }
-
-    /// Another process has begun a new file.
-    pub(super) fn begin_generation(&self) {
-        let mut state = self.state();
-        state.mark.generation += 1;
-        state.mark.length = 0;
-        self.0.mark.send_replace(state.mark);
-    }
-
-    /// Whether anybody hears what is printed.
-    pub(super) fn is_attached(&self) -> bool {
-        let state = self.state();
-        let live = state.live.as_ref();
-        live.is_some_and(|live| live.receiver_count() > 0)
-    }
-
-    /// What is printed, to those who attached; the file is not written.
-    pub(super) fn tell(&self, output: Output, bytes: &[u8]) {
-        self.state().tell(output, bytes);
-    }
-
     pub(super) fn marks(&self) -> watch::Receiver<Mark> {
         self.0.mark.subscribe()
     }
@@ -284,6 +253,41 @@ impl LogSink {
         } else {
             Ok(())
         }
+    }
+}
+
+/// What `written.rs` needs: another process writes the file.
+#[cfg(feature = "containerd")]
+impl LogSink {
+    pub(super) fn limits(&self) -> LogLimits {
+        self.0.limits
+    }
+
+    /// Another process has written the file, up to this length.
+    pub(super) fn advance(&self, length: u64) {
+        let mut state = self.state();
+        state.mark.length = length;
+        self.0.mark.send_replace(state.mark);
+    }
+
+    /// Another process has begun a new file.
+    pub(super) fn begin_generation(&self) {
+        let mut state = self.state();
+        state.mark.generation += 1;
+        state.mark.length = 0;
+        self.0.mark.send_replace(state.mark);
+    }
+
+    /// Whether anybody hears what is printed.
+    pub(super) fn is_attached(&self) -> bool {
+        let state = self.state();
+        let live = state.live.as_ref();
+        live.is_some_and(|live| live.receiver_count() > 0)
+    }
+
+    /// What is printed, to those who attached; the file is not written.
+    pub(super) fn tell(&self, output: Output, bytes: &[u8]) {
+        self.state().tell(output, bytes);
     }
 }
 

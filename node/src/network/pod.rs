@@ -13,15 +13,14 @@ use windlass_wasi_shims::net::{NetError, NetFuture, Stream, TcpBinding, UdpPort,
 use tokio::sync::Semaphore;
 
 use super::connect::Caller;
-use super::dns::PodResolvConf;
 use super::dns::{self, Dns, PodNames, Whose};
-use super::follow::ObjectKey;
 use super::local_pod::LocalPod;
 use super::policy::{Direction, Isolation, KnownNames, Peer, PodIdentity, Traffic};
-use super::service_table::DNS_SERVICE;
 use super::switch::Transport;
 use super::udp::PodUdpPort;
 use super::{Core, PodNetworkRequest};
+#[cfg(feature = "containerd")]
+use super::{dns::PodResolvConf, follow::ObjectKey, service_table::DNS_SERVICE};
 
 /// The network of one pod. Cheap to clone; when the last clone goes, so does the pod's address.
 #[derive(Clone)]
@@ -72,6 +71,7 @@ impl PodNetwork {
     }
 
     /// What the pod's `resolv.conf` says; `None` if that is the host's.
+    #[cfg(feature = "containerd")]
     pub(crate) fn resolv_conf(&self) -> Option<PodResolvConf> {
         let (namespace, name) = DNS_SERVICE;
         let service = ObjectKey::new(namespace, name);

@@ -32,6 +32,7 @@ use crate::logs::LogSink;
 use crate::network::PodNetwork;
 use crate::status::reason::ContainerReason;
 
+#[cfg(feature = "containerd")]
 pub mod containerd;
 pub mod exec;
 pub mod fake;

@@ -94,6 +94,7 @@ impl Dns {
     }
 
     /// What a pod's `resolv.conf` says, if it is not the host's.
+    #[cfg(feature = "containerd")]
     pub(super) fn resolv_conf(
         &self,
         names: &PodNames,

@@ -146,6 +146,7 @@ impl PodNames {
     }
 
     /// What a file for the C library's resolver says; `None` if that is the host's own.
+    #[cfg(feature = "containerd")]
     pub(super) fn resolv_conf(
         &self,
         cluster: Option<IpAddr>,
