@@ -101,6 +101,8 @@ pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:random/insecure", "0.3"),
     ("wasi:random/insecure-seed", "0.3"),
     ("wasi:random/random", "0.3"),
+    ("wasi:sockets/ip-name-lookup", "0.3"),
+    ("wasi:sockets/types", "0.3"),
 ];
 
 impl World {

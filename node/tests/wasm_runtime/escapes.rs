@@ -116,6 +116,9 @@ const OF_FILES: &[&str] = &[
     "link", "symlink",
 ];
 
+/// What is asked of the sockets by WASI 0.3 as well.
+const OF_SOCKETS: &[&str] = &["tcp-ask", "tcp-bind", "udp-ask"];
+
 /// Variables of the host, none of which a guest has.
 const VARIABLES: &[&str] = &["HOME", "PATH", "USER", "CARGO_MANIFEST_DIR", "PWD"];
 
@@ -190,7 +193,9 @@ async fn no_attempt_leads_out() {
     spec.stdin = true;
     spec.mounts = mounts(root);
     let tools = tempfile::tempdir().unwrap();
-    std::fs::copy(some!(built::guest("files3")), tools.path().join("files3")).unwrap();
+    for tool in ["files3", "sockets3"] {
+        std::fs::copy(some!(built::guest(tool)), tools.path().join(tool)).unwrap();
+    }
     spec.mounts.push(Mount {
         volume: "v".to_owned(),
         path: "/tools".to_owned(),
@@ -229,13 +234,15 @@ async fn no_attempt_leads_out() {
             .unwrap()
     };
     let run = async |line: &str| run_by("probe", line).await;
-    let by_files3 = ATTEMPTS.iter().filter(|attempt| {
-        let what = attempt.split(' ').next();
-        what.is_some_and(|what| OF_FILES.contains(&what))
+    let attempts = ATTEMPTS.iter().flat_map(|attempt| {
+        let what = attempt.split(' ').next().unwrap_or_default();
+        let by_files3 = OF_FILES.contains(&what).then_some("/tools/files3");
+        let by_sockets3 = OF_SOCKETS.contains(&what).then_some("/tools/sockets3");
+        let programs = std::iter::once("probe").chain(by_files3).chain(by_sockets3);
+        programs.map(move |program| (program, attempt))
     });
-    let attempts = ATTEMPTS.iter().map(|attempt| ("probe", attempt));
     let mut refused = 0;
-    for (program, attempt) in attempts.chain(by_files3.map(|it| ("/tools/files3", it))) {
+    for (program, attempt) in attempts {
         let ended = run_by(program, &attempt.replace("HOST", &port)).await;
         assert_ne!(
             ended.exit.exit_code, 0,

@@ -193,6 +193,7 @@ macro_rules! some {
 mod escapes;
 mod exec;
 mod hostile;
+mod sockets;
 
 #[tokio::test]
 async fn an_http_component_is_served_on_its_pods_address() {

@@ -1,10 +1,11 @@
 //! Addresses to and from WIT, and the rules WASI has for them.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::bindings::wasi::sockets::network::{
-    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
+    IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
 };
+use crate::net::NetError;
 
 pub(super) fn ip_to_wit(ip: IpAddr) -> IpAddress {
     match ip {
@@ -54,17 +55,35 @@ fn from_wit(address: IpSocketAddress) -> SocketAddr {
     }
 }
 
-/// A local address: of the socket's family, unicast, and not IPv4 in disguise.
 pub(super) fn local(
     address: IpSocketAddress,
     family: IpAddressFamily,
-) -> Result<SocketAddr, ErrorCode> {
-    let address = from_wit(address);
-    let right_family = address.is_ipv4() == (family == IpAddressFamily::Ipv4);
+) -> Result<SocketAddr, NetError> {
+    usable_local(from_wit(address), family == IpAddressFamily::Ipv4)
+}
+
+pub(super) fn remote(
+    address: IpSocketAddress,
+    family: IpAddressFamily,
+) -> Result<SocketAddr, NetError> {
+    usable_remote(from_wit(address), family == IpAddressFamily::Ipv4)
+}
+
+/// All addresses of a family, and any port.
+pub(super) fn any(is_ipv4: bool) -> SocketAddr {
+    match is_ipv4 {
+        true => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        false => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// A local address: of the socket's family, unicast, and not IPv4 in disguise.
+pub(super) fn usable_local(address: SocketAddr, is_ipv4: bool) -> Result<SocketAddr, NetError> {
+    let right_family = address.is_ipv4() == is_ipv4;
     let mapped = matches!(address.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let broadcast = matches!(address.ip(), IpAddr::V4(v4) if v4.is_broadcast());
     if !right_family || mapped || broadcast || address.ip().is_multicast() {
-        return Err(ErrorCode::InvalidArgument);
+        return Err(NetError::InvalidArgument);
     }
     // The zone and the flow label mean nothing on a virtual network, and would keep equal
     // addresses from comparing equal.
@@ -72,13 +91,10 @@ pub(super) fn local(
 }
 
 /// A remote address: as a local one, with an address and a port that name somebody.
-pub(super) fn remote(
-    address: IpSocketAddress,
-    family: IpAddressFamily,
-) -> Result<SocketAddr, ErrorCode> {
-    let address = local(address, family)?;
+pub(super) fn usable_remote(address: SocketAddr, is_ipv4: bool) -> Result<SocketAddr, NetError> {
+    let address = usable_local(address, is_ipv4)?;
     if address.ip().is_unspecified() || address.port() == 0 {
-        return Err(ErrorCode::InvalidArgument);
+        return Err(NetError::InvalidArgument);
     }
     Ok(address)
 }

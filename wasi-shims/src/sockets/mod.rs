@@ -1,12 +1,12 @@
-//! `wasi:sockets` 0.2 over a [`VirtualNetwork`].
+//! `wasi:sockets` 0.2 and 0.3 over a [`VirtualNetwork`].
 //!
-//! Every call of this version of WASI returns at once: operations come as `start-*` and `finish-*`
-//! with a pollable in between. The calls here only move state; what waits is polled by
-//! [`Pollable::ready`](wasmtime_wasi_io::poll::Pollable).
+//! Every call of 0.2 returns at once: operations come as `start-*` and `finish-*` with a pollable in between. The calls
+//! here only move state; what waits is polled by [`Pollable::ready`](wasmtime_wasi_io::poll::Pollable).
 //!
-//! - `tcp.rs`, `udp.rs`, `name_lookup.rs`: one file per interface.
+//! - `tcp.rs`, `udp.rs`, `name_lookup.rs`: the interfaces of 0.2.
 //! - `stream.rs`: a connection's halves as `wasi:io` streams.
-//! - `address.rs`: addresses to and from WIT.
+//! - `p3/`: 0.3.
+//! - `address.rs`, `options.rs`: what both versions say of addresses and of options.
 //!
 //! Invariant: no kernel socket is opened here; kernel-backed `wasi:sockets` are never linked.
 
@@ -16,6 +16,8 @@ use crate::net::{NetError, VirtualNetwork};
 
 mod address;
 mod name_lookup;
+mod options;
+mod p3;
 mod stream;
 mod tcp;
 mod udp;
@@ -68,7 +70,7 @@ impl HasData for HasNetwork {
     type Data<'a> = NetworkView<'a>;
 }
 
-/// Links all of `wasi:sockets` 0.2.
+/// Links all of `wasi:sockets`, 0.2 and 0.3.
 ///
 /// # Errors
 /// If one of the interfaces is linked already.
@@ -83,7 +85,8 @@ pub fn add_to_linker<T: Send + 'static>(
     wit_tcp::add_to_linker::<T, HasNetwork>(linker, view)?;
     tcp_create_socket::add_to_linker::<T, HasNetwork>(linker, view)?;
     wit_udp::add_to_linker::<T, HasNetwork>(linker, view)?;
-    udp_create_socket::add_to_linker::<T, HasNetwork>(linker, view)
+    udp_create_socket::add_to_linker::<T, HasNetwork>(linker, view)?;
+    p3::add_to_linker(linker, view)
 }
 
 /// The error of a socket call: a code for the guest, or a trap.

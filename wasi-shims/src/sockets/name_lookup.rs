@@ -10,7 +10,7 @@ use wasmtime_wasi_io::poll::{DynPollable, Pollable, subscribe};
 use super::bindings::wasi::sockets::ip_name_lookup::{Host, HostResolveAddressStream};
 use super::bindings::wasi::sockets::network::{ErrorCode, IpAddress};
 use super::{Network, NetworkView, SocketResult, address};
-use crate::net::{NetError, NetFuture};
+use crate::net::{NetError, NetFuture, VirtualNetwork};
 
 /// The longest name DNS knows, and a trailing dot.
 const MAX_NAME: usize = 254;
@@ -49,16 +49,18 @@ impl Host for NetworkView<'_> {
         _: Resource<Network>,
         name: String,
     ) -> SocketResult<Resource<ResolveAddressStream>> {
-        let literal = name
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>();
-        let lookup = match literal {
-            Ok(address) => Lookup::Answered(vec![address].into_iter()),
-            Err(_) if is_name(&name) => Lookup::Asked(self.network.resolve(&name)),
-            Err(_) => return Err(ErrorCode::InvalidArgument.into()),
-        };
+        let lookup = look_up(self.network, &name).ok_or(ErrorCode::InvalidArgument)?;
+        let lookup = Lookup::Asked(lookup);
         Ok(self.table.push(ResolveAddressStream(lookup))?)
+    }
+}
+
+/// Asks for the addresses of a name; an address is its own. Nothing if it is neither.
+pub(super) fn look_up(network: &dyn VirtualNetwork, name: &str) -> Option<NetFuture<Vec<IpAddr>>> {
+    let literal = name.trim_start_matches('[').trim_end_matches(']');
+    match literal.parse::<IpAddr>() {
+        Ok(address) => Some(Box::pin(std::future::ready(Ok(vec![address])))),
+        Err(_) => is_name(name).then(|| network.resolve(name)),
     }
 }
 

@@ -18,10 +18,11 @@ use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream};
 use super::bindings::wasi::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use super::bindings::wasi::sockets::tcp::{Host, HostTcpSocket, ShutdownType};
 use super::bindings::wasi::sockets::tcp_create_socket;
+use super::options::{Options, positive};
 use super::stream::Half;
 use super::{Network, NetworkView, SocketResult, address};
 use crate::net::{NetError, NetFuture, Stream, TcpBinding, TcpListener};
-use crate::pipe::{CAPACITY, Reader, Writer};
+use crate::pipe::{Reader, Writer};
 
 /// A guest's TCP socket.
 pub struct TcpSocket {
@@ -58,35 +59,6 @@ struct Connection {
     writer: Half<Writer>,
     /// The port stays reserved for as long as the connection that uses it.
     _binding: Option<Box<dyn TcpBinding>>,
-}
-
-/// Socket options. A virtual network has no use for most of them: what a guest sets is what it
-/// reads back.
-struct Options {
-    backlog: usize,
-    keep_alive: bool,
-    keep_alive_idle: u64,
-    keep_alive_interval: u64,
-    keep_alive_count: u32,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
-}
-
-/// Linux' defaults, times in nanoseconds.
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            backlog: 128,
-            keep_alive: false,
-            keep_alive_idle: 7_200_000_000_000,
-            keep_alive_interval: 75_000_000_000,
-            keep_alive_count: 9,
-            hop_limit: 64,
-            receive_buffer: CAPACITY as u64,
-            send_buffer: CAPACITY as u64,
-        }
-    }
 }
 
 impl TcpSocket {
@@ -429,14 +401,5 @@ impl HostTcpSocket for NetworkView<'_> {
 impl NetworkView<'_> {
     fn options(&mut self, socket: &Socket) -> SocketResult<&mut Options> {
         Ok(&mut self.table.get_mut(socket)?.options)
-    }
-}
-
-/// Spec: options that are sizes, times or counts refuse 0.
-pub(super) fn positive(value: u64) -> Result<u64, ErrorCode> {
-    if value == 0 {
-        Err(ErrorCode::InvalidArgument)
-    } else {
-        Ok(value)
     }
 }

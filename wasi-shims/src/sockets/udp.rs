@@ -17,15 +17,12 @@ use super::bindings::wasi::sockets::udp::{
     OutgoingDatagram,
 };
 use super::bindings::wasi::sockets::udp_create_socket;
-use super::tcp::positive;
+use super::options::{DATAGRAM_BUFFER, positive};
 use super::{Network, NetworkView, SocketError, SocketResult, address};
 use crate::net::{Datagram, NetError, UdpPort};
 
 /// Datagrams handed over in one call.
 const BATCH: usize = 16;
-
-/// The buffer sizes a guest reads back.
-const BUFFER: u64 = 256 * 1024;
 
 /// A guest's UDP socket.
 pub struct UdpSocket {
@@ -114,8 +111,8 @@ impl udp_create_socket::Host for NetworkView<'_> {
             family,
             remote: None,
             hop_limit: 64,
-            receive_buffer: BUFFER,
-            send_buffer: BUFFER,
+            receive_buffer: DATAGRAM_BUFFER,
+            send_buffer: DATAGRAM_BUFFER,
         })?)
     }
 }
