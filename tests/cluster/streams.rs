@@ -1,5 +1,7 @@
 //! Streams to a pod: port-forward, attach and proxies.
 
+use std::collections::HashSet;
+
 use http::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -129,6 +131,67 @@ async fn pods_services_and_nodes_answer_through_the_proxy() {
         "{message}"
     );
     assert!(message.contains("connection refused"), "{message}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_a_node_are_read_through_the_server() {
+    let (cluster, name) = running().await;
+    let get = async |path: &str| cluster.request(Method::GET, path, &[], "").await.unwrap();
+    get("/api/v1/namespaces/default/services/hello/proxy/").await;
+    let pod = format!("namespace=\"default\",pod=\"{name}\"");
+    let cases = [
+        (
+            "metrics",
+            vec![
+                "kubelet_node_name{node=\"node-1\"} 1".to_owned(),
+                "kubelet_running_pods 1".to_owned(),
+                "kubelet_running_containers{container_state=\"running\"} 1".to_owned(),
+                format!(
+                    "windlass_network_received_bytes_total{{direction=\"Ingress\",\
+                     namespace=\"default\",peer=\"Node\",pod=\"{name}\"}} "
+                ),
+                "windlass_ingress_request_duration_seconds_count 0".to_owned(),
+            ],
+        ),
+        (
+            "metrics/resource",
+            vec![
+                format!("container_cpu_usage_seconds_total{{container=\"hello\",{pod}}} 0."),
+                format!("container_memory_working_set_bytes{{container=\"hello\",{pod}}} "),
+                format!("container_start_time_seconds{{container=\"hello\",{pod}}} 1"),
+                format!("pod_memory_working_set_bytes{{{pod}}} "),
+                "node_memory_working_set_bytes ".to_owned(),
+                "resource_scrape_error 0".to_owned(),
+            ],
+        ),
+        (
+            "metrics/cadvisor",
+            vec![
+                "container_cpu_usage_seconds_total{container=\"hello\",id=\"/pod".to_owned(),
+                "container_spec_cpu_shares{container=\"hello\",".to_owned(),
+                format!("container_network_receive_bytes_total{{interface=\"eth0\",{pod}}} "),
+            ],
+        ),
+    ];
+    for (path, wanted) in cases {
+        let answer = get(&format!("/api/v1/nodes/node-1/proxy/{path}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        let text = answer.body.as_str().unwrap();
+        for start in wanted {
+            let found = text.lines().any(|line| line.starts_with(&start));
+            assert!(found, "{path}: {start}\n{text}");
+        }
+        let mut types = HashSet::new();
+        for line in text.lines() {
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                assert!(types.insert(family), "{path}: {family} is told twice");
+            } else if !line.starts_with('#') {
+                let (_, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{path}: {line}");
+            }
+        }
+    }
     cluster.shutdown().await;
 }
 

@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use windlass_api::node_info::{Flow, PodInfo};
 use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::Core;
 use super::connect::{Attempt, Caller};
+use super::counts::Requests;
 use super::follow::ObjectKey;
 use super::ingress::PortRef;
 use super::outside::Purpose;
@@ -70,6 +72,21 @@ impl HostNetwork {
             items: pod.flows.told(),
         });
         told.filter(|pod| !pod.items.is_empty()).collect()
+    }
+
+    /// Questions that were answered: type, code and how many.
+    pub(crate) fn dns_answers(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.0.dns_counts.told()
+    }
+
+    /// Requests to Ingresses that were answered.
+    pub(crate) fn ingress_requests(&self) -> Requests {
+        self.0.ingress_counts.told()
+    }
+
+    /// A request to an Ingress was answered; the Service is the one that its rule names.
+    pub(super) fn count_request(&self, service: Option<&ObjectKey>, status: u16, took: Duration) {
+        self.0.ingress_counts.count(service, status, took);
     }
 
     /// Whether the address is a pod's, here or elsewhere.

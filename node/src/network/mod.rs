@@ -33,6 +33,7 @@ use crate::objects::ObjectWatches;
 
 mod address_pool;
 mod connect;
+mod counts;
 mod dns;
 mod egress;
 mod endpoints;
@@ -71,6 +72,8 @@ pub(crate) use service_table::{LinkedPort, ServiceAddress};
 pub use tunnel::{Call, Tunnel, TunnelIdentity, TunnelStream};
 
 use address_pool::AddressPool;
+pub(crate) use counts::{BUCKETS, Requests};
+use counts::{DnsCounts, IngressCounts};
 use dns::Dns;
 use egress::Egress;
 use endpoints::Place;
@@ -165,6 +168,8 @@ struct Core {
     nodes: Arc<NodeTable>,
     dns: Dns,
     egress: Egress,
+    dns_counts: DnsCounts,
+    ingress_counts: IngressCounts,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
     kernel: arc_swap::ArcSwapOption<Joining>,
 }
@@ -192,6 +197,8 @@ impl Network {
             policies: PolicyTable::new(),
             udp_sessions: UdpSessions::default(),
             nodes: Arc::new(NodeTable::new()),
+            dns_counts: DnsCounts::default(),
+            ingress_counts: IngressCounts::default(),
             tunnel: arc_swap::ArcSwapOption::empty(),
             kernel: arc_swap::ArcSwapOption::empty(),
         }))

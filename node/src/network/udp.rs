@@ -122,7 +122,7 @@ impl PodUdpPort {
             Begun::Nothing => {}
             Begun::Answer(answer) => deliver_answer(&self.pod.local, &flow, ends, answer),
             Begun::Outside(pending) => match asker.permit(core) {
-                None => deliver_answer(&self.pod.local, &flow, ends, pending.refuse()),
+                None => deliver_answer(&self.pod.local, &flow, ends, pending.refuse(core)),
                 Some(permit) => {
                     let (core, local) = (core.clone(), self.pod.local.clone());
                     core.egress.system().clone().spawn(async move {

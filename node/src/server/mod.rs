@@ -3,7 +3,7 @@
 //! 1. [`DaemonServer::bind`] listens; [`DaemonServer::serve`] accepts until stopped.
 //! 2. A connection must show a client certificate of the cluster's CA ([`tls`]), whose name or group is
 //!    one of the API server's or a node's; everything else is refused before a byte of HTTP is read.
-//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `healthz`, `windlass/…` ([`info`]), and by upgrade `exec`,
+//! 3. Routes of the API server: `containerLogs`, `pods`, `stats/summary`, `metrics` ([`metrics`]), `healthz`, `windlass/…` ([`info`]), and by upgrade `exec`,
 //!    `attach` and `portForward` ([`streaming`]).
 //! 4. An API server of this process connects without a socket ([`DaemonServer::dialer`]); whoever holds the
 //!    dialer is the API server.
@@ -41,6 +41,7 @@ use crate::pods::{KnownPods, RunningContainers};
 
 mod container_logs;
 mod info;
+mod metrics;
 pub(crate) mod stats;
 mod streaming;
 #[cfg(test)]
@@ -248,6 +249,9 @@ fn router(state: DaemonState, carrier: Carrier) -> Router {
             get(container_logs::serve),
         )
         .route("/stats/summary", get(stats::serve))
+        .route("/metrics", get(metrics::of_agent))
+        .route("/metrics/resource", get(metrics::resource))
+        .route("/metrics/cadvisor", get(metrics::cadvisor))
         .route(node_info::COMPONENTS_PATH, get(info::components))
         .route(node_info::FLOWS_PATH, get(info::flows))
         .with_state(state)

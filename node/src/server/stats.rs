@@ -168,7 +168,7 @@ fn told((field, name): (&str, &str), time: Timestamp, used: Usage, rate: Rate) -
 }
 
 /// Processor time and memory of the whole machine; `None` where /proc does not tell.
-fn machine() -> Option<Usage> {
+pub(super) fn machine() -> Option<Usage> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     Some(Usage {

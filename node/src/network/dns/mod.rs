@@ -145,8 +145,8 @@ impl Pending {
     }
 
     /// There are too many of these.
-    pub(super) fn refuse(&self) -> Vec<u8> {
-        let reply = Reply::code(ResponseCode::ServFail);
+    pub(super) fn refuse(&self, core: &Core) -> Vec<u8> {
+        let reply = core.counted(&self.question, Reply::code(ResponseCode::ServFail));
         self.request.answer(reply, self.carrier)
     }
 }
@@ -193,7 +193,7 @@ impl Core {
     /// Answers a question. Cancel-safe.
     pub(super) async fn answer(&self, asker: &Asker, question: &Query) -> Reply {
         let (so_far, next) = match self.look_up(question) {
-            Known::Reply(reply) => return reply,
+            Known::Reply(reply) => return self.counted(question, reply),
             Known::Leads(records, next) => (records, next),
             Known::Outside => (Vec::new(), question.name().clone()),
         };
@@ -211,7 +211,10 @@ impl Core {
         };
         let mut question = request.question.clone();
         let so_far = match self.look_up(&question) {
-            Known::Reply(reply) => return Begun::Answer(request.answer(reply, carrier)),
+            Known::Reply(reply) => {
+                let reply = self.counted(&question, reply);
+                return Begun::Answer(request.answer(reply, carrier));
+            }
             Known::Outside => Vec::new(),
             Known::Leads(records, next) => {
                 question.set_name(next);
@@ -231,8 +234,19 @@ impl Core {
         self.begin_answer(bytes, Carrier::Datagram)
     }
 
+    /// Counts an answer.
+    fn counted(&self, question: &Query, reply: Reply) -> Reply {
+        self.dns_counts.count(question.query_type(), reply.code);
+        reply
+    }
+
     /// Asks servers outside, if whoever asks may know.
-    async fn outside(&self, asker: &Asker, mut so_far: Vec<Record>, question: &Query) -> Reply {
+    async fn outside(&self, asker: &Asker, so_far: Vec<Record>, question: &Query) -> Reply {
+        let reply = self.ask_outside(asker, so_far, question).await;
+        self.counted(question, reply)
+    }
+
+    async fn ask_outside(&self, asker: &Asker, mut so_far: Vec<Record>, question: &Query) -> Reply {
         if let Err(code) = asker.may_ask(self, question.name()).await {
             return Reply::code(code);
         }

@@ -112,7 +112,7 @@ async fn serve_datagrams(core: Arc<Core>, socket: UdpSocket) {
             Begun::Outside(pending) => {
                 let asker = asker(client.ip());
                 match asker.permit(&core) {
-                    None => pending.refuse(),
+                    None => pending.refuse(&core),
                     Some(permit) => {
                         let (core, socket) = (core.clone(), socket.clone());
                         waiting.spawn(async move {
@@ -179,7 +179,7 @@ pub(in crate::network) async fn serve_stream(
             Begun::Answer(answer) => answer,
             Begun::Outside(pending) => match asker.permit(core) {
                 Some(_permit) => pending.finish(core, asker).await,
-                None => pending.refuse(),
+                None => pending.refuse(core),
             },
         };
         let written = tokio::time::timeout(IDLE, write_framed(&mut stream, &answer)).await;

@@ -412,6 +412,8 @@ async fn the_host_is_answered_by_both_transports_and_strangers_about_the_cluster
         (reply.code, upstream.asked()),
         (ResponseCode::Refused, asked)
     );
+    let answered = network.host().dns_answers();
+    assert_eq!(answered, [("A", "NOERROR", 4), ("A", "REFUSED", 1)]);
 }
 
 #[tokio::test]

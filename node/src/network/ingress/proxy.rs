@@ -15,7 +15,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -128,19 +128,26 @@ impl Proxy {
         origin: Origin,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        Ok(match self.pass(origin, request).await {
+        let (begin, mut service) = (Instant::now(), None);
+        let response = match self.pass(origin, request, &mut service).await {
             Ok(response) => response.map(Either::Left),
             Err(refusal) => {
                 tracing::debug!(client = %origin.client, %refusal, "a request is not passed on");
                 refusal.answer()
             }
-        })
+        };
+        let status = response.status().as_u16();
+        self.host
+            .count_request(service.as_ref(), status, begin.elapsed());
+        Ok(response)
     }
 
+    /// Passes a request on; `service_of_rule` becomes where its rule leads.
     async fn pass(
         &self,
         origin: Origin,
         mut request: Request<Incoming>,
+        service_of_rule: &mut Option<ObjectKey>,
     ) -> Result<Response<Incoming>, Refusal> {
         let client = request.extensions_mut().remove::<OnUpgrade>();
         let (mut head, body) = request.into_parts();
@@ -148,6 +155,7 @@ impl Proxy {
         let may_be_quiet = head.version == Version::HTTP_2;
         let backend = self.backend(&asked, head.uri.path())?;
         let Backend { service, port } = &backend;
+        *service_of_rule = Some(service.clone());
         let to = self.host.backend(service, port, origin.client.ip());
         let Some(to) = to else {
             return Err(Refusal::NoPort(backend));

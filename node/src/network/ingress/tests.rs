@@ -254,6 +254,18 @@ async fn every_way_to_fail_has_its_status() {
     // Nothing but the clock moves while nobody answers.
     tokio::time::pause();
     assert_eq!(ask(&proxy, "/silent").await.0, StatusCode::GATEWAY_TIMEOUT);
+    let counted = network.host().ingress_requests();
+    let codes = |service: &str| -> Vec<_> {
+        let of_service = counted.answered.iter();
+        let of_service = of_service.filter(|((_, name, _), _)| name == service);
+        of_service
+            .map(|((_, _, code), count)| (*code, *count))
+            .collect()
+    };
+    assert_eq!(codes("web"), [(200, 2), (502, 1), (503, 2), (504, 1)]);
+    assert_eq!(codes("nosuch"), [(503, 1)]);
+    assert_eq!(codes(""), [(400, 1), (404, 1), (503, 1)]);
+    assert_eq!(counted.durations.iter().sum::<u64>(), 10);
 }
 
 #[tokio::test]

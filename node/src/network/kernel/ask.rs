@@ -195,7 +195,7 @@ impl Answering {
             Begun::Nothing => return Ok(()),
             Begun::Answer(answer) => answer,
             Begun::Outside(pending) => match Asker::Machine.permit(&self.core) {
-                None => pending.refuse(),
+                None => pending.refuse(&self.core),
                 Some(permit) => {
                     let (core, uplink) = (self.core.clone(), self.uplink.clone());
                     tokio::spawn(async move {
