@@ -230,6 +230,7 @@ fn spec(file: &Path, limits: ResourceLimits) -> anyhow::Result<ContainerSpec> {
         },
         name: "main".to_owned(),
         attempt: 0,
+        on_trap: None,
         image: ResolvedImage {
             reference: "bench".to_owned(),
             digest: digest.clone(),

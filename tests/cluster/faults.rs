@@ -1,11 +1,12 @@
 //! Components that fail: trap, exit, loop, eat memory.
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use windlass_tests::{Cluster, eventually};
 
 use crate::push;
+use crate::static_pods::until_event;
 
 /// A command with this body.
 pub(crate) fn command(body: &str) -> Vec<u8> {
@@ -59,6 +60,9 @@ async fn each_failure_ends_with_its_reason() {
         (traps.exit_code, traps.reason.as_deref()),
         (134, Some("Error"))
     );
+    let events: Api<Event> = Api::default_namespaced(cluster.client());
+    let text = until_event(&events, "Trapped").await;
+    assert!(text.contains("wasm backtrace"), "{text}");
     let eats = "(loop (br_if 0 (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0)))) unreachable";
     let limit = json!({"resources": {"limits": {"memory": "4Mi"}}});
     let eater = run(&cluster, "eater", eats, limit).await;

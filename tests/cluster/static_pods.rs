@@ -106,7 +106,7 @@ async fn a_pod_of_a_file_runs_and_has_a_mirror_while_the_file_is_there() {
 }
 
 /// The message of the first event with this reason.
-async fn until_event(events: &Api<Event>, reason: &str) -> String {
+pub(crate) async fn until_event(events: &Api<Event>, reason: &str) -> String {
     let config = watcher::Config::default().fields(&format!("reason={reason}"));
     let found = async {
         let events = watcher(events.clone(), config);

@@ -42,6 +42,7 @@ impl Containers {
             pod: self.pod.clone(),
             name: name.clone(),
             attempt: 0,
+            on_trap: None,
             image: self.image.clone(),
             args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             env: Vec::new(),

@@ -7,6 +7,7 @@
 //! not in [`OFFERED`](crate::world::OFFERED) is an error at link time, not a trap later.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -74,6 +75,24 @@ pub struct Instances {
     current: AtomicU64,
     started: AtomicU64,
     last_trap: Mutex<Option<(SystemTime, String)>>,
+    listener: Option<TrapListener>,
+}
+
+/// Hears of every trap, with its backtrace. It is called where guests run, and must not wait.
+#[derive(Clone)]
+pub struct TrapListener(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl TrapListener {
+    /// Calls a function.
+    pub fn new(listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+}
+
+impl fmt::Debug for TrapListener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TrapListener")
+    }
 }
 
 impl Instances {
@@ -85,6 +104,14 @@ impl Instances {
     /// How many there were.
     pub fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
+    }
+
+    /// None yet, with somebody who hears of their traps.
+    pub fn new(listener: Option<TrapListener>) -> Self {
+        Self {
+            listener,
+            ..Self::default()
+        }
     }
 
     /// When an instance trapped last, and the trap with its backtrace.
@@ -120,9 +147,13 @@ impl Grants {
         store
     }
 
-    /// Tells of an instance that trapped: on the container's standard error, and whoever asks for the last one.
+    /// Tells of an instance that trapped: on the container's standard error, its listener, and whoever asks for the last
+    /// one.
     pub fn report_trap(&self, text: &str) {
         self.report(text);
+        if let Some(TrapListener(listener)) = &self.instances.listener {
+            listener(text);
+        }
         let last = self.instances.last_trap.lock();
         *last.unwrap_or_else(PoisonError::into_inner) = Some((SystemTime::now(), text.to_owned()));
     }

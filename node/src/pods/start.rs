@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, VolumeMount};
@@ -12,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use kube::Api;
 use windlass_api::quantity::Quantity;
 use windlass_oci::content_store::Lease;
+use windlass_wasi_shims::state::TrapListener;
 
 use super::NodeContext;
 use super::env::{self, EnvObjects, Environment};
@@ -28,6 +30,11 @@ use crate::runtime::{
 use crate::service_links;
 use crate::status::reason::EventReason;
 use crate::volumes::PodVolumes;
+
+/// Between two events about traps of one container.
+const BETWEEN_TRAPS: Duration = Duration::from_secs(10);
+/// Bytes of a backtrace in an event: what the API lets a message be long.
+const MAX_TRAP: usize = 1024;
 
 /// What starting a container needs.
 pub(super) struct StartRequest {
@@ -118,6 +125,21 @@ impl StartRequest {
             let name = &self.container.name;
             self.events.container(name, EventType::Normal, reason, text);
         }
+    }
+
+    /// Makes events of traps. One that serves requests may trap at each: one event in a while tells enough.
+    fn trap_listener(&self) -> TrapListener {
+        let (events, name) = (self.events.clone(), self.container.name.clone());
+        let last: Mutex<Option<Instant>> = Mutex::new(None);
+        TrapListener::new(move |text| {
+            let now = Instant::now();
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_none_or(|last| now.duration_since(last) >= BETWEEN_TRAPS) {
+                *last = Some(now);
+                let text = cut(text, MAX_TRAP).to_owned();
+                events.container(&name, EventType::Warning, EventReason::Trapped, text);
+            }
+        })
     }
 
     /// Where the container's ports are: those of Linux in the host's network are the host's.
@@ -228,6 +250,7 @@ impl StartRequest {
             pod: self.identity.clone(),
             name: container.name.clone(),
             attempt: self.attempt,
+            on_trap: Some(self.trap_listener()),
             args: arguments(container, &image, &environment),
             image,
             mounts: mounts?,
@@ -301,6 +324,16 @@ impl StartRequest {
         let path = path.unwrap_or_else(|| "/dev/termination-log".to_owned());
         Ok(TerminationMessage { path, host })
     }
+}
+
+/// The beginning of a text, in whole lines if that leaves any.
+fn cut(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    let end = text.floor_char_boundary(most);
+    let (start, _) = text.split_at(end);
+    start.rsplit_once('\n').map_or(start, |(lines, _)| lines)
 }
 
 /// `imageID` of a container status: the repository with the digest that was resolved.
@@ -473,6 +506,18 @@ mod tests {
             image.components = ["a/tool.wasm", "b/tool.wasm"].map(component).to_vec();
             image.choose(name);
             assert_eq!(image.blob, PathBuf::from(chosen), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_long_backtrace_is_cut_between_lines() {
+        for (text, most, cut_off) in [
+            ("one\ntwo", 7, "one\ntwo"),
+            ("one\ntwo", 6, "one"),
+            ("one", 2, "on"),
+            ("é", 1, ""),
+        ] {
+            assert_eq!(cut(text, most), cut_off, "{text:?}");
         }
     }
 }

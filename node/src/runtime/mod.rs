@@ -27,6 +27,7 @@ use windlass_oci::content_store::{ContentStore, Lease};
 use windlass_oci::digest::Digest;
 use windlass_oci::manifest::{Descriptor, ImageManifest};
 use windlass_wasi_shims::fs::MemoryTree;
+use windlass_wasi_shims::state::TrapListener;
 
 use crate::logs::LogSink;
 use crate::network::PodNetwork;
@@ -285,6 +286,8 @@ pub struct ContainerSpec {
     pub name: String,
     /// How often the container was restarted before; 0 at the first start.
     pub attempt: u32,
+    /// Hears of traps of a wasm container.
+    pub on_trap: Option<TrapListener>,
     /// What to run.
     pub image: ResolvedImage,
     /// Arguments in the order a process sees them: the pod's `command` and `args` merged with the

@@ -76,6 +76,8 @@ reasons! {
         Killing = "Killing",
         /// A restart or a pull waits for its back-off.
         BackOff = "BackOff",
+        /// A component trapped. Kubernetes has no traps, and so no reason for them.
+        Trapped = "Trapped",
         /// A probe failed.
         Unhealthy = "Unhealthy",
         /// A probe warns without failing.

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windlass_oci::digest::Digest;
 use windlass_wasi_shims::net::{NetError, VirtualNetwork};
+use windlass_wasi_shims::state::TrapListener;
 
 use windlass_api::grants::REQUESTS_PER_INSTANCE;
 use windlass_node::logs::{LogLimits, LogSink, Logs};
@@ -125,6 +126,7 @@ fn spec(file: PathBuf, kind: ImageKind) -> ContainerSpec {
         },
         name: "main".to_owned(),
         attempt: 0,
+        on_trap: None,
         image: ResolvedImage {
             reference: "test".to_owned(),
             digest: digest.clone(),
@@ -477,13 +479,19 @@ async fn memory_above_the_limit_is_an_oom_kill() {
 }
 
 #[tokio::test]
-async fn a_trap_is_told_in_status_and_log() {
+async fn a_trap_is_told_in_status_and_log_with_lines_of_the_source() {
     let node = Node::new();
-    let spec = some!(probe(&["trap"]));
+    let mut spec = some!(probe(&["trap"]));
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hears = heard.clone();
+    let listener = TrapListener::new(move |text| hears.lock().unwrap().push(text.to_owned()));
+    spec.on_trap = Some(listener);
     let status = node.start(&spec, &node.pod()).await.unwrap().wait().await;
     assert_eq!(status.exit_code, 134);
     assert!(status.message.contains("unreachable"), "{status:?}");
+    assert!(status.message.contains("src/main.rs:"), "{status:?}");
     assert!(node.printed(&spec).contains("unreachable"));
+    assert_eq!(*heard.lock().unwrap(), [status.message]);
 }
 
 #[tokio::test]

@@ -10,7 +10,10 @@
 use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    WasmBacktraceDetails,
+};
 use windlass_wasi_shims::cpu::Ticker;
 
 /// Sizes of the pool.
@@ -65,6 +68,8 @@ pub(super) fn engine(config: EngineConfig) -> wasmtime::Result<Engine> {
 fn settings(pool: Option<EngineConfig>) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
+    // Backtraces name lines of the source where a component has them; what does not costs nothing.
+    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     if let Some(pool) = pool {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(pool)));
     }

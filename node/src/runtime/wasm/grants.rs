@@ -9,7 +9,7 @@ use windlass_wasi_shims::cpu::Cpu;
 use windlass_wasi_shims::fs::{MountError, Mounts};
 use windlass_wasi_shims::limits::Memory;
 use windlass_wasi_shims::pipe::Writer;
-use windlass_wasi_shims::state::Grants;
+use windlass_wasi_shims::state::{Grants, Instances};
 use windlass_wasi_shims::stdio::{self, Input, OutputSink};
 use windlass_wasi_shims::world::World;
 
@@ -65,7 +65,7 @@ pub(super) async fn grants(
         tls: parts.tls.clone(),
         memory: Memory::new(spec.limits.memory_bytes),
         cpu: Cpu::new(spec.limits.cpu_millis),
-        instances: Arc::default(),
+        instances: Arc::new(Instances::new(spec.on_trap.clone())),
     };
     Ok(Granted {
         grants: Arc::new(grants),
