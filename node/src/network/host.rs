@@ -17,7 +17,7 @@ use super::outside::Purpose;
 use super::policy::PodIdentity;
 use super::service_table::{Origin, ServicePort};
 use super::switch::Transport;
-use super::tunnel::Call;
+use super::tunnel::{Call, TunnelCounts};
 
 /// The network as the node itself sees it. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +82,11 @@ impl HostNetwork {
     /// Requests to Ingresses that were answered.
     pub(crate) fn ingress_requests(&self) -> Requests {
         self.0.ingress_counts.told()
+    }
+
+    /// How calls to and from other nodes ended.
+    pub(crate) fn tunnel_counts(&self) -> &Arc<TunnelCounts> {
+        &self.0.tunnel_counts
     }
 
     /// A request to an Ingress was answered; the Service is the one that its rule names.

@@ -170,6 +170,7 @@ struct Core {
     egress: Egress,
     dns_counts: DnsCounts,
     ingress_counts: IngressCounts,
+    tunnel_counts: Arc<tunnel::TunnelCounts>,
     tunnel: arc_swap::ArcSwapOption<Arc<dyn Tunnel>>,
     kernel: arc_swap::ArcSwapOption<Joining>,
 }
@@ -199,6 +200,7 @@ impl Network {
             nodes: Arc::new(NodeTable::new()),
             dns_counts: DnsCounts::default(),
             ingress_counts: IngressCounts::default(),
+            tunnel_counts: Arc::default(),
             tunnel: arc_swap::ArcSwapOption::empty(),
             kernel: arc_swap::ArcSwapOption::empty(),
         }))
@@ -269,7 +271,8 @@ impl Network {
     /// Gives pods of other nodes a way through those nodes' agents, until the future is dropped: the
     /// client is for learning of the cluster's Nodes, the identity for calling their agents.
     pub async fn tunnel_between_agents(&self, client: kube::Client, identity: TunnelIdentity) {
-        let tunnel = tunnel::AgentTunnel::new(self.0.nodes.clone(), identity);
+        let (nodes, counts) = (self.0.nodes.clone(), self.0.tunnel_counts.clone());
+        let tunnel = tunnel::AgentTunnel::new(nodes, identity, counts);
         self.set_tunnel(Arc::new(tunnel));
         let node = self.0.config.node_name.clone();
         let placed = |zone| {

@@ -24,6 +24,7 @@ use windlass_api::pod_resources::amounts;
 use super::DaemonState;
 use super::container_logs::container_names;
 use super::stats::machine;
+use crate::network::tunnel::TunnelCounts;
 use crate::network::{BUCKETS, Requests};
 use crate::pods::facts;
 use crate::runtime::Usage;
@@ -442,6 +443,7 @@ pub(super) async fn of_agent(State(state): State<DaemonState>) -> Response {
         text.sample(questions.0, &[("code", code), ("type", kind)], count);
     }
     of_ingress(&state.network.ingress_requests(), &mut text);
+    of_tunnel(state.network.tunnel_counts(), &mut text);
     text.into_response()
 }
 
@@ -508,10 +510,44 @@ fn of_ingress(requests: &Requests, text: &mut Text) {
     text.sample(&format!("{name}_count"), &[], count);
 }
 
+fn of_tunnel(counts: &TunnelCounts, text: &mut Text) {
+    let calls = "Calls between the agents of nodes, for connections of pods";
+    let calls = ("windlass_tunnel_calls_total", "counter", calls);
+    text.family(calls);
+    for (side, outcome, count) in counts.told() {
+        let labels = [("outcome", outcome), ("side", side)];
+        text.sample(calls.0, &labels, count);
+    }
+    let carried = "Connections of other nodes that are carried to pods of this one";
+    let carried = ("windlass_tunnel_connections", "gauge", carried);
+    text.one(carried, &[], counts.carried());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::tunnel::{Outcome, Side};
     use std::time::Duration;
+
+    #[test]
+    fn calls_between_agents_are_told_apart() {
+        let counts = Arc::new(TunnelCounts::default());
+        counts.count(Side::Called, Outcome::Certificate);
+        counts.count(Side::Answered, Outcome::ForeignSource);
+        counts.count(Side::Answered, Outcome::ForeignSource);
+        let carried = counts.carry();
+        let mut text = Text::default();
+        of_tunnel(&counts, &mut text);
+        let samples: Vec<_> = text.0.lines().filter(|it| !it.starts_with('#')).collect();
+        let wanted = [
+            "windlass_tunnel_calls_total{outcome=\"certificate\",side=\"called\"} 1",
+            "windlass_tunnel_calls_total{outcome=\"foreign_source\",side=\"answered\"} 2",
+            "windlass_tunnel_connections 1",
+        ];
+        assert_eq!(samples, wanted);
+        drop(carried);
+        assert_eq!(counts.carried(), 0);
+    }
 
     #[test]
     fn labels_are_escaped() {

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::wire::{self, Call};
-use super::{Tunnel, TunnelIdentity, TunnelStream, prepare_link};
+use super::{Outcome, Side, Tunnel, TunnelCounts, TunnelIdentity, TunnelStream, prepare_link};
 use crate::network::node_table::{NodeRoute, NodeTable};
 use crate::network::policy::PodIdentity;
 use crate::server::tls;
@@ -33,11 +33,24 @@ const MAX_DESCRIPTION: usize = 3 << 20;
 pub(crate) struct AgentTunnel {
     nodes: Arc<NodeTable>,
     identity: TunnelIdentity,
+    counts: Arc<TunnelCounts>,
 }
 
 impl AgentTunnel {
-    pub(crate) fn new(nodes: Arc<NodeTable>, identity: TunnelIdentity) -> Self {
-        Self { nodes, identity }
+    pub(crate) fn new(
+        nodes: Arc<NodeTable>,
+        identity: TunnelIdentity,
+        counts: Arc<TunnelCounts>,
+    ) -> Self {
+        Self {
+            nodes,
+            identity,
+            counts,
+        }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.counts.count(Side::Called, outcome);
     }
 
     /// A link to the node's agent, by the first of its addresses that answers.
@@ -49,6 +62,11 @@ impl AgentTunnel {
                 Err(error) => {
                     // A node that is down has all its peers' connections fail; its lease tells of it.
                     tracing::debug!(node = node.name, %endpoint, %error, "no tunnel to a node");
+                    self.count(match error.kind() {
+                        // What both TLS and the check of the name make of a certificate.
+                        io::ErrorKind::InvalidData => Outcome::Certificate,
+                        _ => Outcome::Unreachable,
+                    });
                 }
             }
         }
@@ -73,7 +91,8 @@ impl AgentTunnel {
         let shown = shown.first().and_then(tls::node_name);
         if shown.as_deref() != Some(node.name.as_str()) {
             tracing::warn!(node = node.name, %endpoint, ?shown, "another node answers");
-            return Err(io::Error::other("the certificate shown is another node's"));
+            let error = "the certificate shown is another node's";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(link)
     }
@@ -85,7 +104,14 @@ impl Tunnel for AgentTunnel {
     async fn connect(&self, call: Call) -> io::Result<Box<dyn TunnelStream>> {
         let node = self.nodes.owner(call.to.ip()).ok_or_else(unreachable)?;
         let link = self.dial(&node).await?;
-        open(link, &node, &call).await
+        let opened = open(link, &node, &call).await;
+        self.count(match &opened {
+            Ok(_) => Outcome::Opened,
+            // No word of a refusal means this.
+            Err(error) if error.kind() == io::ErrorKind::Other => Outcome::Broken,
+            Err(_) => Outcome::Refused,
+        });
+        opened
     }
 
     async fn describe(&self, pod: IpAddr) -> io::Result<PodIdentity> {

@@ -36,10 +36,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 mod agent;
+mod counts;
 mod identity;
 pub(crate) mod wire;
 
 pub(crate) use agent::AgentTunnel;
+pub(crate) use counts::{Outcome, Side, TunnelCounts};
 pub use identity::TunnelIdentity;
 pub use wire::Call;
 

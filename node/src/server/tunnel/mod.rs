@@ -24,6 +24,7 @@ use windlass_wasi_shims::net::{NetError, Stream};
 
 use super::json;
 use crate::network::tunnel::wire::{self, Call};
+use crate::network::tunnel::{Outcome, Side};
 use crate::network::{self, HostNetwork};
 
 /// Connections carried at the same time; each holds a socket.
@@ -76,6 +77,17 @@ impl Refusal {
             Self::Network(error) => of(*error),
         }
     }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::NotATunnel | Self::NoUpgrade | Self::Malformed(_) => Outcome::Malformed,
+            Self::NotOurs(_) => Outcome::ForeignTarget,
+            Self::NotTheirs { .. } => Outcome::ForeignSource,
+            Self::TooMany => Outcome::TooMany,
+            Self::Network(NetError::AccessDenied) => Outcome::Denied,
+            Self::Network(_) => Outcome::Failed,
+        }
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -112,7 +124,12 @@ impl Tunnels {
         if request.uri().path() == wire::POD_PATH && request.method() == http::Method::GET {
             return self.describe(&request);
         }
-        match self.open(node, &mut request).await {
+        let opened = self.open(node, &mut request).await;
+        let outcome = opened
+            .as_ref()
+            .map_or_else(Refusal::outcome, |()| Outcome::Opened);
+        self.network.tunnel_counts().count(Side::Answered, outcome);
+        match opened {
             Ok(()) => switching(),
             Err(refusal) => {
                 tracing::debug!(node, uri = %request.uri(), %refusal, "no tunnel");
@@ -138,12 +155,13 @@ impl Tunnels {
         let stream = self.network.connect_local(&call).await?;
         let carried = carry(hyper::upgrade::on(request), stream);
         let stop = self.stop.clone();
+        let counted = self.network.tunnel_counts().carry();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = carried => {}
             }
-            drop(permit);
+            drop((permit, counted));
         });
         Ok(())
     }

@@ -65,6 +65,11 @@ impl TestNode {
         }
     }
 
+    /// What it counted of calls.
+    fn calls(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.network.host().tunnel_counts().told()
+    }
+
     fn pod(&self) -> PodNetwork {
         self.network.set_up(&PodNetworkRequest::default()).unwrap()
     }
@@ -215,6 +220,7 @@ async fn a_certificate_of_another_cluster_is_refused() {
     let to = serve(&world.b.pod());
     let refused = world.a.pod().connect(None, to).await.err();
     assert_eq!(refused, Some(NetError::RemoteUnreachable));
+    assert_eq!(world.a.calls(), [("called", "certificate", 1)]);
 }
 
 #[tokio::test]
@@ -226,6 +232,8 @@ async fn a_node_that_stands_in_for_another_is_not_spoken_to() {
     let to = serve(&server);
     let refused = world.a.pod().connect(None, to).await.err();
     assert_eq!(refused, Some(NetError::RemoteUnreachable));
+    assert_eq!(world.a.calls(), [("called", "certificate", 1)]);
+    assert_eq!(world.b.calls(), []);
 }
 
 #[tokio::test]
@@ -250,6 +258,13 @@ async fn a_node_calls_its_peers_pods_from_its_own_and_nothing_else() {
     }
     let (status, _) = world.request(&tunnel(own, &to), "websocket").await;
     assert_eq!(status, 426);
+    let counted = [
+        ("answered", "opened", 1),
+        ("answered", "malformed", 4),
+        ("answered", "foreign_target", 2),
+        ("answered", "foreign_source", 1),
+    ];
+    assert_eq!(world.b.calls(), counted);
 }
 
 #[tokio::test]
