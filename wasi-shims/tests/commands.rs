@@ -466,14 +466,14 @@ fn every_missing_import_is_named() {
         r#"(component
             (import "wasi:keyvalue/store@0.2.0" (instance (export "open" (func))))
             (import "acme:gadget/api" (instance (export "go" (func))))
-            (import "wasi:sockets/types@0.3.0" (instance (export "connect" (func))))
+            (import "wasi:sockets/types@0.4.0" (instance (export "connect" (func))))
         )"#,
     )
     .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the component imports what this host does not offer: \
-         wasi:keyvalue/store@0.2.0, acme:gadget/api, wasi:sockets/types@0.3.0"
+         wasi:keyvalue/store@0.2.0, acme:gadget/api, wasi:sockets/types@0.4.0"
     );
 }
 
