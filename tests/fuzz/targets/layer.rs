@@ -12,14 +12,20 @@ const LIMITS: Limits = Limits {
 
 fuzz_target!(|data: &[u8]| {
     let named = ["app.wasm".to_owned()];
-    let Ok(listing) = list(data, &named, LIMITS) else {
+    let Ok(listing) = list(data, Some("./app.wasm"), &named, LIMITS) else {
         return;
     };
-    let Ok(choice) = choose(&[listing], &named) else {
+    let Ok(chosen) = choose(&[listing], &named) else {
         return;
     };
-    let mut program = Vec::new();
-    if extract(data, choice.path.as_deref(), LIMITS, &mut program).is_ok() {
-        assert!(program.len() <= 1 << 20);
+    let archived = chosen.iter().filter(|choice| choice.in_archive);
+    let paths: Vec<_> = archived.filter_map(|choice| choice.name.clone()).collect();
+    let mut lengths = vec![0; chosen.len()];
+    let counted = |at: usize, bytes: &[u8]| {
+        lengths[at] += bytes.len();
+        Ok(())
+    };
+    if extract(data, &paths, LIMITS, counted).is_ok() {
+        assert!(lengths.iter().all(|length| *length <= 1 << 20));
     }
 });
