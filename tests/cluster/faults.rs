@@ -62,6 +62,7 @@ async fn each_failure_ends_with_its_reason() {
     );
     let events: Api<Event> = Api::default_namespaced(cluster.client());
     let text = until_event(&events, "Trapped").await;
+    assert!(text.starts_with("wasm trap: "), "{text}");
     assert!(text.contains("wasm backtrace"), "{text}");
     let eats = "(loop (br_if 0 (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0)))) unreachable";
     let limit = json!({"resources": {"limits": {"memory": "4Mi"}}});

@@ -1,5 +1,6 @@
 //! Starts one container: image, environment, mounts, runtime; and makes the spec they add up to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -33,8 +34,8 @@ use crate::volumes::PodVolumes;
 
 /// Between two events about traps of one container.
 const BETWEEN_TRAPS: Duration = Duration::from_secs(10);
-/// Bytes of a backtrace in an event: what the API lets a message be long.
-const MAX_TRAP: usize = 1024;
+/// Bytes of a trap in an event; the container's log has all of it.
+const MAX_TRAP: usize = 4096;
 
 /// What starting a container needs.
 pub(super) struct StartRequest {
@@ -136,7 +137,8 @@ impl StartRequest {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             if last.is_none_or(|last| now.duration_since(last) >= BETWEEN_TRAPS) {
                 *last = Some(now);
-                let text = cut(text, MAX_TRAP).to_owned();
+                let text = cause_first(text);
+                let text = cut(&text, MAX_TRAP);
                 events.container(&name, EventType::Warning, EventReason::Trapped, text);
             }
         })
@@ -326,6 +328,18 @@ impl StartRequest {
     }
 }
 
+/// A trap with what it was before where: wasmtime says it last, after a backtrace that may be long. The host's own
+/// backtrace, which follows where the environment asks for one, is nobody's who looks at pods.
+fn cause_first(text: &str) -> Cow<'_, str> {
+    let (text, _) = text
+        .split_once("\n\nStack backtrace:")
+        .unwrap_or((text, ""));
+    match text.split_once("\n\nCaused by:\n") {
+        Some((place, cause)) => format!("{}: {place}", cause.trim()).into(),
+        None => text.into(),
+    }
+}
+
 /// The beginning of a text, in whole lines if that leaves any.
 fn cut(text: &str, most: usize) -> &str {
     if text.len() <= most {
@@ -507,6 +521,17 @@ mod tests {
             image.choose(name);
             assert_eq!(image.blob, PathBuf::from(chosen), "{name}");
         }
+    }
+
+    #[test]
+    fn what_trapped_is_said_before_where() {
+        let said =
+            "error while executing at wasm backtrace:\n    0: a\n\nCaused by:\n    wasm trap: x";
+        let told = "wasm trap: x: error while executing at wasm backtrace:\n    0: a";
+        assert_eq!(cause_first(said), told);
+        let with_host = format!("{said}\n\nStack backtrace:\n   0: the host");
+        assert_eq!(cause_first(&with_host), told);
+        assert_eq!(cause_first("request failed"), "request failed");
     }
 
     #[test]
